@@ -49,7 +49,7 @@ class AnswerBookError(RuntimeError):
 
 
 def register_answers(title: str, fn: AnswerBook) -> None:
-    """Answer requests whose schema has this ``title`` with ``fn``; a second registration replaces the first."""
+    """Answer requests whose schema has this ``title`` with ``fn``; registering again replaces the book."""
     _books[title] = fn
 
 

@@ -121,8 +121,8 @@ class Filler:
 
 
 def fit(value: Any, schema: Schema, filler: Filler, root: Schema | None = None, name: str = "") -> Any:
-    """``value`` as far as it satisfies ``schema``: unknown keys are dropped, bounds that the description names are
-    kept to, and what is missing or has the wrong type is filled in."""
+    """``value`` as far as it satisfies ``schema``: unknown keys are dropped, bounds named in the description
+    are kept to, and what is missing or has the wrong type is filled in."""
     root = schema if root is None else root
     schema = resolve(schema, root)
     if value is _MISSING:
@@ -224,7 +224,7 @@ def bounds(schema: Schema) -> dict[str, float]:
 def number_range(
     hints: Mapping[str, float], *, whole: bool, low: float = 0, high: float = 100
 ) -> tuple[float, float]:
-    """The lowest and highest number the bounds allow; ``low`` and ``high`` stand in where one side is open."""
+    """The lowest and highest number the bounds allow; ``low`` and ``high`` stand in for an open side."""
     step = 1 if whole else 0.01
     least = hints.get("minimum", hints["exclusiveMinimum"] + step if "exclusiveMinimum" in hints else None)
     most = hints.get("maximum", hints["exclusiveMaximum"] - step if "exclusiveMaximum" in hints else None)
