@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from decimal import Decimal
+
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.db.models import Q
+
+from agents.models.agent import Agent
+from agents.models.department import Department
+
+
+class Budget(models.Model):
+    """The most that an agent, a department or a model may cost in a day or a month of the department's time zone."""
+
+    class Period(models.TextChoices):
+        DAY = "day", "day"
+        MONTH = "month", "month"
+
+    department = models.ForeignKey(Department, on_delete=models.CASCADE, related_name="budgets")
+    agent = models.ForeignKey(Agent, null=True, blank=True, on_delete=models.CASCADE, related_name="budgets")
+    model = models.CharField(max_length=64, blank=True, help_text="Empty: every model.")
+    period = models.CharField(max_length=8, choices=Period)
+    limit_usd = models.DecimalField(max_digits=16, decimal_places=8, null=True, blank=True)
+    limit_tokens = models.BigIntegerField(null=True, blank=True)
+    is_enabled = models.BooleanField(default=True)
+
+    class Meta:
+        constraints = [
+            # Two constraints, because SQLite cannot treat two nulls as the same.
+            models.UniqueConstraint(
+                fields=["department", "model", "period"], condition=Q(agent=None), name="one_budget_per_department"
+            ),
+            models.UniqueConstraint(
+                fields=["department", "agent", "model", "period"],
+                condition=Q(agent__isnull=False),
+                name="one_budget_per_agent",
+            ),
+            models.CheckConstraint(
+                condition=Q(limit_usd__isnull=False) | Q(limit_tokens__isnull=False), name="budget_limits_something"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        scope = self.agent.slug if self.agent else self.model or "department"
+        return f"{self.department.slug} {scope} a {self.period}"
+
+    def clean(self) -> None:
+        if self.limit_usd is None and self.limit_tokens is None:
+            raise ValidationError("Set a limit in US dollars, in tokens, or both.")
+
+
+class BudgetPeriod(models.Model):
+    """What one budget has reserved and spent in one period. ``reserved + spent`` never exceeds the limit."""
+
+    budget = models.ForeignKey(Budget, on_delete=models.CASCADE, related_name="periods")
+    starts_at = models.DateTimeField()
+    ends_at = models.DateTimeField()
+    reserved_usd = models.DecimalField(max_digits=16, decimal_places=8, default=Decimal(0))
+    spent_usd = models.DecimalField(max_digits=16, decimal_places=8, default=Decimal(0))
+    reserved_tokens = models.BigIntegerField(default=0)
+    spent_tokens = models.BigIntegerField(default=0)
+    extra_usd = models.DecimalField(
+        max_digits=16, decimal_places=8, default=Decimal(0), help_text="Allowed once by an administrator."
+    )
+    warned_percent = models.PositiveSmallIntegerField(default=0)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["budget", "starts_at"], name="one_row_per_budget_period")]
+
+    def __str__(self) -> str:
+        return f"{self.budget} from {self.starts_at:%Y-%m-%d}"

@@ -1,0 +1,260 @@
+"""The sales kind of department: ten agents, the rules that decide what is wanted, and where their data comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from agents.spec import AgentSpec, DepartmentSpec, RuleSpec
+from leads.effects import effects
+from leads.models import Lead
+from leads.progress import IN_CONVERSATION, STATUSES, status
+from leads.rule_samples import SAMPLES
+from leads.schemas import (
+    CrmUpdate,
+    Draft,
+    Email,
+    FactCheck,
+    FollowUpDraft,
+    Intake,
+    Qualification,
+    ReplyDraft,
+    Research,
+    SalesSettings,
+    Strategy,
+)
+
+HAIKU = "claude-haiku-5-5"
+SONNET = "claude-sonnet-5-5"
+OPUS = "claude-opus-5-5"
+
+_FIELDS = ("name", "email", "company", "title", "phone", "website", "country", "source", "message", "attributes")
+_VOICE = ("company_name", "company_pitch", "tone", "sender_name", "language_policy")
+
+AGENTS = (
+    AgentSpec(
+        slug="intake",
+        job="Intake Classifier: says what kind of message came in",
+        model=HAIKU,
+        fallback_models=(SONNET,),
+        writes="intake",
+        schema=Intake,
+        fields=("email", "company", "title", "website", "country", "source", "message"),
+        settings=("company_pitch",),
+        facets=("category", "language", "country"),
+        scope="item",
+        effort="low",
+        max_tokens=2_000,
+        timeout_seconds=60,
+        latency_target_seconds=5,
+        reports_to="qualifier",
+    ),
+    AgentSpec(
+        slug="qualifier",
+        job="Qualifier: scores how well the lead fits",
+        model=HAIKU,
+        fallback_models=(SONNET,),
+        writes="qualification",
+        schema=Qualification,
+        uses=("intake",),
+        fields=("email", "company", "title", "website", "country", "message", "attributes"),
+        settings=("icp",),
+        facets=("tier", "score"),
+        scope="item",
+        effort="medium",
+        max_tokens=3_000,
+        timeout_seconds=60,
+        latency_target_seconds=5,
+        reports_to="strategist",
+    ),
+    AgentSpec(
+        slug="researcher",
+        job="Researcher: finds out what is known about the company",
+        model=SONNET,
+        fallback_models=(OPUS,),
+        writes="research",
+        schema=Research,
+        uses=("intake", "qualification"),
+        fields=("company", "title", "website", "country", "attributes"),
+        tools=("read_website", "search_knowledge"),
+        settings=("company_pitch",),
+        scope="item",
+        effort="medium",
+        max_tokens=5_000,
+        timeout_seconds=180,
+        latency_target_seconds=30,
+        reports_to="strategist",
+    ),
+    AgentSpec(
+        slug="strategist",
+        job="Strategist: chooses the angle and the proof",
+        model=HAIKU,
+        fallback_models=(SONNET,),
+        writes="strategy",
+        schema=Strategy,
+        uses=("qualification", "research"),
+        fields=("company", "title", "message"),
+        settings=("company_pitch", "company_facts", "language_policy"),
+        scope="item",
+        effort="medium",
+        max_tokens=3_000,
+        timeout_seconds=60,
+        latency_target_seconds=6,
+    ),
+    AgentSpec(
+        slug="writer",
+        job="Writer: drafts the first mail",
+        model=SONNET,
+        fallback_models=(OPUS,),
+        writes="draft",
+        schema=Draft,
+        uses=("research", "strategy"),
+        fields=("name", "company", "title", "message"),
+        settings=_VOICE,
+        serves=("item",),
+        effort="medium",
+        max_tokens=4_000,
+        latency_target_seconds=20,
+        reports_to="strategist",
+    ),
+    AgentSpec(
+        slug="followup_writer",
+        job="Follow-up Writer: drafts the next mail to somebody who has not answered",
+        model=SONNET,
+        fallback_models=(OPUS,),
+        writes="draft",
+        schema=FollowUpDraft,
+        uses=("research", "strategy"),
+        fields=("name", "company", "title"),
+        settings=_VOICE,
+        conversation=True,
+        serves=("follow_up",),
+        effort="medium",
+        max_tokens=4_000,
+        latency_target_seconds=20,
+        reports_to="writer",
+    ),
+    AgentSpec(
+        slug="reply_handler",
+        job="Reply Handler: understands a reply and drafts the answer",
+        model=SONNET,
+        fallback_models=(OPUS,),
+        writes="draft",
+        schema=ReplyDraft,
+        uses=("qualification",),
+        fields=("name", "company", "title"),
+        settings=(*_VOICE, "company_facts"),
+        facets=("intent", "urgency", "opt_out", "answer_needed"),
+        conversation=True,
+        serves=("reply",),
+        effort="medium",
+        max_tokens=4_000,
+        latency_target_seconds=20,
+        reports_to="strategist",
+    ),
+    AgentSpec(
+        slug="fact_checker",
+        job="Fact-Checker: holds every claim against its source",
+        model=SONNET,
+        fallback_models=(OPUS,),
+        writes="fact_check",
+        schema=FactCheck,
+        needs=("draft",),
+        uses=("research",),
+        settings=("company_name", "company_facts"),
+        facets=("unsupported",),
+        effort="medium",
+        max_tokens=5_000,
+        latency_target_seconds=20,
+        # Not to the Writer's chain of command: who checks must not answer to whom he checks.
+        reports_to="strategist",
+    ),
+    AgentSpec(
+        slug="formatter",
+        job="Formatter: turns the checked draft into the final mail",
+        model=HAIKU,
+        fallback_models=(SONNET,),
+        writes="email",
+        schema=Email,
+        needs=("draft",),
+        uses=("fact_check",),
+        settings=("brand_guide", "signature", "max_subject_chars", "max_body_words"),
+        effort="low",
+        max_tokens=3_000,
+        timeout_seconds=60,
+        latency_target_seconds=6,
+        reports_to="fact_checker",
+        output_policy="review",
+    ),
+    AgentSpec(
+        slug="crm_scribe",
+        job="CRM Scribe: notes what a decision changes",
+        model=HAIKU,
+        fallback_models=(SONNET,),
+        writes="crm_update",
+        schema=CrmUpdate,
+        uses=("qualification", "intake"),
+        fields=("name", "email", "company", "title", "phone", "website", "country"),
+        facets=("stage",),
+        conversation=True,
+        serves=("decision",),
+        effort="low",
+        max_tokens=2_000,
+        timeout_seconds=60,
+        latency_target_seconds=6,
+        reports_to="strategist",
+    ),
+)
+
+# Spam is stopped by the order: nothing is qualified before Intake has called it a lead, and nothing is drafted
+# before it is qualified. Where Intake has failed, the Qualifier reads the message; where both have, people do.
+RULES = (
+    RuleSpec("Classify what comes in", {"status": ["new"]}, ("intake",)),
+    RuleSpec("Qualify leads", {"status": ["new"], "facet": {"category": ["lead"]}}, ("qualification",)),
+    RuleSpec("Qualify what Intake could not classify", {"status": ["new"], "failed": ["intake"]}, ("qualification",)),
+    RuleSpec(
+        "Write to good leads", {"status": ["qualified"], "facet": {"tier": ["Hot", "Warm"]}}, ("email",)
+    ),
+    RuleSpec(
+        "Write to leads that could not be qualified",
+        {"status": ["new"], "failed": ["qualifier"], "facet": {"category": ["lead"]}},
+        ("email",),
+    ),
+    RuleSpec("Follow up", {"trigger": ["follow_up"], "status": ["contacted"]}, ("email",)),
+    RuleSpec("Read replies", {"trigger": ["reply"], "status": [*IN_CONVERSATION, "opted_out"]}, ("draft",)),
+    RuleSpec(
+        "Answer replies",
+        {
+            "trigger": ["reply"],
+            "status": [*IN_CONVERSATION],
+            "facet": {"opt_out": [False], "answer_needed": [True]},
+        },
+        ("email",),
+    ),
+    RuleSpec("Note decisions", {"trigger": ["decision"]}, ("crm_update",)),
+)
+
+
+def load_fields(item_ids: Iterable[int]) -> dict[int, dict[str, Any]]:
+    """The fields of leads, ``{item_id: {field: value}}``, in one query; an unknown id is left out."""
+    rows = Lead.objects.filter(pk__in=list(item_ids)).values("pk", "item__tags", *_FIELDS)
+    return {row["pk"]: {**{name: row[name] for name in _FIELDS}, "tags": row["item__tags"]} for row in rows}
+
+
+SALES = DepartmentSpec(
+    kind="sales",
+    label="Sales",
+    item_label="lead",
+    agents=AGENTS,
+    rules=RULES,
+    statuses=STATUSES,
+    settings_schema=SalesSettings,
+    souls_dir=str(Path(__file__).parent / "souls"),
+    status=status,
+    effects=effects,
+    load_fields=load_fields,
+    samples=SAMPLES,
+    final_key="email",
+    item_url_name="leads:detail",
+)

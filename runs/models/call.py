@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import uuid
+
+from django.db import models
+from django.db.models import Q
+
+from agents.models import Agent, Department, ModelPrice, Soul
+from runs.models.item import Item
+from runs.models.run import AgentRun
+
+
+class ModelCall(models.Model):
+    """One request to the model API. Tokens are as reported; cost is computed from them by ``price``."""
+
+    class Status(models.TextChoices):
+        STARTED = "started", "under way"
+        FINISHED = "finished", "finished"
+        UNSEEN = "unseen", "end not seen"
+
+    department = models.ForeignKey(Department, on_delete=models.PROTECT, related_name="model_calls")
+    item = models.ForeignKey(Item, on_delete=models.CASCADE, related_name="model_calls")
+    agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="model_calls")
+    agent_run = models.ForeignKey(AgentRun, on_delete=models.CASCADE, related_name="model_calls")
+    soul = models.ForeignKey(Soul, null=True, blank=True, on_delete=models.PROTECT, related_name="+")
+    call_id = models.UUIDField(unique=True, default=uuid.uuid4, editable=False)
+    attempt = models.PositiveIntegerField()
+    number = models.PositiveIntegerField(default=1, help_text="Which call of its attempt.")
+    worker = models.CharField(max_length=120, blank=True)
+    status = models.CharField(max_length=10, choices=Status, default=Status.STARTED)
+    model_asked = models.CharField(max_length=64)
+    model_used = models.CharField(max_length=64, blank=True)
+    input_tokens = models.PositiveIntegerField(default=0, help_text="Uncached part of the prompt.")
+    cache_write_5m_tokens = models.PositiveIntegerField(default=0)
+    cache_write_1h_tokens = models.PositiveIntegerField(default=0)
+    cache_read_tokens = models.PositiveIntegerField(default=0)
+    output_tokens = models.PositiveIntegerField(default=0, help_text="Thinking included.")
+    thinking_tokens = models.PositiveIntegerField(default=0)
+    price = models.ForeignKey(ModelPrice, null=True, blank=True, on_delete=models.PROTECT, related_name="+")
+    reserved_usd = models.DecimalField(max_digits=16, decimal_places=8, default=0)
+    reserved_tokens = models.PositiveIntegerField(default=0)
+    reserved_in = models.JSONField(default=list, help_text="Ids of the budget periods that hold the reservation.")
+    cost_usd = models.DecimalField(max_digits=16, decimal_places=8, default=0)
+    is_estimate = models.BooleanField(default=False, help_text="The end was not seen: the cost is a bound.")
+    cause = models.CharField(max_length=16, choices=AgentRun.Cause, blank=True, default="")
+    error = models.TextField(blank=True)
+    http_status = models.PositiveSmallIntegerField(null=True, blank=True)
+    stop_reason = models.CharField(max_length=40, blank=True)
+    request_id = models.CharField(max_length=120, blank=True)
+    started_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True, blank=True)
+    latency_ms = models.PositiveIntegerField(null=True, blank=True)
+    first_token_ms = models.PositiveIntegerField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(status__in=["started", "finished", "unseen"]), name="model_call_status_known"
+            ),
+            models.UniqueConstraint(fields=["agent_run", "attempt", "number"], name="model_call_numbered"),
+        ]
+        indexes = [models.Index(fields=["department", "started_at"], name="model_call_by_day")]
+
+    def __str__(self) -> str:
+        return str(self.call_id)
+
+
+class ModelCallBody(models.Model):
+    """Exact request and exact response; apart from the accounts, so that they can be pruned or erased."""
+
+    call = models.OneToOneField(ModelCall, on_delete=models.CASCADE, primary_key=True, related_name="body")
+    request = models.JSONField()
+    response = models.JSONField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return f"bodies of {self.call_id}"
+
+
+class ToolCall(models.Model):
+    """One read-only tool used inside an agent run."""
+
+    agent_run = models.ForeignKey(AgentRun, on_delete=models.CASCADE, related_name="tool_calls")
+    model_call = models.ForeignKey(ModelCall, on_delete=models.CASCADE, related_name="tool_calls")
+    name = models.SlugField()
+    arguments = models.JSONField()
+    result = models.TextField(blank=True)
+    is_error = models.BooleanField(default=False)
+    detail = models.JSONField(default=dict, blank=True)
+    started_at = models.DateTimeField()
+    latency_ms = models.PositiveIntegerField()
+
+    def __str__(self) -> str:
+        return f"{self.name} in {self.agent_run_id}"
