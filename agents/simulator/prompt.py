@@ -108,7 +108,7 @@ def _texts(body: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _segments(body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The parts of a prompt in cache order, tools, system, messages: ``(text, its cache_control or None)``."""
+    """The parts of a prompt, tools, system, messages in cache order: ``(text, cache_control or None)``."""
     for tool in body.get("tools") or ():
         yield compact({k: v for k, v in tool.items() if k != "cache_control"}), tool.get("cache_control")
     for block in blocks(body.get("system") or []):

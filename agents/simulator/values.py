@@ -66,6 +66,12 @@ class Filler:
             return self.value(branches[0], root, name)
         return self._typed(schema, root, name)
 
+    def sentences(self, count: int) -> str:
+        """A short paragraph of made-up sentences about the item."""
+        return " ".join(
+            self._sentence(name) for name in ("summary", "finding", "reason", "next_step")[:count]
+        )
+
     def _typed(self, schema: Schema, root: Schema, name: str) -> Any:
         kind, hints = schema_type(schema), bounds(schema)
         if kind == "object":
