@@ -1,17 +1,17 @@
-"""The department's own documents: reading uploads, indexing them and searching them. No row crosses departments."""
+"""The department's own documents: reading uploads, indexing them, searching them. No row crosses departments."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import User
 from django.db import connection, transaction
 
 from agents.models import Department
 from agents.models.knowledge import KnowledgeDocument, KnowledgePassage
 from agents.passages import query_words, search_words, split_passages
-from agents.reading import decode_text, page_text
+from agents.reading import decode_text, page_text, storable
 
 MAX_DOCUMENT_CHARS = 2_000_000
 MAX_UPLOAD_BYTES = 4 * MAX_DOCUMENT_CHARS
@@ -26,7 +26,7 @@ class DocumentError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One passage found. ``reference`` is what an agent cites: ``Title#3``, or ``Title#3-5`` over paragraphs."""
+    """One passage found. ``reference`` is what an agent cites: ``Title#3``, or ``Title#3-5``."""
 
     reference: str
     heading: str
@@ -37,7 +37,7 @@ class Hit:
 
 
 def read_document(filename: str, data: bytes) -> str:
-    """The text of an uploaded file (.txt, .md, .html; any usual encoding). DocumentError says what is wrong."""
+    """The text of an uploaded file (.txt, .md, .html, any usual encoding), or a DocumentError."""
     suffix = PurePath(filename).suffix.lower()
     if suffix not in _HTML + _PLAIN:
         what = f"a {suffix[1:].upper()} file" if suffix else "a file without an extension"
@@ -58,13 +58,13 @@ def read_document(filename: str, data: bytes) -> str:
 
 
 def add_document(
-    *, department: Department, title: str, text: str, source: str = "", author: AbstractBaseUser | None = None
+    *, department: Department, title: str, text: str, source: str = "", author: User | None = None
 ) -> KnowledgeDocument:
     """Store a document under its title and make it searchable; the same again changes nothing.
 
     Another text under a title that is there replaces the old one. DocumentError if a field cannot be taken.
     """
-    title, text, source = " ".join(title.split()), text.replace("\x00", ""), source.strip()
+    title, text, source = " ".join(storable(title).split()), storable(text), storable(source).strip()
     _check(title, text, source)
     with transaction.atomic():
         document, is_new = KnowledgeDocument.objects.select_for_update().get_or_create(
@@ -144,7 +144,7 @@ def _check(title: str, text: str, source: str) -> None:
         raise DocumentError(f"The document {title!r} is empty.")
     if len(text) > MAX_DOCUMENT_CHARS:
         raise DocumentError(
-            f"The document {title!r} has {len(text):,} characters; {MAX_DOCUMENT_CHARS:,} is the most. Split it."
+            f"The document {title!r} has {len(text):,} characters; {MAX_DOCUMENT_CHARS:,} is the most."
         )
     if len(source) > 300:
         raise DocumentError("The source of a document has at most 300 characters.")

@@ -1,4 +1,4 @@
-"""Documents into passages that an agent can cite, and text into words that both databases index alike. Pure."""
+"""Documents into passages that an agent can cite, text into words that both databases index alike. Pure."""
 
 from __future__ import annotations
 
@@ -15,13 +15,83 @@ _MAX_WORD_CHARS = 64
 _BLANK_LINES = re.compile(r"\n[ \t]*(?:\n[ \t]*)+")
 _HEADING = re.compile(r"#{1,6}[ \t]+(.+?)[ \t#]*$")
 _SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s+|\n")
-# Scripts written without spaces: every character is a word of its own, or nothing in a sentence could be found.
+# Scripts written without spaces: every character is a word, or nothing inside a sentence could be found.
 _IDEOGRAPH = r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 _WORDS = re.compile(rf"{_IDEOGRAPH}|(?:(?!{_IDEOGRAPH})[^\W_])+")
+# Letters with a stroke, and such: Unicode does not call their marks accents.
+_STROKES = str.maketrans(
+    {"ł": "l", "ø": "o", "đ": "d", "ð": "d", "ħ": "h", "ı": "i", "æ": "ae", "œ": "oe", "þ": "th"}
+)
 _STOP_WORDS = frozenset(
-    "a about an and are as at be by can do does for from has have how i in is it its of on or our that the their"
-    " they this to was we what when where which who why will with you your"
-    " das dem den der des die ein eine einer eines für im ist mit oder sind und von wie wir zu".split()
+    # fmt: off
+    [
+        "a",
+        "about",
+        "an",
+        "and",
+        "are",
+        "as",
+        "at",
+        "be",
+        "by",
+        "can",
+        "do",
+        "does",
+        "for",
+        "from",
+        "has",
+        "have",
+        "how",
+        "i",
+        "in",
+        "is",
+        "it",
+        "its",
+        "of",
+        "on",
+        "or",
+        "our",
+        "that",
+        "the",
+        "their",
+        "they",
+        "this",
+        "to",
+        "was",
+        "we",
+        "what",
+        "when",
+        "where",
+        "which",
+        "who",
+        "why",
+        "will",
+        "with",
+        "you",
+        "your",
+        "das",
+        "dem",
+        "den",
+        "der",
+        "des",
+        "die",
+        "ein",
+        "eine",
+        "einer",
+        "eines",
+        "fur",
+        "im",
+        "ist",
+        "mit",
+        "oder",
+        "sind",
+        "und",
+        "von",
+        "wie",
+        "wir",
+        "zu",
+    ]
+    # fmt: on
 )
 
 
@@ -36,7 +106,7 @@ class Passage:
 
 
 def split_passages(text: str) -> list[Passage]:
-    """Passages in the order of the text. Blank lines separate paragraphs; a heading (``# …``) begins a passage.
+    """Passages in the order of the text. Blank lines separate paragraphs, a heading (``# …``) begins one.
 
     Short neighbours are put together up to ``PASSAGE_WORDS``; a longer paragraph is split between sentences.
     """
@@ -67,14 +137,14 @@ def search_words(text: str) -> list[str]:
     Both databases therefore see the same words, whatever their own rules for accents and punctuation are,
     and nothing a query holds can be taken for an operator.
     """
-    plain = unicodedata.normalize("NFKD", text).casefold()
+    plain = unicodedata.normalize("NFKD", text).casefold().translate(_STROKES)
     plain = "".join(char for char in plain if not unicodedata.combining(char))
     plain = unicodedata.normalize("NFKC", plain)
     return [word[:_MAX_WORD_CHARS] for word in _WORDS.findall(plain)]
 
 
 def query_words(query: str) -> list[str]:
-    """The distinct words to look for, at most ``MAX_QUERY_WORDS``; little words only if there are no others."""
+    """The distinct words to look for, at most ``MAX_QUERY_WORDS``; little ones only if there are no others."""
     words = list(dict.fromkeys(search_words(query)))
     telling = [word for word in words if word not in _STOP_WORDS]
     return (telling or words)[:MAX_QUERY_WORDS]

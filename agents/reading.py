@@ -23,6 +23,7 @@ _DECLARABLE = re.compile(
 )
 _META = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([a-zA-Z0-9_:.-]{1,40})""", re.IGNORECASE)
 _SAMPLE_BYTES = 65_536
+_ENOUGH_BYTES = 2_000
 _ENOUGH_CHARS = 200
 _XML_PROLOG = re.compile(r"^\s*<\?xml[^>]{0,200}\?>")
 
@@ -49,26 +50,31 @@ def decode_text(data: bytes, declared: str | None = None) -> str:
         text = _decoded(data, candidate) if candidate else None
         if text is not None:
             return text
-    guess = charset_normalizer.from_bytes(data[:_SAMPLE_BYTES]).best()
-    return data.decode(guess.encoding if guess else "cp1252", errors="replace")
+    return data.decode(_guess(data[:_SAMPLE_BYTES]), errors="replace")
+
+
+def storable(text: str) -> str:
+    """The text without what a database refuses: NUL characters and halves of surrogate pairs."""
+    return text.replace("\x00", "").encode("utf-8", errors="replace").decode("utf-8")
 
 
 def page_text(html: str) -> PageText:
-    """What a person would read on the page, without navigation; all its text where that leaves almost nothing.
+    """What a person would read on the page, without navigation; all its text if that is almost nothing.
 
     Both fields are empty when there is nothing to read.
     """
-    tree = trafilatura.load_html(_XML_PROLOG.sub("", html, count=1))
+    html = _XML_PROLOG.sub("", html, count=1)
+    tree = trafilatura.load_html(html)
     if tree is None:
         return PageText("", "")
     title = " ".join((tree.findtext(".//title") or "").split())[:200]
-    everything = trafilatura.html2txt(tree)
     text = trafilatura.extract(
         tree, fast=True, favor_recall=True, include_comments=False, output_format="markdown"
     )
-    if not text or len(text) < min(_ENOUGH_CHARS, len(everything)):
-        text = everything
-    return PageText(title, (text or "").strip())
+    text = (text or "").strip()
+    if len(text) < _ENOUGH_CHARS:
+        text = max(text, trafilatura.html2txt(html).strip(), key=len)
+    return PageText(title, text)
 
 
 def _decoded(data: bytes, name: str) -> str | None:
@@ -83,3 +89,12 @@ def _decoded(data: bytes, name: str) -> str | None:
         return None
     text = data.decode(codec, errors="replace")
     return text if text.count("\ufffd") <= 1 + len(text) // 1_000 else None
+
+
+def _guess(sample: bytes) -> str:
+    """The likeliest charset of text that declares none and is not UTF-8."""
+    # A few accents in a short text are too little to tell single-byte charsets apart: the commonest it is.
+    if len(sample) < _ENOUGH_BYTES and sum(byte > 127 for byte in sample) < len(sample) // 4:
+        return "cp1252"
+    guess = charset_normalizer.from_bytes(sample).best()
+    return guess.encoding if guess else "cp1252"

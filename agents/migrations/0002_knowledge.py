@@ -4,49 +4,143 @@ import django.db.models.deletion
 from django.conf import settings
 from django.db import migrations, models
 
+TABLE = "agents_knowledgepassage"
+INDEX = "agents_knowledge_search"
+_GONE = f"INSERT INTO {INDEX} ({INDEX}, rowid, words) VALUES ('delete', old.id, old.words);"
+_HERE = f"INSERT INTO {INDEX} (rowid, words) VALUES (new.id, new.words);"
+
+# The index keeps no copy of the text; the triggers follow every way a row comes, changes and goes (also a cascade).
+SQLITE = [
+    f"CREATE VIRTUAL TABLE {INDEX} USING fts5("
+    f"words, content='{TABLE}', content_rowid='id', tokenize='porter unicode61 remove_diacritics 2')",
+    f"CREATE TRIGGER {INDEX}_insert AFTER INSERT ON {TABLE} BEGIN {_HERE} END",
+    f"CREATE TRIGGER {INDEX}_delete AFTER DELETE ON {TABLE} BEGIN {_GONE} END",
+    f"CREATE TRIGGER {INDEX}_update AFTER UPDATE OF words ON {TABLE} BEGIN {_GONE} {_HERE} END",
+    f"INSERT INTO {INDEX} ({INDEX}) VALUES ('rebuild')",
+]
+# Each word twice: as it is, for names and numbers and every language, and by its English stem.
+POSTGRESQL = [
+    f"ALTER TABLE {TABLE} ADD COLUMN search tsvector GENERATED ALWAYS AS "
+    "(to_tsvector('simple', words) || to_tsvector('english', words)) STORED",
+    f"CREATE INDEX {INDEX} ON {TABLE} USING gin (search)",
+]
+
+
+def make_search_index(apps, schema_editor):
+    vendor = schema_editor.connection.vendor
+    if vendor not in ("sqlite", "postgresql"):
+        raise NotImplementedError(f"Kontor runs on SQLite and PostgreSQL, not on {vendor}.")
+    for statement in SQLITE if vendor == "sqlite" else POSTGRESQL:
+        schema_editor.execute(statement, params=None)
+
+
+def drop_search_index(apps, schema_editor):
+    if schema_editor.connection.vendor == "sqlite":
+        for name in ("insert", "delete", "update"):
+            schema_editor.execute(f"DROP TRIGGER IF EXISTS {INDEX}_{name}", params=None)
+        schema_editor.execute(f"DROP TABLE IF EXISTS {INDEX}", params=None)
+    else:
+        schema_editor.execute(f"DROP INDEX IF EXISTS {INDEX}", params=None)
+        schema_editor.execute(f"ALTER TABLE {TABLE} DROP COLUMN IF EXISTS search", params=None)
+
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('agents', '0001_initial'),
+        ("agents", "0001_initial"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='KnowledgeDocument',
+            name="KnowledgeDocument",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('title', models.CharField(max_length=200)),
-                ('source', models.CharField(blank=True, help_text='Where it comes from: a file name or an address.', max_length=300)),
-                ('text', models.TextField(help_text='Plain text or Markdown; blank lines separate paragraphs.')),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('updated_at', models.DateTimeField(auto_now=True)),
-                ('department', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='documents', to='agents.department')),
-                ('uploaded_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("title", models.CharField(max_length=200)),
+                (
+                    "source",
+                    models.CharField(
+                        blank=True,
+                        help_text="Where it comes from: a file name or an address.",
+                        max_length=300,
+                    ),
+                ),
+                (
+                    "text",
+                    models.TextField(help_text="Plain text or Markdown; blank lines separate paragraphs."),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("updated_at", models.DateTimeField(auto_now=True)),
+                (
+                    "department",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="documents",
+                        to="agents.department",
+                    ),
+                ),
+                (
+                    "uploaded_by",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'ordering': ('department', 'title'),
+                "ordering": ("department", "title"),
             },
         ),
         migrations.CreateModel(
-            name='KnowledgePassage',
+            name="KnowledgePassage",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('first_paragraph', models.PositiveIntegerField()),
-                ('last_paragraph', models.PositiveIntegerField()),
-                ('heading', models.CharField(blank=True, max_length=200)),
-                ('text', models.TextField()),
-                ('words', models.TextField(help_text='Title, heading and text as agents.passages.search_words folds them.')),
-                ('department', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='agents.department')),
-                ('document', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='passages', to='agents.knowledgedocument')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("first_paragraph", models.PositiveIntegerField()),
+                ("last_paragraph", models.PositiveIntegerField()),
+                ("heading", models.CharField(blank=True, max_length=200)),
+                ("text", models.TextField()),
+                (
+                    "words",
+                    models.TextField(
+                        help_text="Title, heading and text as agents.passages.search_words folds them."
+                    ),
+                ),
+                (
+                    "department",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="+", to="agents.department"
+                    ),
+                ),
+                (
+                    "document",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="passages",
+                        to="agents.knowledgedocument",
+                    ),
+                ),
             ],
             options={
-                'ordering': ('document', 'pk'),
+                "ordering": ("document", "pk"),
             },
         ),
         migrations.AddConstraint(
-            model_name='knowledgedocument',
-            constraint=models.UniqueConstraint(fields=('department', 'title'), name='knowledge_title_unique_in_department'),
+            model_name="knowledgedocument",
+            constraint=models.UniqueConstraint(
+                fields=("department", "title"), name="knowledge_title_unique_in_department"
+            ),
         ),
+        migrations.RunPython(make_search_index, drop_search_index),
     ]

@@ -9,7 +9,9 @@ class KnowledgeDocument(models.Model):
 
     department = models.ForeignKey("agents.Department", on_delete=models.CASCADE, related_name="documents")
     title = models.CharField(max_length=200)
-    source = models.CharField(max_length=300, blank=True, help_text="Where it comes from: a file name or an address.")
+    source = models.CharField(
+        max_length=300, blank=True, help_text="Where it comes from: a file name or an address."
+    )
     text = models.TextField(help_text="Plain text or Markdown; blank lines separate paragraphs.")
     uploaded_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
@@ -20,7 +22,9 @@ class KnowledgeDocument(models.Model):
     class Meta:
         ordering = ("department", "title")
         constraints = [
-            models.UniqueConstraint(fields=["department", "title"], name="knowledge_title_unique_in_department"),
+            models.UniqueConstraint(
+                fields=["department", "title"], name="knowledge_title_unique_in_department"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -30,9 +34,9 @@ class KnowledgeDocument(models.Model):
 class KnowledgePassage(models.Model):
     """What is searched and cited: about 120 words of a document.
 
-    The full-text index over ``words`` belongs to the database in use and is made in the migration
-    ``0002_knowledge``: an FTS5 table kept by triggers on SQLite, a generated ``tsvector`` column on PostgreSQL.
-    A later migration that alters this table on SQLite must make the triggers again (Django rebuilds the table).
+    The full-text index over ``words`` is made in the migration ``0002_knowledge``: an FTS5 table kept by
+    triggers on SQLite, a generated ``tsvector`` column on PostgreSQL. A later migration that alters this table
+    must make the triggers again, because Django rebuilds an altered table on SQLite.
     """
 
     document = models.ForeignKey(KnowledgeDocument, on_delete=models.CASCADE, related_name="passages")

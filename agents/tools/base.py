@@ -12,14 +12,14 @@ Args = Mapping[str, Any]
 
 
 class ToolArgs(BaseModel):
-    """Base of the arguments of a tool: flat, simple types, each field with a description, nothing beyond them."""
+    """Base of the arguments of a tool: flat, simple types, a description for each, nothing beyond them."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 @dataclass(frozen=True, slots=True)
 class ToolContext:
-    """Who asks: the department, the declared fields that the agent may see, and whether there is a network."""
+    """Who asks: the department, the fields that the agent may see, whether the network may be used."""
 
     department_id: int
     item: Mapping[str, Any]

@@ -37,8 +37,9 @@ def _written(hit: Hit) -> str:
 SEARCH_KNOWLEDGE = DatabaseTool(
     name="search_knowledge",
     description=(
-        "Searches the documents of our own company (products, prices, references, policies) and returns passages, "
-        "each under a reference such as [Price list#3]. Cite the reference as the source of what you take from it."
+        "Searches the documents of our own company (products, prices, references, policies) and returns "
+        "passages, each under a reference such as [Price list#3]. Cite the reference as the source of what "
+        "you take from the passage."
     ),
     args=SearchArgs,
     timeout_seconds=5,
