@@ -5,6 +5,7 @@ import uuid
 from django.db import models
 from django.db.models import Q
 
+from agents.causes import Cause
 from agents.models import Agent, Department, ModelPrice, Soul
 from runs.models.item import Item
 from runs.models.run import AgentRun
@@ -42,7 +43,7 @@ class ModelCall(models.Model):
     reserved_in = models.JSONField(default=list, help_text="Ids of the budget periods that hold the reservation.")
     cost_usd = models.DecimalField(max_digits=16, decimal_places=8, default=0)
     is_estimate = models.BooleanField(default=False, help_text="The end was not seen: the cost is a bound.")
-    cause = models.CharField(max_length=16, choices=AgentRun.Cause, blank=True, default="")
+    cause = models.CharField(max_length=16, choices=Cause, blank=True, default="")
     error = models.TextField(blank=True)
     http_status = models.PositiveSmallIntegerField(null=True, blank=True)
     stop_reason = models.CharField(max_length=40, blank=True)

@@ -5,6 +5,7 @@ from datetime import datetime
 from django.db import models
 from django.db.models import Q
 
+from agents.causes import Cause
 from agents.models import Agent, Department, Soul
 from runs.models.item import Item, Trigger
 
@@ -58,23 +59,6 @@ class AgentRun(models.Model):
         Status.CANCELLED: (),
         Status.SUPERSEDED: (),
     }
-
-    class Cause(models.TextChoices):
-        """Why an attempt did not bring an output. ``agents.llm`` finds the cause of a call."""
-
-        NONE = "", ""
-        TRANSIENT = "transient", "connection or server trouble"
-        TIMEOUT = "timeout", "no answer in time"
-        RATE_LIMITED = "rate_limited", "rate limit"
-        OVERLOADED = "overloaded", "API overloaded"
-        INVALID = "invalid", "answer does not fit the schema"
-        TRUNCATED = "truncated", "answer cut off"
-        REFUSAL = "refusal", "the model refused"
-        REQUEST = "request", "request refused by the API"
-        ACCOUNT = "account", "key, permission or billing"
-        LOST = "lost", "worker lost"
-        TOOLS = "tools", "too many tool calls"
-        INTERNAL = "internal", "error in Kontor"
 
     department = models.ForeignKey(Department, on_delete=models.PROTECT, related_name="agent_runs")
     item = models.ForeignKey(Item, on_delete=models.CASCADE, related_name="agent_runs")

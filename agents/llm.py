@@ -1,0 +1,284 @@
+"""The model API. The only file that imports ``anthropic``.
+
+``ModelClient.call`` never raises for what a server or a network can do: it returns a ``ModelReply`` that holds
+whatever usage was reported before things went wrong, because a failed call costs too. Retries are not made here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+import anthropic
+import httpx2
+from pydantic import BaseModel
+
+from agents.causes import Cause
+from agents.pricing import Usage
+
+MAX_CONNECTIONS = 1_000
+CONNECT_SECONDS = 5
+_ACCOUNT_STATUSES = (401, 402, 403)
+_SPEND_LIMITS = (anthropic.EnforcedSpendLimitReachedError, anthropic.ContractSpendLimitReachedError)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """One request. ``params`` are the Messages API's own: model, max_tokens, system, messages, tools, output_config."""
+
+    call_id: UUID
+    agent: str
+    api_key_env: str
+    params: dict[str, Any]
+    timeout_seconds: float
+
+
+@dataclass(slots=True)
+class ModelReply:
+    """What came back. ``cause`` is empty for a complete answer; ``content`` are the API's blocks as dicts."""
+
+    model: str = ""
+    content: list[dict[str, Any]] = field(default_factory=list)
+    stop_reason: str = ""
+    usage: Usage = field(default_factory=Usage)
+    is_usage_final: bool = False
+    cause: Cause = Cause.NONE
+    error: str = ""
+    error_type: str = ""
+    http_status: int | None = None
+    retry_after_seconds: float | None = None
+    request_id: str = ""
+    message_id: str = ""
+    latency_ms: int = 0
+    first_token_ms: int | None = None
+
+    @property
+    def text(self) -> str:
+        """All text blocks joined: the JSON of a structured answer."""
+        return "".join(block["text"] for block in self.content if block["type"] == "text")
+
+    @property
+    def tool_uses(self) -> list[dict[str, Any]]:
+        """The tools the model asks for; empty unless it stopped for them."""
+        if self.stop_reason != "tool_use":
+            return []
+        return [block for block in self.content if block["type"] == "tool_use"]
+
+    def as_json(self) -> dict[str, Any]:
+        """The response as it is stored."""
+        return {
+            "id": self.message_id,
+            "model": self.model,
+            "content": self.content,
+            "stop_reason": self.stop_reason or None,
+            "error": {"type": self.error_type, "message": self.error} if self.error else None,
+        }
+
+
+@cache
+def api_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema of an output as the API accepts it; constraints it does not know become descriptions."""
+    return anthropic.transform_schema(model)
+
+
+class ModelClient:
+    """Talks to the Messages API for one event loop. Close it there."""
+
+    def __init__(self, base_url: str) -> None:
+        limits = httpx2.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
+        # The SDK's default transport collapses above 250 requests in flight; aiohttp does not.
+        self._http = anthropic.DefaultAioHttpClient(limits=limits)
+        self._base_url = base_url
+        self._clients: dict[str, anthropic.AsyncAnthropic] = {}
+
+    async def call(self, request: ModelRequest, on_event: Callable[[], None] | None = None) -> ModelReply:
+        """Send one streamed request and gather the answer. ``on_event`` is called for every event that arrives."""
+        reply, started = ModelReply(), time.monotonic()
+        try:
+            async with asyncio.timeout(request.timeout_seconds):
+                stream = await self._client(request.api_key_env).messages.create(
+                    **request.params,
+                    stream=True,
+                    timeout=httpx2.Timeout(request.timeout_seconds, connect=CONNECT_SECONDS),
+                    extra_headers={"x-kontor-call": str(request.call_id), "x-kontor-agent": request.agent},
+                )
+                reply.request_id = stream.response.headers.get("request-id", "")
+                try:
+                    await _gather(stream, reply, started, on_event)
+                finally:
+                    await stream.close()
+        except Exception as error:  # everything a server, a network or the SDK can do ends here, classified
+            _classify(error, reply)
+        else:
+            _judge_stop(reply)
+        reply.latency_ms = round((time.monotonic() - started) * 1000)
+        return reply
+
+    async def count_tokens(self, request: ModelRequest) -> int:
+        """The API's own estimate of a request's input tokens. Raises ``anthropic`` errors."""
+        wanted = ("model", "messages", "system", "tools", "output_config", "thinking")
+        params = {key: value for key, value in request.params.items() if key in wanted}
+        return (await self._client(request.api_key_env).messages.count_tokens(**params)).input_tokens
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    def _client(self, api_key_env: str) -> anthropic.AsyncAnthropic:
+        if api_key_env not in self._clients:
+            key = os.environ.get(api_key_env, "")
+            if not key:
+                raise MissingKey(f"The environment variable {api_key_env} is not set, so there is no key to call with.")
+            self._clients[api_key_env] = anthropic.AsyncAnthropic(
+                api_key=key, base_url=self._base_url, max_retries=0, http_client=self._http
+            )
+        return self._clients[api_key_env]
+
+
+class MissingKey(Exception):
+    """No API key in the environment."""
+
+
+async def _gather(
+    stream: AsyncIterator[Any], reply: ModelReply, started: float, on_event: Callable[[], None] | None
+) -> None:
+    """Fill the reply from the stream's events; usage counts as soon as it is reported."""
+    partial_json: dict[int, list[str]] = {}
+    async for event in stream:
+        if on_event is not None:
+            on_event()
+        kind = event.type
+        if kind == "content_block_delta":
+            if reply.first_token_ms is None:
+                reply.first_token_ms = round((time.monotonic() - started) * 1000)
+            _add_delta(reply.content[event.index], event.delta, partial_json.setdefault(event.index, []))
+        elif kind == "content_block_start":
+            reply.content.append(event.content_block.model_dump(mode="json", exclude_none=True))
+        elif kind == "content_block_stop":
+            _finish_block(reply.content[event.index], partial_json.get(event.index, []))
+        elif kind == "message_start":
+            reply.model, reply.message_id = event.message.model, event.message.id
+            reply.usage = _usage(event.message.usage, reply.usage)
+        elif kind == "message_delta":
+            reply.stop_reason = event.delta.stop_reason or ""
+            reply.usage = _usage(event.usage, reply.usage)
+            reply.is_usage_final = event.usage is not None
+
+
+def _add_delta(block: dict[str, Any], delta: Any, parts: list[str]) -> None:
+    match delta.type:
+        case "text_delta":
+            parts.append(delta.text)
+        case "input_json_delta":
+            parts.append(delta.partial_json)
+        case "thinking_delta":
+            block["thinking"] = block.get("thinking", "") + delta.thinking
+        case "signature_delta":
+            block["signature"] = delta.signature
+
+
+def _finish_block(block: dict[str, Any], parts: list[str]) -> None:
+    if block["type"] == "text":
+        block["text"] = block.get("text", "") + "".join(parts)
+    elif block["type"] == "tool_use":
+        block["input"] = json.loads("".join(parts) or "{}")
+
+
+def _usage(reported: Any, before: Usage) -> Usage:
+    """The totals after this report: later figures overwrite earlier ones, what is not reported stays."""
+    if reported is None:
+        return before
+    created = getattr(reported, "cache_creation", None)
+    written = getattr(reported, "cache_creation_input_tokens", None)
+    hour = getattr(created, "ephemeral_1h_input_tokens", None) if created else None
+    five = getattr(created, "ephemeral_5m_input_tokens", None) if created else written
+    details = getattr(reported, "output_tokens_details", None)
+
+    def pick(value: Any, old: int) -> int:
+        return old if value is None else int(value)
+
+    return Usage(
+        input_tokens=pick(getattr(reported, "input_tokens", None), before.input_tokens),
+        cache_write_5m_tokens=pick(five, before.cache_write_5m_tokens),
+        cache_write_1h_tokens=pick(hour, before.cache_write_1h_tokens),
+        cache_read_tokens=pick(getattr(reported, "cache_read_input_tokens", None), before.cache_read_tokens),
+        output_tokens=pick(getattr(reported, "output_tokens", None), before.output_tokens),
+        thinking_tokens=pick(getattr(details, "thinking_tokens", None), before.thinking_tokens),
+        service_tier=getattr(reported, "service_tier", None) or before.service_tier,
+    )
+
+
+def _judge_stop(reply: ModelReply) -> None:
+    """A stream that ended without an exception may still be no answer."""
+    match reply.stop_reason:
+        case "end_turn" | "tool_use" | "stop_sequence":
+            return
+        case "refusal":
+            reply.cause, reply.error = Cause.REFUSAL, reply.text or "The model refused to answer."
+        case "max_tokens":
+            reply.cause, reply.error = Cause.TRUNCATED, "The answer reached max_tokens before it ended."
+        case "":
+            reply.cause, reply.error = Cause.TRANSIENT, "The answer broke off before it ended."
+        case other:
+            reply.cause, reply.error = Cause.REQUEST, f"The model stopped for {other}."
+
+
+def _classify(error: Exception, reply: ModelReply) -> None:
+    """Write down what went wrong, in words and as a cause."""
+    reply.error, reply.error_type = f"{type(error).__name__}: {error}"[:2_000], type(error).__name__
+    if isinstance(error, anthropic.APIStatusError):
+        _classify_status(error, reply)
+    elif isinstance(error, (TimeoutError, anthropic.APITimeoutError, httpx2.TimeoutException)):
+        reply.cause = Cause.TIMEOUT
+        reply.error = "No complete answer within the agent's time-out."
+    elif isinstance(error, MissingKey):
+        reply.cause, reply.error = Cause.ACCOUNT, str(error)
+    elif isinstance(error, (anthropic.APIError, httpx2.HTTPError, OSError, ValueError, AttributeError, LookupError)):
+        # ValueError and its like: a body that is no stream of the Messages API. The next answer may be one.
+        reply.cause = Cause.TRANSIENT
+    else:
+        reply.cause = Cause.INTERNAL
+
+
+def _classify_status(error: anthropic.APIStatusError, reply: ModelReply) -> None:
+    status = error.status_code
+    # An error event inside a stream comes with status 200; its type tells what it is.
+    kind = error.type or ""
+    reply.http_status, reply.error_type = status, kind or type(error).__name__
+    reply.error = (error.api_message or error.message or str(error))[:2_000]
+    reply.request_id = error.request_id or reply.request_id
+    reply.retry_after_seconds = _retry_after(error.response.headers)
+    if status in _ACCOUNT_STATUSES or isinstance(error, _SPEND_LIMITS):
+        reply.cause = Cause.ACCOUNT
+    elif status == 429 or kind == "rate_limit_error":
+        reply.cause = Cause.RATE_LIMITED
+    elif status == 529 or kind == "overloaded_error":
+        reply.cause = Cause.OVERLOADED
+    elif status in (200, 408, 409) or status >= 500:
+        reply.cause = Cause.TRANSIENT
+    else:
+        reply.cause = Cause.REQUEST
+
+
+def _retry_after(headers: httpx2.Headers) -> float | None:
+    """Seconds until the server wants to hear from us again; not capped here."""
+    try:
+        if ms := headers.get("retry-after-ms"):
+            return max(0.0, float(ms) / 1000)
+        value = headers.get("retry-after", "")
+        if not value:
+            return None
+        if value.replace(".", "", 1).isdigit():
+            return float(value)
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    except ValueError:
+        return None
