@@ -23,10 +23,10 @@ End = Literal["keep", "close", "reset"]
 
 @dataclass(slots=True)
 class Plan:
-    """``steps`` are ``(seconds since the request, bytes)`` in order; ``end`` says what becomes of the connection.
+    """``steps`` are ``(seconds since the request, bytes)`` in order; ``end`` is what becomes of the connection.
 
-    The rest is for the accounts: what the request came to, and its reply if there was one. ``output_share`` is
-    the part of the answer's tokens that the steps contain."""
+    The rest is for the accounts: what the request came to, and its reply if there was one. ``output_share``
+    is the part of the answer's tokens that the steps contain."""
 
     steps: list[tuple[float, bytes]]
     outcome: str
@@ -48,9 +48,8 @@ class Planner:
     def json(self, value: Any, status: int = 200, delay: float = 0.0) -> Plan:
         """One JSON answer after ``delay`` seconds."""
         body = wire.packed(value)
-        return Plan(
-            [(delay, self.head(status, length=len(body), extra=self.extra) + body)], "answered", status=status
-        )
+        start = self.head(status, length=len(body), extra=self.extra)
+        return Plan([(delay, start + body)], "answered", status=status)
 
     def error(self, error: ApiError, delay: float = 0.0) -> Plan:
         """The error body of the API."""
@@ -72,28 +71,29 @@ class Planner:
         if fault is not None and fault.kind == "no_usage":
             del value["usage"]
         body = wire.packed(value)
-        start, at = self.head(200, length=len(body)), reply.latency
-        plan = Plan([(at, start + body)], reply.stop_reason, reply=reply)
+        start = self.head(200, length=len(body))
         if fault is None or fault.kind not in _TRANSPORT:
-            return plan
-        plan.outcome = "fault"
-        if fault.kind == "drop":
-            half = start + body[: len(body) // 2]
-            plan.steps = (
-                [] if fault.where == "before" else [(at, start if fault.where == "headers" else half)]
-            )
-            plan.end, plan.output_share = _drop_end(fault), 1.0
-        elif fault.kind == "silence" and fault.where != "before":
-            plan.steps = [(0.0, start), (at + fault.seconds, body)]
-        elif fault.kind in ("silence", "pings"):
-            plan.steps = [(at + fault.seconds, start + body)]
-        elif fault.kind == "end":
-            cut = body[: len(body) // 2]
-            plan.steps = [(at, self.head(200, length=len(cut)) + cut)]
-        else:
+            return Plan([(reply.latency, start + body)], reply.stop_reason, reply=reply)
+        if fault.kind == "stream_error":
             error = ApiError(500, fault.message, type=fault.type, error_code=fault.error_code)
-            plan = self.error(error, at)
+            return self.error(error, reply.latency)
+        plan = Plan([], "fault", reply=reply)
+        plan.steps = self._broken_message(start, body, reply.latency, fault)
+        plan.end = _drop_end(fault) if fault.kind == "drop" else "keep"
         return plan
+
+    def _broken_message(
+        self, start: bytes, body: bytes, at: float, fault: Fault
+    ) -> list[tuple[float, bytes]]:
+        half = body[: len(body) // 2]
+        if fault.kind == "end":
+            return [(at, self.head(200, length=len(half)) + half)]
+        if fault.kind == "drop":
+            sent = {"before": b"", "headers": start}.get(fault.where, start + half)
+            return [(at, sent)]
+        if fault.kind == "silence" and fault.where != "before":
+            return [(0.0, start), (at + fault.seconds, body)]
+        return [(at + fault.seconds, start + body)]
 
     def stream(self, reply: Reply, fault: Fault | None) -> Plan:
         """A streamed reply: its events spread over the latency, or what the fault makes of them."""

@@ -89,14 +89,8 @@ def event(name: str, value: Mapping[str, Any]) -> bytes:
 
 def stream_events(reply: Reply) -> list[Event]:
     """All events of a streamed reply, in the API's order; at least 20 deltas where the text allows it."""
-    start = {
-        **reply.as_json(),
-        "content": [],
-        "stop_reason": None,
-        "stop_details": None,
-        "stop_sequence": None,
-    }
-    start["usage"] = {**reply.usage(1), "output_tokens_details": None}
+    start = reply.as_json() | {"content": [], "stop_reason": None, "stop_details": None}
+    start |= {"stop_sequence": None, "usage": reply.usage(1) | {"output_tokens_details": None}}
     events = [Event(event("message_start", {"message": start}))]
     for index, block in enumerate(reply.content):
         events += _block_events(index, block)
@@ -117,6 +111,7 @@ def stream_events(reply: Reply) -> list[Event]:
 
 def _block_events(index: int, block: Mapping[str, Any]) -> Iterable[Event]:
     kind = block["type"]
+    empty: dict[str, Any]
     if kind == "thinking":
         empty = {"type": "thinking", "thinking": "", "signature": ""}
         deltas = [Event(e) for e in _deltas(index, "thinking_delta", "thinking", block["thinking"], 5)]
