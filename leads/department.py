@@ -1,4 +1,4 @@
-"""The sales kind of department: ten agents, the rules that decide what is wanted, and where their data comes from."""
+"""The sales kind of department: ten agents, the rules that decide what is wanted, a lead's fields."""
 
 from __future__ import annotations
 
@@ -29,7 +29,18 @@ HAIKU = "claude-haiku-5-5"
 SONNET = "claude-sonnet-5-5"
 OPUS = "claude-opus-5-5"
 
-_FIELDS = ("name", "email", "company", "title", "phone", "website", "country", "source", "message", "attributes")
+_FIELDS = (
+    "name",
+    "email",
+    "company",
+    "title",
+    "phone",
+    "website",
+    "country",
+    "source",
+    "message",
+    "attributes",
+)
 _VOICE = ("company_name", "company_pitch", "tone", "sender_name", "language_policy")
 
 AGENTS = (
@@ -127,7 +138,7 @@ AGENTS = (
         schema=FollowUpDraft,
         uses=("research", "strategy"),
         fields=("name", "company", "title"),
-        settings=_VOICE,
+        settings=(*_VOICE, "cadence"),
         conversation=True,
         serves=("follow_up",),
         effort="medium",
@@ -207,12 +218,17 @@ AGENTS = (
     ),
 )
 
-# Spam is stopped by the order: nothing is qualified before Intake has called it a lead, and nothing is drafted
-# before it is qualified. Where Intake has failed, the Qualifier reads the message; where both have, people do.
+# Spam is stopped by the order: nothing is qualified before Intake has called it a lead, and nothing is
+# drafted before it is qualified. Where Intake has failed, the Qualifier reads the message; where both have,
+# people do.
 RULES = (
     RuleSpec("Classify what comes in", {"status": ["new"]}, ("intake",)),
     RuleSpec("Qualify leads", {"status": ["new"], "facet": {"category": ["lead"]}}, ("qualification",)),
-    RuleSpec("Qualify what Intake could not classify", {"status": ["new"], "failed": ["intake"]}, ("qualification",)),
+    RuleSpec(
+        "Qualify what Intake could not classify",
+        {"status": ["new"], "failed": ["intake"]},
+        ("qualification",),
+    ),
     RuleSpec(
         "Write to good leads", {"status": ["qualified"], "facet": {"tier": ["Hot", "Warm"]}}, ("email",)
     ),

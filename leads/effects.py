@@ -1,4 +1,4 @@
-"""What an output of a sales agent implies. Pure; the engine applies the effects with the output in one transaction."""
+"""What an output of a sales agent implies. Pure; the engine applies it in the transaction of the output."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NOUNS = {"item": "first mail", "follow_up": "follow-up", "reply": "answer"}
 
 
 def effects(event: OutputEvent) -> list[Effect]:
-    """The effects of one event, in the order they are to be applied; empty for an event that implies nothing."""
+    """The effects of one event, in the order they are to be applied; empty if it implies nothing."""
     if event.what == "sent" and event.key == "email":
         return _after_sending(event)
     if event.what != "written":
@@ -79,24 +79,35 @@ def _email(event: OutputEvent) -> list[Effect]:
     removed = event.payload.get("removed_claims") or []
     unsupported = _unsupported(event)
     if not isinstance(unsupported, int):
-        return [OpenReview("draft", f"Send the {noun} “{subject}”, although nobody has checked its claims?", risk=3)]
+        return [
+            OpenReview(
+                "draft", f"Send the {noun} “{subject}”, although nobody has checked its claims?", risk=3
+            )
+        ]
     left = max(unsupported - len(removed), 0)
     if left:
         claims = "1 claim that has" if left == 1 else f"{left} claims that have"
         return [OpenReview("draft", f"Send the {noun} “{subject}” with {claims} no source?", risk=3)]
     if unsupported:
-        claims = "1 claim without a source was" if unsupported == 1 else f"{unsupported} claims without a source were"
+        claims = (
+            "1 claim without a source was"
+            if unsupported == 1
+            else f"{unsupported} claims without a source were"
+        )
         return [OpenReview("draft", f"Send the {noun} “{subject}”, from which {claims} taken out?", risk=2)]
     return [OpenReview("draft", f"Send the {noun} “{subject}”?", risk=1)]
 
 
 def _unsupported(event: OutputEvent) -> Any:
-    """What the Fact-Checker counted for this mail; None if it did not check the draft the mail was made from."""
+    """What the Fact-Checker counted for this mail; None if it did not check the draft behind it."""
     outputs = event.facts.outputs if event.facts else ()
     occasion = None
     if event.occasion_kind != "item":
         occasion = max((o.occasion or 0 for o in outputs if o.key == "draft"), default=0)
-    return next((o.facets.get("unsupported") for o in outputs if (o.key, o.occasion) == ("fact_check", occasion)), None)
+    return next(
+        (o.facets.get("unsupported") for o in outputs if (o.key, o.occasion) == ("fact_check", occasion)),
+        None,
+    )
 
 
 def _crm_update(event: OutputEvent) -> list[Effect]:

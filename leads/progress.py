@@ -1,4 +1,4 @@
-"""The statuses of a lead and which one it has now: a pure function of the facts, the first match from the top."""
+"""The statuses of a lead, and which one it has now: a pure function of the facts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STATUSES = (
 )
 
 IN_CONVERSATION = ("replied", "meeting", "won", "lost")
-"""The person has written to us, or a person of ours has decided: outreach is over, an answer is still possible."""
+"""The person has written to us, or one of ours has decided: outreach is over, an answer is still possible."""
 
 _STAGES = ("meeting", "won", "lost")
 _VERDICTS = {"approved": "approved", "rejected": "shelved"}

@@ -69,7 +69,12 @@ SAMPLES = (
     ),
     SampleItem(
         "An automatic reply, a follow-up is planned",
-        Facts("replied", outputs=_WRITTEN, triggers=(TriggerFact(5, "follow_up", False), *_REPLY), marks=_REPLIED),
+        Facts(
+            "replied",
+            outputs=_WRITTEN,
+            triggers=(TriggerFact(5, "follow_up", False), *_REPLY),
+            marks=_REPLIED,
+        ),
         {"draft": _AWAY},
     ),
     SampleItem(

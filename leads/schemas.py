@@ -1,8 +1,8 @@
 """What the ten sales agents write, and the settings of a sales department. Pure pydantic, no Django.
 
-Every schema begins with ``reasoning_summary``, forbids unknown keys and stays inside the API's limits: no maps,
-no recursion, no optional keys. The API drops bounds such as 0-100, so they are checked here when an answer comes
-back; a broken one is shown to the agent, which corrects it.
+Every schema begins with ``reasoning_summary``, forbids unknown keys and stays inside the API's limits: no
+maps, no recursion, no optional keys. The API drops bounds such as 0-100, so they are checked here when an
+answer comes back; a broken one is shown to the agent, which corrects it.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ class CrmUpdate(Answer):
     changes: list[CrmChange] = Field(max_length=8)
 
 
-# --- Settings ------------------------------------------------------------------------------------------------
+# --- Settings ---------------------------------------------------------------------------------------------
 
 
 class CompanyFact(BaseModel):
@@ -247,8 +247,14 @@ def _default_facts() -> list[CompanyFact]:
         CompanyFact(fact=fact, source=source)
         for fact, source in (
             ("Tallyport checks every freight invoice against contract and shipment", "Product overview#1"),
-            ("Halden Furniture found 3.8 % of its freight spend billed wrongly", "Case study Halden Furniture#2"),
-            ("Brightwater Foods cut invoice checking from 5 days to 4 hours a month", "Case study Brightwater Foods#2"),
+            (
+                "Halden Furniture found 3.8 % of its freight spend billed wrongly",
+                "Case study Halden Furniture#2",
+            ),
+            (
+                "Brightwater Foods cut invoice checking from 5 days to 4 hours a month",
+                "Case study Brightwater Foods#2",
+            ),
             ("Plans start at 490 euros a month for up to 1,000 invoices", "Pricing#1"),
             ("A first audit of three months of invoices is free of charge", "Pricing#3"),
             ("Data is stored in the EU; ISO 27001 certified since 2023", "Security and data protection#1"),
@@ -259,7 +265,8 @@ def _default_facts() -> list[CompanyFact]:
 class SalesSettings(BaseModel):
     """The settings of a sales department, edited in the admin. The defaults describe an invented company.
 
-    ``cadence`` holds the days between one mail and the next follow-up; when it is used up, nobody writes again.
+    ``cadence`` holds the days between one mail and the next follow-up; when it is used up, nobody writes
+    again.
     ``stop_rules`` names what withdraws follow-ups that are planned; an opt-out always does.
     """
 
@@ -268,33 +275,36 @@ class SalesSettings(BaseModel):
     company_name: Line = Field(default="Tallyport", min_length=1, max_length=120)
     company_pitch: str = Field(
         default=(
-            "Tallyport checks freight invoices for companies that ship goods. It reads every carrier invoice, "
-            "compares it with the contract and the shipment, and disputes what was billed wrongly."
+            "Tallyport checks freight invoices for companies that ship goods. It reads every carrier "
+            "invoice, compares it with the contract and the shipment, and disputes what was billed wrongly."
         ),
         max_length=1_000,
     )
     company_facts: list[CompanyFact] = Field(default_factory=_default_facts, max_length=30)
     icp: str = Field(
         default=(
-            "Manufacturers, retailers, wholesalers and food companies in Europe or North America with 50 or more "
-            "employees that pay several carriers for more than 300 shipments a month. Best contacts: heads of "
-            "logistics, supply chain or finance, and founders. A concrete need, a date or a volume counts more "
-            "than a title. Poor fit: carriers themselves, consumers, companies below 10 employees."
+            "Manufacturers, retailers, wholesalers and food companies in Europe or North America with 50 or "
+            "more employees that pay several carriers for more than 300 shipments a month. Best contacts: "
+            "heads of logistics, supply chain or finance, and founders. A concrete need, a date or a volume "
+            "counts more than a title. Poor fit: carriers, consumers, companies below 10 employees."
         ),
         max_length=3_000,
     )
     brand_guide: str = Field(
         default=(
-            "Plain text. Short paragraphs. Write Tallyport with one capital. No exclamation marks, no emoji, no "
-            "links but tallyport.example. Numbers as digits."
+            "Plain text. Short paragraphs. Write Tallyport with one capital. No exclamation marks, no emoji, "
+            "no links but tallyport.example. Numbers as digits."
         ),
         max_length=3_000,
     )
-    tone: str = Field(default="Friendly, direct, modest. One idea a mail. No flattery, no pressure.", max_length=600)
+    tone: str = Field(
+        default="Friendly, direct, modest. One idea a mail. No flattery, no pressure.", max_length=600
+    )
     sender_name: Line = Field(default="Mara Lindqvist", min_length=1, max_length=120)
     signature: str = Field(default="Mara Lindqvist\nTallyport, tallyport.example", max_length=600)
     language_policy: str = Field(
-        default="Write English with short sentences: for many readers it is a second language.", max_length=600
+        default="Write English with short sentences: for many readers it is a second language.",
+        max_length=600,
     )
     cadence: list[Annotated[int, Field(ge=1, le=365)]] = Field(default=[4, 7], max_length=10)
     stop_rules: list[StopEvent] = Field(default=["reply", "decision"])

@@ -1,0 +1,260 @@
+"""The simulated Researcher, Strategist, Writer and Follow-up Writer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from agents.simulator.answers import Question
+from leads.simulated.reading import attribute, company_facts, employees, own_words, setting, text
+
+Statement = dict[str, str]
+
+_PASSAGE = re.compile(
+    r"^\[([^\]\n]+#\d+(?:-\d+)?)\][^\n]*\n(.*?)(?=^\[[^\]\n]+#\d|\Z)", re.DOTALL | re.MULTILINE
+)
+_SENTENCE = re.compile(r"(?<=[.!?])\s+")
+_LONG_WORD = re.compile(r"[^\W\d_]{4,}")
+
+
+class Angle(NamedTuple):
+    """One way to begin. ``topic`` stands in the subject, ``says`` is a sentence of the mail."""
+
+    pattern: str
+    topic: str
+    says: str
+    pains: tuple[str, ...]
+
+
+_ANGLES = (
+    Angle(
+        r"surcharge",
+        "fuel surcharges",
+        "Fuel surcharges are where freight invoices go wrong most quietly: the table changes, nobody looks.",
+        ("Surcharges are billed by an old table", "Contracts come up before the errors are known"),
+    ),
+    Angle(
+        r"twice|double",
+        "double billing",
+        "An invoice that comes twice is easy to pay twice, above all when it has two numbers.",
+        ("Shipments are paid twice",),
+    ),
+    Angle(
+        r"hours|time\b|week checking|by hand|à la main|people|40時間|one week|accountant",
+        "checking invoices by hand",
+        "Checking freight invoices by hand takes days and still covers only a part of them.",
+        ("Days of work every month", "Only a sample is checked"),
+    ),
+    Angle(
+        r"price|pricing|cost|offer|angebot|προσφορά|presupuesto|quote",
+        "a first audit",
+        "The cheapest way to learn whether it pays is to look at invoices you have already paid.",
+        ("Nobody knows what the errors cost",),
+    ),
+    Angle(
+        r"",
+        "freight invoices",
+        "Companies that pay several carriers can rarely check every invoice, and the errors lie in the rest.",
+        ("Probably only a part of the invoices is checked",),
+    ),
+)
+_STEPS = {
+    "Hot": ("Would a call of 20 minutes suit you, one morning or late afternoon this week?",
+            "May I show you this in 20 minutes, tomorrow morning or the day after in the afternoon?"),
+    "Warm": ("Shall I send you two pages on how the first audit works?",
+             "Would it help if we checked ten of your invoices as an example?"),
+}  # fmt: skip
+
+
+def research(question: Question) -> dict[str, Any]:
+    """Facts from record, website and documents, each with its source; the rest is named unknown."""
+    item = question.item
+    company = text(item, "company") or "The company"
+    site, passages, failures = _read_tools(question)
+    facts = [
+        *_record_facts(item, company),
+        *_site_facts(site, text(item, "website")),
+        *_cases(passages, item),
+    ]
+    unknowns = ["How many invoices they pay a month: not in the record"]
+    if not text(item, "website"):
+        unknowns.append("What they say about themselves: no website is known")
+    elif not site:
+        why = failures[0] if failures else "it was not read"
+        unknowns.append(f"What their website says: {why[:160]}")
+    if not passages:
+        unknowns.append("Cases of ours from their industry: no document of ours was found")
+    industry = attribute(item, "industry")
+    where = f" from {text(item, 'country')}" if text(item, "country") else ""
+    return {
+        "reasoning_summary": f"{len(facts)} facts, each with a source; {len(unknowns)} questions stay open.",
+        "company_summary": f"{company} is a company{where}{f' in {industry}' if industry else ''}.",
+        "facts": facts[:11],
+        "unknowns": unknowns,
+    }
+
+
+def strategy(question: Question) -> dict[str, Any]:
+    """One angle from the person's own words, proof from our facts, a step that fits the tier."""
+    message, _ = own_words(question.item)
+    angle = _angle(message)
+    found = question.outputs.get("research", {}).get("facts") or []
+    industry = next(
+        (text(fact, "statement") for fact in found if "industry" in text(fact, "statement").casefold()), ""
+    )
+    known = [*company_facts(question), *({**fact} for fact in found if "#" in text(fact, "source"))]
+    ranked = sorted(
+        known, key=lambda fact: -_relevance(fact["statement"], f"{angle.topic} {message} {industry}")
+    )
+    tier = text(question.outputs.get("qualification", {}), "tier")
+    basis = "the message" if message else "the record, as there is no message"
+    return {
+        "reasoning_summary": f"The angle comes from {basis}; the step fits the tier {tier or 'Warm'}.",
+        "angle": angle.says,
+        "pains": list(angle.pains),
+        "proof_points": _distinct(ranked)[:2],
+        "call_to_action": question.rng.choice(_STEPS.get(tier, _STEPS["Warm"])),
+        "language": "en",
+    }
+
+
+def draft(question: Question) -> dict[str, Any]:
+    """A first mail that follows the strategy. Now and then it holds a claim without a source."""
+    item, plan = question.item, question.outputs.get("strategy", {})
+    company = text(item, "company") or "your company"
+    angle = _angle(own_words(item)[0])
+    proof = [dict(point) for point in plan.get("proof_points") or []]
+    if any("short" in str(note).casefold() for note in question.notes):
+        proof = proof[:1]
+    claims = [{"text": point["statement"], "source": point["source"]} for point in proof]
+    if not question.notes and question.rng.random() < 0.15:
+        claims.append(
+            {"text": "Most of our customers see the first credit note within a month", "source": ""}
+        )
+    body = [
+        _greeting(item),
+        _opening(item, company, angle),
+        " ".join([text(plan, "angle") or angle.says, *(_sentence(claim["text"]) for claim in claims)]),
+        text(plan, "call_to_action") or question.rng.choice(_STEPS["Warm"]),
+        setting(question, "Sender name"),
+    ]
+    heeded = " Changed as the reviewer asked." if question.notes else ""
+    return {
+        "reasoning_summary": f"One idea, {len(claims)} claims, one question.{heeded}",
+        "subject": _subject(question, angle, company),
+        "body": "\n\n".join(part for part in body if part),
+        "claims": claims,
+    }
+
+
+def follow_up(question: Question) -> dict[str, Any]:
+    """A shorter mail in the same thread with a point that no earlier mail made."""
+    item, plan = question.item, question.outputs.get("strategy", {})
+    sent = [m for m in (question.conversation or {}).get("messages") or [] if m.get("direction") == "out"]
+    earlier = " ".join(text(mail, "body") for mail in sent)
+    known = [*(plan.get("proof_points") or []), *(question.outputs.get("research", {}).get("facts") or [])]
+    fresh = [
+        f for f in known if "#" in text(f, "source") and text(f, "statement").rstrip(".") not in earlier
+    ][:1]
+    company = text(item, "company") or "your company"
+    subject = text(sent[-1], "subject") if sent else f"Freight invoices at {company}"
+    claims = [{"text": fact["statement"], "source": fact["source"]} for fact in fresh]
+    if claims:
+        point = f"One thing I did not mention: {claims[0]['text'][:1]}{_sentence(claims[0]['text'][1:])}"
+    else:
+        point = (
+            "A smaller step is possible too: send me one invoice you doubt, and I will tell you what I see."
+        )
+    number = (question.trigger or {}).get("payload", {}).get("number")
+    is_last = isinstance(number, int) and number >= len(setting(question, "Cadence").splitlines())
+    closing = "I will not write again. If the topic comes back, this address stays open." if is_last else ""
+    ask = f"Is checking freight invoices a topic at {company} this year?"
+    body = [_greeting(item), point, ask, closing, setting(question, "Sender name")]
+    return {
+        "reasoning_summary": f"{'A new point' if claims else 'A smaller step'}, one question"
+        f"{', and the last mail says so' if is_last else ''}.",
+        "subject": f"Re: {re.sub(r'^(re: *)+', '', subject, flags=re.IGNORECASE)}"[:160],
+        "body": "\n\n".join(part for part in body if part),
+        "claims": claims,
+    }
+
+
+def _read_tools(question: Question) -> tuple[str, list[tuple[str, str]], list[str]]:
+    """``(text of the website, [(reference, passage)], sentences that say why a tool brought nothing)``."""
+    site, passages, failures = "", [], []
+    for result in question.tool_results:
+        found = _PASSAGE.findall(result)
+        if found:
+            passages += [(reference, " ".join(body.split())) for reference, body in found]
+        elif len(result) > 300 and not site:
+            site = " ".join(line for line in result.splitlines() if not line.startswith(("#", "http")))
+        elif "passage" not in result and "document" not in result:
+            failures.append(" ".join(result.split()))
+    return site, passages, failures
+
+
+def _record_facts(item: Mapping[str, Any], company: str) -> list[Statement]:
+    size, industry = employees(item), attribute(item, "industry")
+    statements = [
+        f"The industry of {company} is {industry}" if industry else "",
+        f"{company} has {size} employees" if size is not None else "",
+        f"{company} is based in {text(item, 'country')}" if text(item, "country") else "",
+    ]
+    return [{"statement": statement, "source": "lead record"} for statement in statements if statement]
+
+
+def _site_facts(site: str, website: str) -> list[Statement]:
+    sentences = [s.strip() for s in _SENTENCE.split(site) if 40 <= len(s.strip()) <= 220]
+    return [{"statement": sentence, "source": website} for sentence in sentences[:3]]
+
+
+def _cases(passages: Sequence[tuple[str, str]], item: Mapping[str, Any]) -> list[Statement]:
+    """At most three sentences with a figure, those nearest to the company's industry first."""
+    found = [
+        {"statement": sentence.rstrip("."), "source": reference}
+        for reference, body in passages
+        for sentence in _SENTENCE.split(body)
+        if re.search(r"\d", sentence) and 30 <= len(sentence) <= 200
+    ]
+    about = f"{attribute(item, 'industry')} {text(item, 'title')}"
+    return sorted(found, key=lambda fact: -_relevance(f"{fact['source']} {fact['statement']}", about))[:3]
+
+
+def _relevance(statement: str, about: str) -> int:
+    words = {word.casefold()[:6] for word in _LONG_WORD.findall(about)}
+    return len(words & {word.casefold()[:6] for word in _LONG_WORD.findall(statement)})
+
+
+def _distinct(facts: Sequence[Mapping[str, Any]]) -> list[Statement]:
+    seen = {text(fact, "statement").casefold(): fact for fact in reversed(facts) if text(fact, "statement")}
+    return [{"statement": text(f, "statement"), "source": text(f, "source")} for f in reversed(seen.values())]
+
+
+def _angle(message: str) -> Angle:
+    return next(angle for angle in _ANGLES if re.search(angle.pattern, message, re.IGNORECASE))
+
+
+def _greeting(item: Mapping[str, Any]) -> str:
+    names = text(item, "name").split()
+    return f"Hello {names[0].title() if names[0].isupper() else names[0]}," if names else "Hello,"
+
+
+def _opening(item: Mapping[str, Any], company: str, angle: Angle) -> str:
+    if own_words(item)[0]:
+        return f"Thank you for your message. I read it as a question about {angle.topic} at {company}."
+    return f"I am writing because {company} may pay more than one carrier, and we work on just that."
+
+
+def _subject(question: Question, angle: Angle, company: str) -> str:
+    form = question.rng.choice(
+        ("{topic} at {company}", "{company} and {topic}", "{topic}: a first step for {company}")
+    )
+    subject = form.format(topic=angle.topic, company=company)
+    if len(subject) > 60:
+        subject = angle.topic
+    return subject[:1].upper() + subject[1:]
+
+
+def _sentence(statement: str) -> str:
+    return statement if statement.endswith((".", "!", "?")) else f"{statement}."
