@@ -7,7 +7,10 @@ from django.db import models
 from django.db.models import Q
 
 from agents.models import Department
+from leads.import_models import ImportJob, ImportRemark, StagedLead
 from runs.models import Item
+
+__all__ = ["ImportJob", "ImportRemark", "Lead", "StagedLead"]
 
 
 class Lead(models.Model):
