@@ -1,8 +1,7 @@
 """Budgets: what is set aside before a call, and what it cost afterwards. A budget cannot be overrun.
 
 Both functions work on many calls at once, inside the caller's transaction, on budget periods locked in id
-order. Sums are made in Python on the locked rows: SQLite has no decimals, and its transactions are IMMEDIATE, so
-that no lock is needed there.
+order. Sums are made in Python on the locked rows, because SQLite has no decimals.
 """
 
 from __future__ import annotations
