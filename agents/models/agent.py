@@ -11,6 +11,8 @@ from agents.models.department import Department
 from agents.spec import AgentSpec
 
 SECTIONS = ("identity", "responsibilities", "prohibitions")
+CHANGED = "A published SOUL never changes. Make a draft from it and publish that."
+DELETED = "A published SOUL is never deleted. Publish another one; this one is then retired."
 
 
 class Agent(models.Model):
@@ -35,7 +37,9 @@ class Agent(models.Model):
     department = models.ForeignKey(Department, on_delete=models.CASCADE, related_name="agents")
     slug = models.SlugField()
     job = models.CharField(max_length=200)
-    reports_to = models.ForeignKey("self", null=True, blank=True, on_delete=models.SET_NULL, related_name="reports")
+    reports_to = models.ForeignKey(
+        "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="reports"
+    )
     escalate_to = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )
@@ -77,6 +81,31 @@ class Agent(models.Model):
         return self.department.spec.agent(self.slug)
 
 
+class SoulQuerySet(models.QuerySet["Soul"]):
+    """Changes drafts only. The database refuses a changed text as well (migration 0003)."""
+
+    def update(self, **kwargs: Any) -> int:
+        """Refuses if a published or retired version is among the rows."""
+        self._refuse_published(CHANGED)
+        return super().update(**kwargs)
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        """Refuses likewise. Deleting a department takes its SOULs along, if no run refers to them."""
+        self._refuse_published(DELETED)
+        return super().delete()
+
+    def retire_published(self) -> int:
+        """What ``agents.souls.publish`` does to the version that was in force."""
+        return super().filter(status=Soul.Status.PUBLISHED)._move(Soul.Status.RETIRED)
+
+    def _move(self, status: str) -> int:
+        return super().update(status=status)
+
+    def _refuse_published(self, sentence: str) -> None:
+        if self.exclude(status=Soul.Status.DRAFT).exists():
+            raise ValidationError(sentence)
+
+
 class Soul(models.Model):
     """Identity, responsibilities, prohibitions. A published version never changes."""
 
@@ -96,6 +125,8 @@ class Soul(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     published_at = models.DateTimeField(null=True, blank=True)
 
+    objects = SoulQuerySet.as_manager()
+
     class Meta:
         ordering = ("agent", "-number")
         constraints = [
@@ -104,7 +135,8 @@ class Soul(models.Model):
             ),
             models.UniqueConstraint(fields=["agent", "number"], name="soul_number_unique"),
             models.CheckConstraint(
-                condition=Q(status="draft", number=None) | Q(status__in=["published", "retired"], number__gte=1),
+                condition=Q(status="draft", number=None)
+                | Q(status__in=["published", "retired"], number__gte=1),
                 name="soul_numbered_when_published",
             ),
         ]
@@ -112,19 +144,19 @@ class Soul(models.Model):
     def __str__(self) -> str:
         return f"{self.agent} SOUL {self.number or 'draft'}"
 
-    @property
-    def text(self) -> str:
-        """The SOUL as it goes into a request."""
-        return "\n\n".join(f"# {name.capitalize()}\n{getattr(self, name).strip()}" for name in SECTIONS)
-
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Saving refuses to change a published or retired version; ``agents.souls`` moves its status."""
         if self.pk and Soul.objects.filter(pk=self.pk).exclude(status=self.Status.DRAFT).exists():
-            raise ValidationError("A published SOUL never changes. Make a draft from it and publish that.")
+            raise ValidationError(CHANGED)
         super().save(*args, **kwargs)
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
         """Deleting refuses a published or retired version: runs refer to it."""
         if self.status != self.Status.DRAFT:
-            raise ValidationError("A published SOUL is never deleted. Publish another one; this one is then retired.")
+            raise ValidationError(DELETED)
         return super().delete(*args, **kwargs)
+
+    @property
+    def text(self) -> str:
+        """The SOUL as it goes into a request."""
+        return "\n\n".join(f"# {name.capitalize()}\n{getattr(self, name).strip()}" for name in SECTIONS)
