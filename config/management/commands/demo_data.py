@@ -1,0 +1,63 @@
+"""Fills the demo's database. Every step leaves alone what is there already."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError
+
+from agents.models import Department, Member
+from leads.models import Lead
+
+SAMPLES = Path(settings.BASE_DIR) / "leads" / "samples"
+DEPARTMENT = "sales"
+USERNAME = "demo"
+
+
+class Command(BaseCommand):
+    help = (
+        "Prepare the demo: tables, department, the user demo (with DEMO_PASSWORD), documents, sample leads."
+    )
+
+    requires_migrations_checks = False
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Run the steps in order; CommandError says which one cannot be done."""
+        password = os.environ.get("DEMO_PASSWORD", "")
+        if not password:
+            raise CommandError("Set DEMO_PASSWORD to the password that the user demo shall have.")
+        call_command("migrate", interactive=False, verbosity=0)
+        call_command("sync_departments", verbosity=0)
+        department = Department.objects.get(slug=DEPARTMENT)
+        keep_user(department, password)
+        call_command("load_knowledge", SAMPLES / "knowledge", department=DEPARTMENT, verbosity=0)
+        if Lead.objects.filter(department=department).exists():
+            self.stdout.write(f"The leads that are there stay ({department.leads.count()}).")
+            return
+        call_command(
+            "import_leads",
+            SAMPLES / "leads.csv",
+            department=DEPARTMENT,
+            source="samples",
+            verbosity=options["verbosity"],
+        )
+
+
+def keep_user(department: Department, password: str) -> User:
+    """The superuser ``demo`` with this password, an administrator of the department."""
+    user, is_new = User.objects.get_or_create(
+        username=USERNAME, defaults={"is_staff": True, "is_superuser": True, "first_name": "Demo"}
+    )
+    # After demo.env was deleted the password is another one; a hash is not made anew without need.
+    if is_new or not user.check_password(password):
+        user.set_password(password)
+        user.save(update_fields=["password"])
+    Member.objects.get_or_create(
+        department=department, user=user, defaults={"role": Member.Role.ADMINISTRATOR}
+    )
+    return user
