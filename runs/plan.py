@@ -1,0 +1,241 @@
+"""Which agents make what is wanted, and in what order: the agents as a graph, like a build system. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from agents.spec import ITEM
+from runs.clauses import Known, Node, Occasion
+
+OTHER = ""
+"""Stands for every kind of occasion that no agent names."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentView:
+    """What the router has to know of an agent. ``serves`` lists kinds of occasion; empty means all."""
+
+    slug: str
+    writes: str
+    needs: tuple[str, ...] = ()
+    uses: tuple[str, ...] = ()
+    scope: Literal["item", "occasion"] = "occasion"
+    serves: tuple[str, ...] = ()
+    is_enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """This agent is to run now. ``why`` is one line of at most 300 characters."""
+
+    agent: str
+    occasion: int | None
+    key: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """This agent is wanted and waits for ``keys``, which are on their way."""
+
+    agent: str
+    occasion: int | None
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """This agent is wanted and cannot run: it needs ``missing``, which cannot come."""
+
+    agent: str
+    occasion: int | None
+    missing: tuple[str, ...]
+
+
+class Step:
+    """An agent as it works for one kind of occasion, with the steps that write what it takes."""
+
+    __slots__ = ("is_enabled", "is_item", "needs", "slug", "uses", "writes")
+
+    def __init__(self, agent: AgentView) -> None:
+        self.slug = agent.slug
+        self.writes = agent.writes
+        self.is_item = agent.scope == "item"
+        self.is_enabled = agent.is_enabled
+        self.needs: tuple[Edge, ...] = ()
+        self.uses: tuple[Edge, ...] = ()
+
+
+Edge = tuple[str, Step | None, bool]
+"""A key, the step that writes it (None: nobody does), and whether the edge may lie on a cycle."""
+Missing = tuple[str, Step | None, Occasion, bool]
+"""A key that is not current, who writes it, for which occasion, and whether the edge may lie on a cycle."""
+
+
+class Graph:
+    """The agents of a department, linked once for each kind of occasion."""
+
+    __slots__ = ("_steps", "_writers", "kinds")
+
+    def __init__(self, agents: Sequence[AgentView], kinds: Iterable[str] = ()) -> None:
+        self.kinds = {ITEM, OTHER, *kinds, *(kind for agent in agents for kind in agent.serves)}
+        self._writers: dict[tuple[str, str], AgentView] = {}
+        self._steps = {(agent.slug, kind): Step(agent) for agent in agents for kind in self.kinds}
+        # Enabled ones first; sorted() is stable, so else the order of the agents decides.
+        for agent in sorted(agents, key=lambda agent: not agent.is_enabled):
+            for kind in agent.serves or self.kinds:
+                self._writers.setdefault((agent.writes, kind), agent)
+        for agent in agents:
+            for kind in self.kinds:
+                step = self._steps[agent.slug, kind]
+                step.needs = tuple((key, self.step(key, kind), False) for key in agent.needs)
+                step.uses = tuple((key, self.step(key, kind), False) for key in agent.uses)
+        self._mark_cyclic()
+
+    def step(self, key: str, kind: str) -> Step | None:
+        """The step that writes the key for a kind of occasion; None if nobody does."""
+        agent = self._writers.get((key, kind))
+        if agent is None:
+            return None
+        # What is made once for the item is made from what the item has, whatever asked for it.
+        return self._steps[agent.slug, ITEM if agent.scope == "item" else kind]
+
+    def steps(self) -> Iterable[Step]:
+        """Every step, once for each kind of occasion."""
+        return self._steps.values()
+
+    def _mark_cyclic(self) -> None:
+        """Peel off what depends on nothing that is left; what stays lies on a cycle or leads into one."""
+        left = set(self._steps.values())
+        while True:
+            peeled = {s for s in left if not any(target in left for _, target, _ in (*s.needs, *s.uses))}
+            if not peeled:
+                break
+            left -= peeled
+        for step in left:
+            step.uses = tuple((key, target, target in left) for key, target, _ in step.uses)
+
+
+class Plan:
+    """What has to be made for one item now: ``add`` what is wanted, then read the rest."""
+
+    __slots__ = ("_can", "_known", "_seen", "skipped", "start", "waiting")
+
+    def __init__(self, known: Known) -> None:
+        self._known = known
+        self._can: dict[Node, bool] = {}
+        self._seen: set[Node] = set()
+        self.start: list[Start] = []
+        self.waiting: list[Waiting] = []
+        self.skipped: list[Skipped] = []
+
+    def can_come(self, step: Step, occasion: Occasion) -> bool:
+        """Whether the step's output, which is missing, is on its way or could be made."""
+        node = (step.slug, occasion)
+        known = self._can.get(node)
+        if known is None:
+            known = self._find_out(step, occasion, node)
+            self._can[node] = known
+        return known
+
+    def add(self, step: Step, occasion: Occasion, why: str) -> None:
+        """Plan a step whose output is missing, and, backwards, the steps that write what it takes.
+
+        A step that cannot run pulls nothing: nobody would take what it would have used.
+        """
+        node = (step.slug, occasion)
+        if node in self._seen:
+            return
+        self._seen.add(node)
+        if node in self._known.active or node in self._known.failed or not step.is_enabled:
+            return
+        needs = self._missing(step.needs, occasion) if step.needs else []
+        lost = [gap for gap in needs if gap[1] is None or not self.can_come(gap[1], gap[2])]
+        if lost:
+            self.skipped.append(Skipped(step.slug, occasion, tuple(gap[0] for gap in lost)))
+            self._pull(step, "needs", lost, why)
+            return
+        uses = self._missing(step.uses, occasion) if step.uses else []
+        uses = [gap for gap in uses if not (gap[3] and self._leads_to(gap, node))]
+        self._pull(step, "needs", needs, why)
+        self._pull(step, "uses", uses, why)
+        waits = [gap[0] for gap in needs]
+        waits += [gap[0] for gap in uses if gap[1] is not None and self.can_come(gap[1], gap[2])]
+        if waits:
+            self.waiting.append(Waiting(step.slug, occasion, tuple(waits)))
+        else:
+            self.start.append(Start(step.slug, occasion, step.writes, why))
+
+    def _pull(self, step: Step, verb: str, gaps: list[Missing], why: str) -> None:
+        for key, target, occasion, _ in gaps:
+            if target is not None:
+                self.add(target, occasion, f"{why.partition('; ')[0]}; {step.slug} {verb} {key}")
+
+    def _find_out(self, step: Step, occasion: Occasion, node: Node) -> bool:
+        if node in self._known.active:
+            return True
+        if not step.is_enabled or node in self._known.failed:
+            return False
+        # Whoever needs, through others, what only he himself could bring, cannot start.
+        self._can[node] = False
+        return all(
+            target is not None and self.can_come(target, at)
+            for _, target, at, _ in self._missing(step.needs, occasion)
+        )
+
+    def _missing(self, edges: tuple[Edge, ...], occasion: Occasion) -> list[Missing]:
+        current = self._known.current
+        found: list[Missing] = []
+        for key, target, may_cycle in edges:
+            if target is None:
+                # Nobody writes it for this kind of occasion, but a person may have.
+                if (key, occasion) not in current and (key, None) not in current:
+                    found.append((key, None, occasion, False))
+            else:
+                at = None if target.is_item else occasion
+                if (key, at) not in current:
+                    found.append((key, target, at, may_cycle))
+        return found
+
+    def _leads_to(self, gap: Missing, goal: Node) -> bool:
+        """Whether what is missing waits, through others, for ``goal``: then ``goal`` does not wait for it."""
+        left, seen = [gap], set()
+        while left:
+            _, step, occasion, _ = left.pop()
+            if step is None:
+                continue
+            node = (step.slug, occasion)
+            if node == goal:
+                return True
+            if node in seen or node in self._known.active or not self.can_come(step, occasion):
+                continue
+            seen.add(node)
+            left += self._missing((*step.needs, *step.uses), occasion)
+        return False
+
+
+def find_cycles(agents: Sequence[AgentView]) -> list[tuple[str, ...]]:
+    """The circles in which agents wait for each other, each once, as slugs from the first by name."""
+    found: set[tuple[str, ...]] = set()
+    for start in Graph(agents).steps():
+        path = _way_back(start)
+        if path:
+            first = path.index(min(path))
+            found.add(tuple(path[first:] + path[:first]))
+    return sorted(found)
+
+
+def _way_back(start: Step) -> list[str]:
+    """The shortest way from a step over what it takes back to itself, as slugs; empty if there is none."""
+    ways: list[tuple[Step, list[str]]] = [(start, [start.slug])]
+    seen: set[Step] = set()
+    for step, path in ways:
+        for _, target, _ in (*step.needs, *step.uses):
+            if target is start:
+                return path
+            if target is not None and target not in seen:
+                seen.add(target)
+                ways.append((target, [*path, target.slug]))
+    return []
