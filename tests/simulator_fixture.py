@@ -1,7 +1,7 @@
 """A simulator for tests: the real server on a free loopback port, in a thread of the test process.
 
-In a thread, so that a test's own answer books count and a start takes milliseconds. It listens on a real socket:
-worker processes that a test starts reach it by ``base_url`` as well.
+In a thread, so that a test's own answer books count and a start takes milliseconds. It listens on a real
+socket: worker processes that a test starts reach it by ``base_url`` as well.
 """
 
 from __future__ import annotations
@@ -43,9 +43,12 @@ class SimulatorServer:
     def start(self) -> Self:
         """Listen; OSError where the port is taken."""
         self._thread.start()
-        self.port = asyncio.run_coroutine_threadsafe(
-            self._server.start("127.0.0.1", self.port), self._loop
-        ).result(_PATIENCE_SECONDS)
+        listening = self._server.start("127.0.0.1", self.port)
+        try:
+            self.port = asyncio.run_coroutine_threadsafe(listening, self._loop).result(_PATIENCE_SECONDS)
+        except OSError:
+            self.stop()
+            raise
         return self
 
     def stop(self) -> None:
@@ -64,7 +67,7 @@ class SimulatorServer:
         self.stop()
 
     def faults(self, rules: list[dict[str, Any]]) -> None:
-        """Replace the fault script; ValueError where a rule is not understood. An empty list ends all faults."""
+        """Replace the fault script, ``[]`` ends all faults; ValueError where a rule is not understood."""
         script = Script(rules)
 
         def replace() -> None:
@@ -74,7 +77,7 @@ class SimulatorServer:
 
     def faults_fired(self) -> list[int]:
         """How often each rule of the script has fired, in order."""
-        return [rule["fired"] for rule in self._in_loop(self.simulator.script.as_json)]
+        return [rule["fired"] for rule in self._in_loop(lambda: self.simulator.script.as_json())]
 
     def set_latency(self, latency_ms: int | None) -> None:
         """How long answers take from now on."""

@@ -23,7 +23,7 @@ End = Literal["keep", "close", "reset"]
 
 @dataclass(slots=True)
 class Plan:
-    """``steps`` are ``(seconds since the request, bytes)`` in order; ``end`` is what becomes of the connection.
+    """``steps`` are ``(seconds since the request, bytes)``; ``end`` is what becomes of the connection.
 
     The rest is for the accounts: what the request came to, and its reply if there was one. ``output_share``
     is the part of the answer's tokens that the steps contain."""
@@ -167,11 +167,14 @@ def spread(
 
 
 def cut_after(events: list[Event], deltas: int) -> int:
-    """How many events to keep so that ``deltas`` pieces of the answer are among them; 0 keeps the start."""
+    """How many events to keep so that ``deltas`` pieces of the answer are among them; 0 keeps the start only,
+    more than there are keeps all but the last two, which say how the answer ended."""
+    if deltas <= 0:
+        return 1
     seen = 0
     for position, event in enumerate(events):
-        if seen == deltas and (event.is_delta or deltas == 0):
-            return max(position, 1) if deltas else 1
+        if seen == deltas and event.is_delta:
+            return position
         seen += event.is_delta
     return len(events) - 2
 

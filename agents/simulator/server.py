@@ -22,6 +22,7 @@ from agents.simulator.service import Exchange, Request, Simulator
 logger = logging.getLogger(__name__)
 
 BACKLOG = 4_096
+_TIMER_SECONDS = 0.001
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
@@ -111,7 +112,8 @@ class Connection(asyncio.Protocol):
         if exchange is None or self._transport.is_closing():
             return
         steps = exchange.plan.steps
-        elapsed = self._loop.time() - self._started
+        # The loop's timers have whole milliseconds and may fire early; waiting for the rest would be a spin.
+        elapsed = self._loop.time() - self._started + _TIMER_SECONDS
         while self._position < len(steps):
             at, data = steps[self._position]
             if at > elapsed:

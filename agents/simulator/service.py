@@ -130,6 +130,7 @@ class Simulator:
         raise ApiError(404, "Not Found")
 
     def _messages(self, request: Request, exchange: Exchange, planner: Planner, now: float) -> Plan:
+        check_headers(request.headers)
         body = _parse(request)
         self._note(exchange, body)
         fault = self._pick("messages", request, body)
@@ -137,7 +138,6 @@ class Simulator:
             plan = planner.scripted_status(fault)
             plan.fault = fault.kind
             return plan
-        check_headers(request.headers)
         model = check_request(body, version=request.headers["anthropic-version"])
         reply = self.engine.reply(body, model, fault, now)
         if fault is not None and fault.kind == "rubbish":
@@ -153,11 +153,11 @@ class Simulator:
         return plan
 
     def _count_tokens(self, request: Request, planner: Planner) -> Plan:
+        check_headers(request.headers)
         body = _parse(request)
         fault = self._pick("count_tokens", request, body)
         if fault is not None and fault.kind == "status":
             return planner.scripted_status(fault)
-        check_headers(request.headers)
         model = check_request(body, version=request.headers["anthropic-version"], counting=True)
         return planner.json({"input_tokens": prompt_tokens(body, model)}, delay=_delay(fault))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Schema = Mapping[str, Any]
@@ -50,6 +50,7 @@ class Filler:
 
     item: Mapping[str, Any]
     rng: random.Random
+    _known_words: list[str] = field(default_factory=list)
 
     def value(self, schema: Schema, root: Schema, name: str = "") -> Any:
         """A value that satisfies ``schema``; ``root`` holds the ``$defs``, ``name`` is the property's."""
@@ -122,8 +123,10 @@ class Filler:
         return f"{name.replace('_', ' ').capitalize() or 'Answer'} for {subject}: {self._words(8)}."
 
     def _words(self, count: int) -> str:
-        words = _WORD.findall(" ".join(str(v) for v in self.item.values() if isinstance(v, str | int)))
-        return " ".join(self.rng.choice(words or _FALLBACK_WORDS) for _ in range(count))
+        if not self._known_words:
+            text = " ".join(str(v) for v in self.item.values() if isinstance(v, str | int))
+            self._known_words = _WORD.findall(text) or list(_FALLBACK_WORDS)
+        return " ".join(self.rng.choices(self._known_words, k=count))
 
 
 def fit(value: Any, schema: Schema, filler: Filler, root: Schema | None = None, name: str = "") -> Any:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from agents.simulator.engine import Reply
 
 LEAST_DELTAS, MOST_DELTAS, DELTA_CHARACTERS = 20, 40, 48
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 LAST_CHUNK = b"0\r\n\r\n"
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 _REQUESTS_LIMIT, _TOKENS_LIMIT = 4_000, 2_000_000
@@ -40,7 +41,7 @@ class Clock:
 
 def _limit_lines(moment: datetime) -> bytes:
     reset = (moment + timedelta(minutes=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    lines = [f"date: {moment:%a, %d %b %Y %H:%M:%S} GMT"]
+    lines = [f"date: {moment:%a, %d %b %Y %H:%M:%S} GMT", "anthropic-organization-id: simulated"]
     for name, limit in (
         ("requests", _REQUESTS_LIMIT),
         ("tokens", _TOKENS_LIMIT),
@@ -79,7 +80,7 @@ def chunk(data: bytes) -> bytes:
 
 def packed(value: Any) -> bytes:
     """A JSON value as UTF-8."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return _encode(value).encode()
 
 
 def event(name: str, value: Mapping[str, Any]) -> bytes:
