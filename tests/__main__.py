@@ -1,0 +1,75 @@
+"""``make test``: all tests on SQLite, and again on PostgreSQL where a server can be reached.
+
+Tests that start worker processes or a browser want the machine for themselves, so they run one after the
+other in a second call of pytest; the others run on two cores.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+
+import psycopg
+from environ import Env
+from psycopg import sql
+
+from tests.engine_size import ROOT
+
+LOCAL = "postgres://postgres@127.0.0.1:5432/kontor_test"
+PASSES = (
+    ("-n", "2", "-m", "not cluster and not browser"),
+    ("-m", "cluster or browser"),
+)
+NOTHING_SELECTED = 5
+
+
+def find_postgresql(environment: Mapping[str, str]) -> str:
+    """The address of the PostgreSQL database to test on, made if missing; empty where no server answers."""
+    url = environment.get("DATABASE_URL", "")
+    if not url.startswith(("postgres", "pgsql")):
+        url = LOCAL
+    wanted = Env.db_url_config(url)
+    options = {"host": wanted["HOST"], "port": wanted["PORT"] or 5432, "user": wanted["USER"]}
+    if wanted["PASSWORD"]:
+        options["password"] = wanted["PASSWORD"]
+    try:
+        with psycopg.connect(dbname="postgres", connect_timeout=3, autocommit=True, **options) as connection:
+            name = wanted["NAME"]
+            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    except psycopg.OperationalError as error:
+        print(f"PostgreSQL was not reached at {options['host']}: {str(error).splitlines()[0]}")
+        return ""
+    return url
+
+
+def run_pytest(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Both passes, the second also after a failed first; 0 if nothing failed, 5 if nothing was selected."""
+    codes = []
+    for selection in PASSES:
+        command = [sys.executable, "-m", "pytest", "-rs", *selection, *arguments]
+        codes.append(subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode)
+    failed = [code for code in codes if code not in (0, NOTHING_SELECTED)]
+    return failed[0] if failed else min(codes)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the tests on every database there is; the first exit code that is not 0."""
+    here = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+    print("Tests on SQLite", flush=True)
+    codes = [run_pytest(arguments, here)]
+    if url := find_postgresql(os.environ):
+        print("Tests on PostgreSQL", flush=True)
+        codes.append(run_pytest(arguments, {**here, "DATABASE_URL": url}))
+    elif os.environ.get("REQUIRE_POSTGRES"):
+        print("REQUIRE_POSTGRES is set, so this is a failure.")
+        codes.append(1)
+    else:
+        print("The tests on PostgreSQL were left out. Start a server, or set DATABASE_URL to one.")
+    return next((code for code in codes if code), 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
