@@ -130,6 +130,12 @@ def _never(known: Known, occasion: Occasion) -> bool:
     return False
 
 
+def _every(tests: list[Test]) -> Test:
+    if len(tests) == 1:
+        return tests[0]
+    return lambda known, occasion: all(test(known, occasion) for test in tests)
+
+
 def _status(words: tuple[str, ...]) -> Test:
     names = frozenset(words)
     return lambda known, occasion: known.facts.status in names
@@ -140,7 +146,11 @@ def _trigger(words: tuple[str, ...]) -> Test:
 
 
 def _has(words: tuple[str, ...]) -> Test:
-    return lambda known, occasion: all(known.is_current(word, occasion) for word in words)
+    return _every([_is_current(word) for word in words])
+
+
+def _is_current(key: str) -> Test:
+    return lambda known, occasion: known.is_current(key, occasion)
 
 
 def _lacks(words: tuple[str, ...]) -> Test:
@@ -157,10 +167,7 @@ def _tags(words: tuple[str, ...]) -> Test:
 
 
 def _facet(wanted: Mapping[str, Any]) -> Test:
-    tests = [_facet_value(name, values) for name, values in wanted.items()]
-    if len(tests) == 1:
-        return tests[0]
-    return lambda known, occasion: all(test(known, occasion) for test in tests)
+    return _every([_facet_value(name, values) for name, values in wanted.items()])
 
 
 def _facet_value(name: str, values: Any) -> Test:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from agents.spec import ITEM
 from runs.clauses import Known, Node, Occasion
@@ -26,8 +26,8 @@ class AgentView:
     is_enabled: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+# Named tuples, because a router makes 100,000 of these a second and a frozen dataclass takes twice as long.
+class Start(NamedTuple):
     """This agent is to run now. ``why`` is one line of at most 300 characters."""
 
     agent: str
@@ -36,8 +36,7 @@ class Start:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(NamedTuple):
     """This agent is wanted and waits for ``keys``, which are on their way."""
 
     agent: str
@@ -45,8 +44,7 @@ class Waiting:
     keys: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(NamedTuple):
     """This agent is wanted and cannot run: it needs ``missing``, which cannot come."""
 
     agent: str
@@ -68,10 +66,20 @@ class Step:
         self.uses: tuple[Edge, ...] = ()
 
 
-Edge = tuple[str, Step | None, bool]
-"""A key, the step that writes it (None: nobody does), and whether the edge may lie on a cycle."""
-Missing = tuple[str, Step | None, Occasion, bool]
-"""A key that is not current, who writes it, for which occasion, and whether the edge may lie on a cycle."""
+class Edge:
+    """A key that a step takes, and the step that writes it: None if nobody does."""
+
+    __slots__ = ("key", "may_cycle", "target", "why")
+
+    def __init__(self, key: str, target: Step | None, why: str) -> None:
+        self.key = key
+        self.target = target
+        self.why = why
+        self.may_cycle = False
+
+
+Missing = tuple[Edge, Occasion]
+"""A key that is not current, and the occasion for which it is missing."""
 
 
 class Graph:
@@ -90,8 +98,9 @@ class Graph:
         for agent in agents:
             for kind in self.kinds:
                 step = self._steps[agent.slug, kind]
-                step.needs = tuple((key, self.step(key, kind), False) for key in agent.needs)
-                step.uses = tuple((key, self.step(key, kind), False) for key in agent.uses)
+                slug = agent.slug
+                step.needs = tuple(Edge(k, self.step(k, kind), f"{slug} needs {k}") for k in agent.needs)
+                step.uses = tuple(Edge(k, self.step(k, kind), f"{slug} uses {k}") for k in agent.uses)
         self._mark_cyclic()
 
     def step(self, key: str, kind: str) -> Step | None:
@@ -110,12 +119,13 @@ class Graph:
         """Peel off what depends on nothing that is left; what stays lies on a cycle or leads into one."""
         left = set(self._steps.values())
         while True:
-            peeled = {s for s in left if not any(target in left for _, target, _ in (*s.needs, *s.uses))}
+            peeled = {s for s in left if not any(edge.target in left for edge in (*s.needs, *s.uses))}
             if not peeled:
                 break
             left -= peeled
         for step in left:
-            step.uses = tuple((key, target, target in left) for key, target, _ in step.uses)
+            for edge in step.uses:
+                edge.may_cycle = edge.target in left
 
 
 class Plan:
@@ -140,10 +150,11 @@ class Plan:
             self._can[node] = known
         return known
 
-    def add(self, step: Step, occasion: Occasion, why: str) -> None:
+    def add(self, step: Step, occasion: Occasion, why: str, pulled: str = "") -> None:
         """Plan a step whose output is missing, and, backwards, the steps that write what it takes.
 
-        A step that cannot run pulls nothing: nobody would take what it would have used.
+        ``why`` says what is wanted, ``pulled`` who takes this step's output. A step that cannot run pulls
+        nothing: nobody would take what it would have used.
         """
         node = (step.slug, occasion)
         if node in self._seen:
@@ -151,63 +162,67 @@ class Plan:
         self._seen.add(node)
         if node in self._known.active or node in self._known.failed or not step.is_enabled:
             return
-        needs = self._missing(step.needs, occasion) if step.needs else []
-        lost = [gap for gap in needs if gap[1] is None or not self.can_come(gap[1], gap[2])]
-        if lost:
-            self.skipped.append(Skipped(step.slug, occasion, tuple(gap[0] for gap in lost)))
-            self._pull(step, "needs", lost, why)
-            return
-        uses = self._missing(step.uses, occasion) if step.uses else []
-        uses = [gap for gap in uses if not (gap[3] and self._leads_to(gap, node))]
-        self._pull(step, "needs", needs, why)
-        self._pull(step, "uses", uses, why)
-        waits = [gap[0] for gap in needs]
-        waits += [gap[0] for gap in uses if gap[1] is not None and self.can_come(gap[1], gap[2])]
+        waits: list[str] = []
+        if step.needs:
+            needs = self._missing(step.needs, occasion)
+            lost = [gap for gap in needs if not self._comes(gap)]
+            self._pull(lost or needs, why)
+            if lost:
+                self.skipped.append(Skipped(step.slug, occasion, tuple(edge.key for edge, _ in lost)))
+                return
+            waits += [edge.key for edge, _ in needs]
+        if step.uses:
+            uses = [gap for gap in self._missing(step.uses, occasion) if not self._is_circle(gap, node)]
+            self._pull(uses, why)
+            waits += [gap[0].key for gap in uses if self._comes(gap)]
         if waits:
             self.waiting.append(Waiting(step.slug, occasion, tuple(waits)))
         else:
-            self.start.append(Start(step.slug, occasion, step.writes, why))
+            self.start.append(Start(step.slug, occasion, step.writes, f"{why}; {pulled}" if pulled else why))
 
-    def _pull(self, step: Step, verb: str, gaps: list[Missing], why: str) -> None:
-        for key, target, occasion, _ in gaps:
-            if target is not None:
-                self.add(target, occasion, f"{why.partition('; ')[0]}; {step.slug} {verb} {key}")
+    def _pull(self, gaps: list[Missing], why: str) -> None:
+        for edge, occasion in gaps:
+            if edge.target is not None:
+                self.add(edge.target, occasion, why, edge.why)
+
+    def _comes(self, gap: Missing) -> bool:
+        edge, occasion = gap
+        return edge.target is not None and self.can_come(edge.target, occasion)
 
     def _find_out(self, step: Step, occasion: Occasion, node: Node) -> bool:
         if node in self._known.active:
             return True
         if not step.is_enabled or node in self._known.failed:
             return False
+        if not step.needs:
+            return True
         # Whoever needs, through others, what only he himself could bring, cannot start.
         self._can[node] = False
-        return all(
-            target is not None and self.can_come(target, at)
-            for _, target, at, _ in self._missing(step.needs, occasion)
-        )
+        return all(self._comes(gap) for gap in self._missing(step.needs, occasion))
 
     def _missing(self, edges: tuple[Edge, ...], occasion: Occasion) -> list[Missing]:
         current = self._known.current
         found: list[Missing] = []
-        for key, target, may_cycle in edges:
-            if target is None:
-                # Nobody writes it for this kind of occasion, but a person may have.
-                if (key, occasion) not in current and (key, None) not in current:
-                    found.append((key, None, occasion, False))
-            else:
-                at = None if target.is_item else occasion
-                if (key, at) not in current:
-                    found.append((key, target, at, may_cycle))
+        for edge in edges:
+            target = edge.target
+            at = None if target is not None and target.is_item else occasion
+            # Nobody may write it for this kind of occasion, but a person may have written it for the item.
+            if (edge.key, at) not in current and (target is not None or (edge.key, None) not in current):
+                found.append((edge, at))
         return found
 
-    def _leads_to(self, gap: Missing, goal: Node) -> bool:
-        """Whether what is missing waits, through others, for ``goal``: then ``goal`` does not wait for it."""
+    def _is_circle(self, gap: Missing, user: Node) -> bool:
+        """Whether what is missing waits, through others, for its user: then the user does not wait for it."""
+        if not gap[0].may_cycle:
+            return False
         left, seen = [gap], set()
         while left:
-            _, step, occasion, _ = left.pop()
+            edge, occasion = left.pop()
+            step = edge.target
             if step is None:
                 continue
             node = (step.slug, occasion)
-            if node == goal:
+            if node == user:
                 return True
             if node in seen or node in self._known.active or not self.can_come(step, occasion):
                 continue
@@ -232,7 +247,8 @@ def _way_back(start: Step) -> list[str]:
     ways: list[tuple[Step, list[str]]] = [(start, [start.slug])]
     seen: set[Step] = set()
     for step, path in ways:
-        for _, target, _ in (*step.needs, *step.uses):
+        for edge in (*step.needs, *step.uses):
+            target = edge.target
             if target is start:
                 return path
             if target is not None and target not in seen:

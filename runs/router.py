@@ -1,7 +1,7 @@
 """Decides which agents work on an item now, and why.
 
-Rules say what is wanted; what the agents need and use says in what order, like a build system. A pure function
-of the facts: no ORM, no clock, no model call.
+Rules say what is wanted; what the agents need and use says in what order, like a build system. A pure
+function of the facts: no ORM, no clock, no model call.
 """
 
 from __future__ import annotations
