@@ -1,7 +1,8 @@
-"""The department's own documents: reading uploads, indexing them, searching them. No row crosses departments."""
+"""The department's own documents: reading, indexing and searching them. No row crosses departments."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -18,6 +19,7 @@ MAX_UPLOAD_BYTES = 4 * MAX_DOCUMENT_CHARS
 MAX_HITS = 5
 _HTML = (".html", ".htm")
 _PLAIN = (".txt", ".text", ".md", ".markdown")
+_REFERENCE = re.compile(r"(.+)#([0-9]{1,9})(?:-([0-9]{1,9}))?")
 
 
 class DocumentError(ValueError):
@@ -119,10 +121,10 @@ def search_documents(*, department_id: int, query: str, limit: int = MAX_HITS) -
 
 def find_reference(*, department_id: int, reference: str) -> list[Hit]:
     """The passages behind a reference an agent cited; empty if this department has no such place."""
-    title, _, numbers = reference.rpartition("#")
-    first, _, last = numbers.partition("-")
-    if not (title and first.isdecimal() and (last or first).isdecimal()) or len(numbers) > 20:
+    place = _REFERENCE.fullmatch(reference)
+    if place is None:
         return []
+    title, first, last = place.groups()
     passages = KnowledgePassage.objects.select_related("document").filter(
         department_id=department_id,
         document__title=title,

@@ -11,6 +11,7 @@ PASSAGE_WORDS = 120
 PASSAGE_CHARS = 1_200
 MAX_QUERY_WORDS = 16
 _MAX_WORD_CHARS = 64
+_MAX_HEADING_LINE = 400
 
 _BLANK_LINES = re.compile(r"\n[ \t]*(?:\n[ \t]*)+")
 _HEADING = re.compile(r"#{1,6}[ \t]+(.+?)[ \t#]*$")
@@ -22,77 +23,15 @@ _WORDS = re.compile(rf"{_IDEOGRAPH}|(?:(?!{_IDEOGRAPH})[^\W_])+")
 _STROKES = str.maketrans(
     {"ł": "l", "ø": "o", "đ": "d", "ð": "d", "ħ": "h", "ı": "i", "æ": "ae", "œ": "oe", "þ": "th"}
 )
-_STOP_WORDS = frozenset(
-    # fmt: off
-    [
-        "a",
-        "about",
-        "an",
-        "and",
-        "are",
-        "as",
-        "at",
-        "be",
-        "by",
-        "can",
-        "do",
-        "does",
-        "for",
-        "from",
-        "has",
-        "have",
-        "how",
-        "i",
-        "in",
-        "is",
-        "it",
-        "its",
-        "of",
-        "on",
-        "or",
-        "our",
-        "that",
-        "the",
-        "their",
-        "they",
-        "this",
-        "to",
-        "was",
-        "we",
-        "what",
-        "when",
-        "where",
-        "which",
-        "who",
-        "why",
-        "will",
-        "with",
-        "you",
-        "your",
-        "das",
-        "dem",
-        "den",
-        "der",
-        "des",
-        "die",
-        "ein",
-        "eine",
-        "einer",
-        "eines",
-        "fur",
-        "im",
-        "ist",
-        "mit",
-        "oder",
-        "sind",
-        "und",
-        "von",
-        "wie",
-        "wir",
-        "zu",
-    ]
-    # fmt: on
-)
+# fmt: off
+_STOP_WORDS = frozenset([
+    "a", "about", "an", "and", "are", "as", "at", "be", "by", "can", "do", "does", "for", "from",
+    "has", "have", "how", "i", "in", "is", "it", "its", "of", "on", "or", "our", "that", "the",
+    "their", "they", "this", "to", "was", "we", "what", "when", "where", "which", "who", "why",
+    "will", "with", "you", "your", "das", "dem", "den", "der", "des", "die", "ein", "eine", "einer",
+    "eines", "fur", "im", "ist", "mit", "oder", "sind", "und", "von", "wie", "wir", "zu",
+])
+# fmt: on
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +83,7 @@ def search_words(text: str) -> list[str]:
 
 
 def query_words(query: str) -> list[str]:
-    """The distinct words to look for, at most ``MAX_QUERY_WORDS``; little ones only if there are no others."""
+    """The distinct words to look for, at most ``MAX_QUERY_WORDS``; little ones only if no others."""
     words = list(dict.fromkeys(search_words(query)))
     telling = [word for word in words if word not in _STOP_WORDS]
     return (telling or words)[:MAX_QUERY_WORDS]
@@ -157,7 +96,7 @@ def _pieces(text: str) -> Iterator[tuple[int, str, str]]:
     for number, block in enumerate(blocks, start=1):
         lines: list[str] = []
         for line in block.split("\n"):
-            title = _HEADING.match(line.strip())
+            title = _HEADING.match(line.strip()) if len(line) < _MAX_HEADING_LINE else None
             if title is None:
                 lines.append(line.rstrip())
                 continue

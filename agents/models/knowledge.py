@@ -35,8 +35,8 @@ class KnowledgePassage(models.Model):
     """What is searched and cited: about 120 words of a document.
 
     The full-text index over ``words`` is made in the migration ``0002_knowledge``: an FTS5 table kept by
-    triggers on SQLite, a generated ``tsvector`` column on PostgreSQL. A later migration that alters this table
-    must make the triggers again, because Django rebuilds an altered table on SQLite.
+    triggers on SQLite, a generated ``tsvector`` column on PostgreSQL. A later migration that alters this
+    table must make the triggers again, because Django rebuilds an altered table on SQLite.
     """
 
     document = models.ForeignKey(KnowledgeDocument, on_delete=models.CASCADE, related_name="passages")

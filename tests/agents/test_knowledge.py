@@ -64,7 +64,9 @@ class TestSearch:
             "Pumps #2",
             "Pumps #2#",
             "Pumps #2#x",
-            "Pumps #2#1-",
+            "Pumps #2#2-",
+            "Pumps #2#3-2-1",
+            "Pumps #2#" + "9" * 9,
             "Pumps #2#²",
             "#" + "9" * 50,
         ):

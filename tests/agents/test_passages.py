@@ -60,7 +60,7 @@ def test_no_passage_is_too_long_and_no_word_is_lost(parts: list[str]) -> None:
     assert sum(map(kept.count, "ab你xw")) >= sum(map("".join(body.split()).count, "ab你xw"))
 
 
-@pytest.mark.parametrize("unit", ["x", "word ", "a. ", "# h\n", "\n\n", " ", "- a\n"])
+@pytest.mark.parametrize("unit", ["x", "word ", "a. ", "# h\n", "# ", "\n\n", "\n  x", " ", "- a\n"])
 def test_a_large_document_is_split_in_seconds(unit: str) -> None:
     started = time.monotonic()
     split_passages(unit * (1_000_000 // len(unit)))
