@@ -6,7 +6,9 @@ import random
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 _STATUS = {"status", "type", "message", "error_code", "headers", "body"}
 _PARAMETERS: dict[str, set[str]] = {
@@ -75,7 +77,7 @@ class Match:
 
     agent: tuple[str, ...] = ()
     model: tuple[str, ...] = ()
-    endpoint: str = "messages"
+    endpoint: Literal["messages", "count_tokens", "models", "any", "connection"] = "messages"
     contains: str = ""
     stream: bool | None = None
     max_tokens_below: int | None = None
@@ -86,6 +88,9 @@ class Match:
     probability: float | None = None
     seed: int = 0
     times: int | None = None
+
+
+_MATCHES, _FAULTS = TypeAdapter(Match), TypeAdapter(Fault)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +198,12 @@ def _parse_rule(number: int, rule: Any) -> Rule:
         what["calls"] = tuple(what["calls"])
     if kind == "slow_connect":
         match["endpoint"] = "connection"
-    return Rule(Match(**match), Fault(**what))
+    try:
+        return Rule(_MATCHES.validate_python(match), _FAULTS.validate_python(what))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"{where}: {name}: {first['msg']}.") from None
 
 
 def _refuse_unknown(where: str, given: Mapping[str, Any], known: set[str]) -> None:

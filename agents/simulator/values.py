@@ -2,7 +2,8 @@
 
 Understands what structured output accepts (``type``, ``enum``, ``const``, ``anyOf``, ``allOf``, ``$ref``,
 ``items``, ``required``, string formats) and the bounds that the SDK's ``transform_schema`` moves into the
-description as ``{minimum: 0, maximum: 100}``, because a model would heed those too.
+description as ``{minimum: 0, maximum: 100}``, because a model would heed those too. A
+``pattern`` is not heeded: a kind whose schema has one gives it an answer book.
 """
 
 from __future__ import annotations
