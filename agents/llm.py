@@ -58,6 +58,8 @@ class ModelReply:
     retry_after_seconds: float | None = None
     request_id: str = ""
     message_id: str = ""
+    was_sent: bool = True
+    """False where the request cannot have reached the server, so that it costs nothing."""
     latency_ms: int = 0
     first_token_ms: int | None = None
 
@@ -128,6 +130,16 @@ class ModelClient:
         wanted = ("model", "messages", "system", "tools", "output_config", "thinking")
         params = {key: value for key, value in request.params.items() if key in wanted}
         return (await self._client(request.api_key_env).messages.count_tokens(**params)).input_tokens
+
+    async def reach(self) -> str | None:
+        """None if anything answers at the base URL; else a sentence that says what is wrong."""
+        try:
+            await self._http.get(f"{self._base_url}/v1/models", timeout=CONNECT_SECONDS)
+        except httpx2.HTTPError as error:
+            return (
+                f"{self._base_url} does not answer ({type(error).__name__}). Check ANTHROPIC_BASE_URL and the network."
+            )
+        return None
 
     async def close(self) -> None:
         """Close the connections."""
@@ -237,11 +249,14 @@ def _classify(error: Exception, reply: ModelReply) -> None:
     reply.error, reply.error_type = f"{type(error).__name__}: {error}"[:2_000], type(error).__name__
     if isinstance(error, anthropic.APIStatusError):
         _classify_status(error, reply)
+    elif isinstance(error.__cause__ or error, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)):
+        reply.cause, reply.was_sent = Cause.TRANSIENT, False
+        reply.error = "The model API cannot be reached."
     elif isinstance(error, (TimeoutError, anthropic.APITimeoutError, httpx2.TimeoutException)):
         reply.cause = Cause.TIMEOUT
         reply.error = "No complete answer within the agent's time-out."
     elif isinstance(error, MissingKey):
-        reply.cause, reply.error = Cause.ACCOUNT, str(error)
+        reply.cause, reply.error, reply.was_sent = Cause.ACCOUNT, str(error), False
     elif isinstance(error, (anthropic.APIError, httpx2.HTTPError, OSError, ValueError, AttributeError, LookupError)):
         # ValueError and its like: a body that is no stream of the Messages API. The next answer may be one.
         reply.cause = Cause.TRANSIENT
@@ -256,6 +271,7 @@ def _classify_status(error: anthropic.APIStatusError, reply: ModelReply) -> None
     reply.http_status, reply.error_type = status, kind or type(error).__name__
     reply.error = (error.api_message or error.message or str(error))[:2_000]
     reply.request_id = error.request_id or reply.request_id
+    reply.was_sent = status == 200  # any other status: refused before it cost anything
     reply.retry_after_seconds = _retry_after(error.response.headers)
     if status in _ACCOUNT_STATUSES or isinstance(error, _SPEND_LIMITS):
         reply.cause = Cause.ACCOUNT

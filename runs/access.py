@@ -1,0 +1,128 @@
+"""Who may see and do what: every view asks here. What somebody may not see does not exist for them (404)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, TypeVar, cast
+
+from django.conf import settings
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
+from django.contrib.auth.views import redirect_to_login
+from django.db.models import Model, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import get_object_or_404, resolve_url
+
+from agents.models import Department, Member
+
+Role = Member.Role
+RANKS: Mapping[str, int] = {Role.VIEWER: 1, Role.REVIEWER: 2, Role.OPERATOR: 3, Role.ADMINISTRATOR: 4}
+"""A role may do what the lower ones may."""
+
+ViewT = TypeVar("ViewT", bound=Callable[..., HttpResponseBase])
+ModelT = TypeVar("ModelT", bound=Model)
+Someone = AbstractBaseUser | AnonymousUser
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What one person may see on one request. ``current`` is the chosen department, None if all are shown."""
+
+    departments: tuple[Department, ...]
+    roles: Mapping[int, str]
+    current: Department | None = None
+
+    @property
+    def ids(self) -> list[int]:
+        """The departments whose rows are shown now."""
+        return [self.current.pk] if self.current else [department.pk for department in self.departments]
+
+    @property
+    def shown(self) -> tuple[Department, ...]:
+        """The same as rows."""
+        return (self.current,) if self.current else self.departments
+
+    def can(self, department_id: int, role: str) -> bool:
+        """Whether the person has this role, or a higher one, in the department."""
+        return RANKS.get(self.roles.get(department_id, ""), 0) >= RANKS[role]
+
+
+def departments_for(user: Someone) -> QuerySet[Department]:
+    """The departments a person may see: all for a superuser, else those they are a member of."""
+    if isinstance(user, User) and user.is_active:
+        if user.is_superuser:
+            return Department.objects.all()
+        return Department.objects.filter(members__user=user)
+    return Department.objects.none()
+
+
+def can(user: Someone, department: Department, role: str) -> bool:
+    """Whether a person has this role, or a higher one, in a department."""
+    return access_for(user).can(department.pk, role)
+
+
+def access_for(user: Someone) -> Access:
+    """Departments and roles of a person, in at most two queries."""
+    departments = tuple(departments_for(user))
+    if isinstance(user, User) and user.is_superuser:
+        return Access(departments, {department.pk: Role.ADMINISTRATOR for department in departments})
+    ids = [department.pk for department in departments]
+    rows = Member.objects.filter(user__pk=user.pk or 0, department__in=ids)
+    return Access(departments, dict(rows.values_list("department_id", "role")))
+
+
+def access_of(request: HttpRequest) -> Access:
+    """The access of whoever asks, read once a request. ``?department=slug`` chooses and is remembered."""
+    found: Access | None = getattr(request, "kontor_access", None)
+    if found is None:
+        everything = access_for(request.user)
+        # Set first, because the page that says 404 asks again.
+        request.kontor_access = everything  # type: ignore[attr-defined]
+        found = _choose(request, everything)
+        request.kontor_access = found  # type: ignore[attr-defined]
+    return found
+
+
+def _choose(request: HttpRequest, access: Access) -> Access:
+    """``all`` shows every department again; a slug that the person may not see is 404."""
+    asked = request.GET.get("department")
+    slug = asked if asked is not None else request.session.get("department", "")
+    if slug in ("", "all"):
+        current = None
+    else:
+        current = next((d for d in access.departments if d.slug == slug), None)
+        if current is None and asked is not None:
+            raise Http404("There is no such department.")
+    if asked is not None and access.departments:
+        request.session["department"] = current.slug if current else ""
+    if len(access.departments) == 1:
+        current = access.departments[0]
+    return Access(access.departments, access.roles, current)
+
+
+def signed_in(view: ViewT) -> ViewT:
+    """Send strangers to the login page; htmx by a header, as a login form inside a table helps nobody."""
+
+    @wraps(view)
+    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if request.user.is_authenticated:
+            return view(request, *args, **kwargs)
+        if request.headers.get("HX-Request") == "true":
+            return HttpResponse(status=401, headers={"HX-Redirect": resolve_url(settings.LOGIN_URL)})
+        return redirect_to_login(request.get_full_path())
+
+    return cast(ViewT, guarded)
+
+
+def get_visible(request: HttpRequest, rows: QuerySet[ModelT], *, path: str = "department_id", **lookup: Any) -> ModelT:
+    """One row of a department that the person may see, else 404. ``path`` leads to the department."""
+    ids = [department.pk for department in access_of(request).departments]
+    return get_object_or_404(rows, **{f"{path}__in": ids}, **lookup)
+
+
+def require(request: HttpRequest, department_id: int, role: str) -> User:
+    """The person, if they have the role in the department; else 404, as if the page were not there."""
+    if not access_of(request).can(department_id, role) or not isinstance(request.user, User):
+        raise Http404("This takes another role.")
+    return request.user

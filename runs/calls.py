@@ -1,0 +1,250 @@
+"""The accounts of model calls: reserved and written down before the request goes out, settled by what was reported.
+
+Called inside a transaction that has locked the agent runs; locks budgets last.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import uuid4
+
+from django.db.models import DecimalField, OuterRef, Subquery, Sum
+from django.db.models.functions import Coalesce
+
+from agents.budgets import Ask, Refused, Settlement, reserve, settle
+from agents.llm import ModelReply, ModelRequest
+from agents.models import Agent, ModelPrice
+from agents.pricing import UnknownPrice, cost_usd
+from runs.database import update_rows
+from runs.models import AgentRun, ModelCall, ModelCallBody, ToolCall
+from runs.staff import Staff
+from runs.work import OpenCall, SeenCall
+
+_COST = DecimalField(max_digits=16, decimal_places=8)
+_ZERO = Decimal(0)
+_SETTLED = ["status", "model_used", "input_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens", "cache_read_tokens", "output_tokens", "thinking_tokens", "price", "cost_usd", "is_estimate", "cause", "error", "http_status", "stop_reason", "request_id", "ended_at", "latency_ms", "first_token_ms"]
+
+
+@dataclass(frozen=True, slots=True)
+class CallAsk:
+    """A request that wants to go out, for the agent run that holds ``attempt``."""
+
+    run: AgentRun
+    agent: Agent
+    soul_id: int
+    api_key_env: str
+    attempt: int
+    number: int
+    params: dict[str, Any]
+
+
+def open_calls(asks: Sequence[CallAsk], staff: Staff, *, now: datetime, worker: str) -> dict[int, OpenCall | Refused]:
+    """Reserve the worst case of every request and write its ModelCall as ``started``.
+
+    Returns ``{run id: OpenCall | Refused}``. A model without a price is refused with that sentence.
+    """
+    answers: dict[int, OpenCall | Refused] = {}
+    bounds: dict[int, tuple[Decimal, int]] = {}
+    for ask in asks:
+        size = len(json.dumps(ask.params, ensure_ascii=False, separators=(",", ":")).encode())
+        try:
+            bounds[ask.run.pk] = staff.prices.reservation(
+                ask.params["model"], now.date(), size, ask.params["max_tokens"]
+            )
+        except UnknownPrice as error:
+            answers[ask.run.pk] = Refused(str(error), now + timedelta(minutes=1))
+    granted = reserve(
+        [
+            Ask(ask.run.pk, ask.run.department_id, ask.agent.pk, ask.params["model"], *bounds[ask.run.pk])
+            for ask in asks
+            if ask.run.pk in bounds
+        ],
+        now=now,
+    )
+    calls, opened = [], []
+    for ask in asks:
+        grant = granted.get(ask.run.pk)
+        if grant is None:
+            continue
+        if isinstance(grant, Refused):
+            answers[ask.run.pk] = grant
+            continue
+        calls.append(_call_row(ask, bounds[ask.run.pk], grant.period_ids, now, worker))
+        opened.append(ask)
+    ModelCall.objects.bulk_create(calls)
+    ModelCallBody.objects.bulk_create(
+        ModelCallBody(call=call, request=ask.params) for call, ask in zip(calls, opened, strict=True)
+    )
+    for call, ask in zip(calls, opened, strict=True):
+        answers[ask.run.pk] = _open_call(call, ask)
+    return answers
+
+
+def settle_calls(seen: Sequence[SeenCall], staff: Staff, *, now: datetime) -> None:
+    """Write down what the calls brought and cost, and release what was reserved beyond that. Repeating it is harmless.
+
+    A call that was given up as unseen and answers late replaces its estimate by the actual cost.
+    """
+    by_pk = {entry.call.pk: entry for entry in seen}
+    before = {
+        call.pk: call
+        for call in ModelCall.objects.filter(pk__in=by_pk)
+        .exclude(status=ModelCall.Status.FINISHED)
+        .select_for_update()
+        .order_by("pk")
+    }
+    rows, bodies, settlements, tools = [], [], [], []
+    for pk, call in before.items():
+        entry = by_pk[pk]
+        price, cost, is_estimate = _cost(call, entry.reply, staff)
+        rows.append(_settled_row(entry, price, cost, is_estimate, now))
+        bodies.append((pk, entry.reply.as_json()))
+        settlements.append(_settlement(call, cost, entry.reply))
+        tools += [_tool_row(call, use) for use in entry.tools]
+    update_rows(ModelCall, _SETTLED, rows)
+    update_rows(ModelCallBody, ["response"], bodies)
+    ToolCall.objects.bulk_create(tools)
+    settle([s for s in settlements if s.period_ids])
+    _sum_costs({call.agent_run_id for call in before.values()})
+
+
+def abandon_calls(run_ids: Iterable[int], *, now: datetime) -> None:
+    """Calls whose end nobody saw stand at their reservation, marked as an estimate."""
+    calls = list(
+        ModelCall.objects.filter(agent_run_id__in=list(run_ids), status=ModelCall.Status.STARTED)
+        .select_for_update()
+        .order_by("pk")
+    )
+    update_rows(
+        ModelCall,
+        ["status", "cost_usd", "is_estimate", "ended_at", "error"],
+        [
+            (
+                c.pk,
+                ModelCall.Status.UNSEEN,
+                c.reserved_usd,
+                True,
+                now,
+                "The worker was lost before the answer was seen.",
+            )
+            for c in calls
+        ],
+    )
+    settle(
+        [
+            Settlement(tuple(c.reserved_in), c.reserved_usd, c.reserved_tokens, c.reserved_usd, c.reserved_tokens)
+            for c in calls
+            if c.reserved_in
+        ]
+    )
+    _sum_costs({call.agent_run_id for call in calls})
+
+
+def _cost(call: ModelCall, reply: ModelReply, staff: Staff) -> tuple[ModelPrice | None, Decimal, bool]:
+    """The price row, the cost, and whether it is an estimate."""
+    usage, day = reply.usage, call.started_at.date()
+    # A server may name the model differently: then it is priced as the one we asked for.
+    for model in (reply.model, call.model_asked):
+        try:
+            price = staff.prices.price_for(model, day, usage.prompt_tokens)
+            break
+        except UnknownPrice:
+            continue
+    else:
+        return None, call.reserved_usd, True
+    if not usage.total_tokens and reply.was_sent and not reply.is_usage_final:
+        return price, call.reserved_usd, True
+    return price, cost_usd(usage, price), usage.total_tokens > 0 and not reply.is_usage_final
+
+
+def _settlement(call: ModelCall, cost: Decimal, reply: ModelReply) -> Settlement:
+    tokens = reply.usage.total_tokens or (call.reserved_tokens if cost else 0)
+    periods = tuple(call.reserved_in)
+    if call.status == ModelCall.Status.UNSEEN:
+        # Its reservation was booked as spent when it was given up: only the difference is left to book.
+        return Settlement(periods, _ZERO, 0, cost - call.cost_usd, tokens - call.reserved_tokens)
+    return Settlement(periods, call.reserved_usd, call.reserved_tokens, cost, tokens)
+
+
+def _settled_row(
+    entry: SeenCall, price: ModelPrice | None, cost: Decimal, is_estimate: bool, now: datetime
+) -> tuple[Any, ...]:
+    reply, usage = entry.reply, entry.reply.usage
+    return (
+        entry.call.pk,
+        ModelCall.Status.FINISHED,
+        reply.model,
+        usage.input_tokens,
+        usage.cache_write_5m_tokens,
+        usage.cache_write_1h_tokens,
+        usage.cache_read_tokens,
+        usage.output_tokens,
+        usage.thinking_tokens,
+        price.pk if price else None,
+        cost,
+        is_estimate,
+        reply.cause,
+        reply.error or entry.remark,
+        reply.http_status,
+        reply.stop_reason,
+        reply.request_id,
+        now,
+        reply.latency_ms,
+        reply.first_token_ms,
+    )
+
+
+def _call_row(
+    ask: CallAsk, bound: tuple[Decimal, int], period_ids: Sequence[int], now: datetime, worker: str
+) -> ModelCall:
+    return ModelCall(
+        department_id=ask.run.department_id,
+        item_id=ask.run.item_id,
+        agent_id=ask.agent.pk,
+        agent_run_id=ask.run.pk,
+        soul_id=ask.soul_id,
+        call_id=uuid4(),
+        attempt=ask.attempt,
+        number=ask.number,
+        worker=worker,
+        model_asked=ask.params["model"],
+        reserved_usd=bound[0],
+        reserved_tokens=bound[1],
+        reserved_in=list(period_ids),
+        started_at=now,
+    )
+
+
+def _open_call(call: ModelCall, ask: CallAsk) -> OpenCall:
+    request = ModelRequest(call.call_id, ask.agent.slug, ask.api_key_env, ask.params, ask.agent.timeout_seconds)
+    return OpenCall(call.pk, request, call.reserved_usd, call.reserved_tokens, tuple(call.reserved_in), call.started_at)
+
+
+def _tool_row(call: ModelCall, use: Any) -> ToolCall:
+    return ToolCall(
+        agent_run_id=call.agent_run_id,
+        model_call=call,
+        name=use.name,
+        arguments=use.arguments,
+        result=use.result.content,
+        is_error=use.result.is_error,
+        detail=use.result.detail,
+        started_at=use.started_at,
+        latency_ms=use.latency_ms,
+    )
+
+
+def _sum_costs(run_ids: set[int]) -> None:
+    total = (
+        ModelCall.objects.filter(agent_run=OuterRef("pk"))
+        .order_by()
+        .values("agent_run")
+        .annotate(total=Sum("cost_usd"))
+        .values("total")
+    )
+    AgentRun.objects.filter(pk__in=run_ids).update(cost_usd=Coalesce(Subquery(total), _ZERO, output_field=_COST))

@@ -1,0 +1,244 @@
+"""What finished attempts leave behind: one transaction for many of them, in the lock order of the design.
+
+Items first, then agent runs, then budgets, each in id order. Whoever lost the token leaves nothing but its costs.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, transaction
+from django.db.models import Max
+
+from agents.causes import Cause
+from agents.models import Department, ModelState
+from agents.spec import OutputEvent
+from runs import dispatch, log
+from runs.calls import settle_calls
+from runs.database import now as database_now
+from runs.database import update_rows
+from runs.failures import BUSY, PROBE_SECONDS, judge
+from runs.inputs import schema_version
+from runs.models import AgentRun, Item, LogEntry, Output, Review
+from runs.staff import Staff
+from runs.work import Finished
+
+logger = logging.getLogger(__name__)
+_spread = random.Random()
+_REVIEW_KINDS = {Cause.REFUSAL: Review.Kind.REFUSAL}
+
+
+def commit(finished: Sequence[Finished], staff: Staff) -> None:
+    """Write down what every attempt brought and route its item again.
+
+    A group that fails is redone one by one, so that one bad result cannot hold up the others. Raises
+    OperationalError and InterfaceError: the database is away, and the caller keeps the results.
+    """
+    if not finished:
+        return
+    try:
+        _commit_group(finished, staff)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception as error:
+        logger.exception("could not write down agent runs %s", [one.work.run_id for one in finished])
+        if len(finished) == 1 and finished[0].payload is not None:
+            # Its output cannot be stored as it is: the attempt counts as failed, so that it neither hangs nor loops.
+            text = f"{type(error).__name__}: {error}"
+            commit([replace(finished[0], payload=None, cause=Cause.INTERNAL, error=text)], staff)
+        elif len(finished) > 1:
+            for one in finished:
+                commit([one], staff)
+
+
+def _commit_group(finished: Sequence[Finished], staff: Staff) -> None:
+    with transaction.atomic():
+        now = database_now()
+        items = lock_items({one.work.item_id for one in finished})
+        held = {
+            run.lease_token: run
+            for run in AgentRun.objects.filter(
+                lease_token__in=[one.work.token for one in finished], status=AgentRun.Status.RUNNING
+            )
+            .select_for_update(of=("self",))
+            .select_related("trigger")
+            .order_by("pk")
+        }
+        settle_calls([seen for one in finished for seen in one.unsettled], staff, now=now)
+        ours = [(one, held[one.work.token]) for one in finished if one.work.token in held]
+        done = [(one, run) for one, run in ours if one.payload is not None]
+        entries = _end_failed([(one, run) for one, run in ours if one.payload is None], items, staff, now)
+        events = _write_outputs(done, items, staff, now)
+        entries += _end_done(done, now)
+        _reopen_line([one for one, _ in done], staff)
+        touched = [items[pk] for pk in sorted({run.item_id for _, run in ours})]
+        entries += dispatch.route(touched, staff, now=now, events=events)
+        log.write(entries)
+
+
+def lock_items(item_ids: set[int]) -> dict[int, Item]:
+    """The items, locked in id order: the first step of every transaction that changes what the router reads."""
+    return {item.pk: item for item in Item.objects.filter(pk__in=item_ids).select_for_update().order_by("pk")}
+
+
+def fail_run(run: AgentRun, item: Item, cause: Cause, error: str, now: datetime) -> list[LogEntry]:
+    """The run has failed for good: it says why, the item is flagged, a person is asked. The item must be locked.
+
+    Returns the log lines, not yet written; the caller routes the item again.
+    """
+    run.status, run.cause, run.error = AgentRun.Status.FAILED, cause, error
+    run.lease_token = run.lease_expires_at = None
+    run.waiting_for, run.waiting_since, run.ended_at = "", None, now
+    run.save()
+    title = run.agent.title
+    item.flag = f"{title} failed: {cause.label}."[:300]
+    item.route_due_at = now
+    item.save(update_fields=["flag", "route_due_at", "changed_at"])
+    Review.objects.create(
+        department_id=run.department_id,
+        item=item,
+        agent_run=run,
+        kind=_REVIEW_KINDS.get(cause, Review.Kind.FAILURE),
+        cause=f"{run.agent.slug}:{cause}",
+        ask=f"{title} could not do its work on {item.title} ({cause.label}). Retry, or go on without it?"[:500],
+        risk=2,
+        deadline=now + timedelta(days=1),
+    )
+    text = f"{title} failed for good: {cause.label}. {error}"
+    return [log.run_entry(run, "failed", text, at=now, level=LogEntry.Level.ERROR)]
+
+
+def _write_outputs(
+    done: Sequence[tuple[Finished, AgentRun]], items: dict[int, Item], staff: Staff, now: datetime
+) -> list[tuple[Item, Output, OutputEvent]]:
+    """Store the outputs and tell what happened to each, for the kind to say what it implies."""
+    if not done:
+        return []
+    newest = {
+        (item_id, key): number
+        for item_id, key, number in Output.objects.filter(item_id__in={run.item_id for _, run in done})
+        .order_by()
+        .values("item_id", "key")
+        .annotate(newest=Max("number"))
+        .values_list("item_id", "key", "newest")
+    }
+    outputs, events = [], []
+    for one, run in done:
+        key = one.work.agent.writes
+        number = newest[run.item_id, key] = newest.get((run.item_id, key), 0) + 1
+        output = Output(
+            item_id=run.item_id,
+            key=key,
+            trigger_id=run.trigger_id,
+            number=number,
+            payload=one.payload,
+            facets={name: one.payload[name] for name in one.work.facets if name in (one.payload or {})},
+            schema_version=schema_version(one.work.schema),
+            fingerprint=one.work.prepared.fingerprint,
+            made_from=list(one.work.prepared.made_from),
+            agent_run_id=run.pk,
+        )
+        outputs.append(output)
+        settings_ = staff.desks[run.department_id].department.settings
+        events.append((items[run.item_id], output, dispatch.output_event("written", output, run.trigger, settings_)))
+    Output.objects.bulk_create(outputs)
+    return events
+
+
+def _end_done(done: Sequence[tuple[Finished, AgentRun]], now: datetime) -> list[LogEntry]:
+    update_rows(
+        AgentRun,
+        ["status", "lease_token", "lease_expires_at", "ended_at", "cause", "error", "waiting_since", "trespasses"],
+        [
+            (
+                run.pk,
+                AgentRun.Status.DONE,
+                None,
+                None,
+                now,
+                Cause.NONE,
+                "",
+                None,
+                run.trespasses + one.trespasses,
+            )
+            for one, run in done
+        ],
+    )
+    entries = []
+    for one, run in done:
+        found = ", ".join(f"{name} {one.payload[name]}" for name in one.work.facets if name in (one.payload or {}))
+        text = f"{one.work.agent.title} wrote {one.work.agent.writes}{': ' + found if found else ''}."
+        entries.append(log.run_entry(run, "output", text, at=now))
+    return entries
+
+
+def _end_failed(
+    failed: Sequence[tuple[Finished, AgentRun]], items: dict[int, Item], staff: Staff, now: datetime
+) -> list[LogEntry]:
+    entries: list[LogEntry] = []
+    for one, run in failed:
+        run.trespasses += one.trespasses
+        if one.waiting_until is not None:
+            entries.append(_requeue(run, one, one.waiting_until, one.error, now))
+            continue
+        verdict = judge(
+            one.cause,
+            failures=run.failures,
+            waiting_since=run.waiting_since,
+            retry_after_seconds=one.retry_after_seconds,
+            cap_seconds=settings.RETRY_AFTER_CAP_SECONDS,
+            now=now,
+            spread=_spread,
+        )
+        run.failures += verdict.is_counted
+        if one.cause in BUSY and verdict.due_at is not None:
+            _close_model(one, verdict.due_at)
+        if one.cause is Cause.ACCOUNT:
+            _stop_line(one, now)
+        if verdict.due_at is None:
+            entries += fail_run(run, items[run.item_id], one.cause, one.error, now)
+        else:
+            entries.append(_requeue(run, one, verdict.due_at, verdict.waiting_for, now))
+    return entries
+
+
+def _requeue(run: AgentRun, one: Finished, due_at: datetime, waiting_for: str, now: datetime) -> LogEntry:
+    run.status, run.due_at, run.waiting_for = AgentRun.Status.QUEUED, due_at, waiting_for[:300]
+    run.waiting_since = run.waiting_since or now
+    run.cause, run.error = one.cause, one.error
+    run.lease_token = run.lease_expires_at = None
+    run.save()
+    text = f"{one.work.agent.title}: {one.error or one.cause.label} {waiting_for}"
+    return log.run_entry(run, "waiting", text, at=now, level=LogEntry.Level.WARNING)
+
+
+def _close_model(one: Finished, until: datetime) -> None:
+    """No call to this model with this key starts before ``until``; a later date that is there already stands."""
+    state, _ = ModelState.objects.get_or_create(model=one.work.agent.model, api_key_env=one.work.api_key_env)
+    ModelState.objects.filter(pk=state.pk).exclude(closed_until__gt=until).update(
+        closed_until=until, reason=f"{one.cause.label}: {one.error}"[:300]
+    )
+
+
+def _stop_line(one: Finished, now: datetime) -> None:
+    """The API does not accept this key: every department that uses it stands still but for one probe a minute."""
+    Department.objects.filter(api_key_env=one.work.api_key_env).update(
+        stopped_by_error=one.error[:1_000], next_probe_at=now + timedelta(seconds=PROBE_SECONDS)
+    )
+
+
+def _reopen_line(done: Sequence[Finished], staff: Staff) -> None:
+    keys = {one.work.api_key_env for one in done if staff.desks[one.work.department_id].department.stopped_by_error}
+    if keys:
+        Department.objects.filter(api_key_env__in=keys).update(stopped_by_error="", next_probe_at=None)
+        # Whoever waited for the key need not sit out its minute.
+        AgentRun.objects.filter(
+            status=AgentRun.Status.QUEUED,
+            department__api_key_env__in=keys,
+            waiting_for__startswith="The line stands still",
+        ).update(due_at=database_now(), waiting_for="")

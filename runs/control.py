@@ -1,0 +1,63 @@
+"""What a person does to a run. One function a verb, one Action row each."""
+
+from __future__ import annotations
+
+from django.contrib.auth.models import User
+from django.db import transaction
+
+from runs import log
+from runs.database import now as database_now
+from runs.models import Action, AgentRun, Item, PipelineRun, Review, Trigger
+
+
+def retry_agent_run(*, run: AgentRun, user: User | None, reason: str = "") -> bool:
+    """Have a failed agent run tried again, with all its tries. False if it has not failed, or not any more.
+
+    The trigger it worked for is open again, because what was wanted for it is wanted again.
+    """
+    with transaction.atomic():
+        now = database_now()
+        item = Item.objects.select_for_update().get(pk=run.item_id)
+        run = AgentRun.objects.select_for_update(of=("self",)).select_related("agent").get(pk=run.pk)
+        if run.status != AgentRun.Status.FAILED:
+            return False
+        if run.trigger_id is not None:
+            Trigger.objects.filter(pk=run.trigger_id, status=Trigger.Status.HANDLED).update(
+                status=Trigger.Status.OPEN, settled_at=None, settled_note=""
+            )
+        before = {"status": run.status, "cause": run.cause, "failures": run.failures}
+        run.pipeline_run = _active_pipeline(item, now)
+        run.status, run.due_at, run.ended_at = AgentRun.Status.QUEUED, now, None
+        run.failures = run.lost_leases = 0
+        run.cause, run.error, run.waiting_for, run.waiting_since = "", "", "", None
+        run.priority = Item.Priority.PERSON
+        run.save()
+        if not AgentRun.objects.filter(item=item, status=AgentRun.Status.FAILED).exists():
+            item.flag = ""
+        item.route_due_at = now
+        item.save(update_fields=["flag", "route_due_at", "changed_at"])
+        Review.objects.filter(agent_run=run, status=Review.Status.OPEN, output=None).update(
+            status=Review.Status.ANSWERED, answer="retry", answered_by=user, answered_at=now
+        )
+        Action.objects.create(
+            department_id=item.department_id,
+            item=item,
+            user=user,
+            verb="retry",
+            target=f"agent_run:{run.pk}",
+            before=before,
+            after={"status": run.status},
+            reason=reason[:300],
+        )
+        log.write(
+            [log.run_entry(run, "retry", f"{run.agent.title} is tried again, asked by {user or 'nobody'}.", at=now)]
+        )
+    return True
+
+
+def _active_pipeline(item: Item, now: object) -> PipelineRun:
+    """The pipeline run that is under way on the locked item, or a new one: a run that ended stays ended."""
+    run, _ = PipelineRun.objects.get_or_create(
+        item=item, status=PipelineRun.Status.ACTIVE, defaults={"cause": "retry", "started_at": now}
+    )
+    return run

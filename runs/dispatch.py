@@ -1,0 +1,284 @@
+"""Turns the router's decisions into rows: agent runs, pipeline runs, handled triggers, the item's status.
+
+``route`` works on items that are locked; ``route_due`` finds and locks the due ones.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from django.db import InterfaceError, OperationalError, transaction
+from django.db.models import Min
+
+from agents.spec import ITEM, Facts, OutputEvent
+from runs import log
+from runs.database import now as database_now
+from runs.database import update_rows
+from runs.effects import Happening, apply_effects
+from runs.facts import load_facts
+from runs.models import AgentRun, Item, LogEntry, Output, PipelineRun, Trigger
+from runs.router import Decision
+from runs.staff import Desk, Staff
+
+logger = logging.getLogger(__name__)
+PUT_OFF = timedelta(minutes=1)
+MAX_HANDLED = 20
+"""So many triggers of one item are settled in one routing; what is left makes it due again."""
+_WANTS_PERSON = (Trigger.Kind.OPERATOR, Trigger.Kind.RESUME)
+
+
+@dataclass(slots=True)
+class _Routing:
+    """What one call of ``route`` writes at its end."""
+
+    now: datetime
+    entries: list[LogEntry] = field(default_factory=list)
+    agent_runs: list[AgentRun] = field(default_factory=list)
+    new_pipelines: dict[int, PipelineRun] = field(default_factory=dict)
+    settled: list[tuple[int, str, datetime, str]] = field(default_factory=list)
+
+
+def has_due(staff: Staff) -> bool:
+    """Whether any item waits for a decision: a cheap look that takes no lock."""
+    return _due(staff, database_now()).exists()
+
+
+def route_due(limit: int, *, staff: Staff) -> int:
+    """Route up to ``limit`` due items in one transaction; returns how many. Items another worker holds are left.
+
+    When one item cannot be routed, the others are routed one by one and that one is put off, with its reason.
+    """
+    ids = list(
+        _due(staff, database_now()).order_by("priority", "route_due_at", "pk").values_list("pk", flat=True)[:limit]
+    )
+    try:
+        return _route_locked(ids, staff)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception:
+        logger.exception("could not route the items %s together; trying one by one", ids)
+    return sum(_route_alone(pk, staff) for pk in ids)
+
+
+def _route_locked(ids: Sequence[int], staff: Staff) -> int:
+    with transaction.atomic():
+        now = database_now()
+        # Locked in id order, whatever the order of urgency that chose them.
+        due = _due(staff, now).filter(pk__in=ids).order_by("pk")
+        items = list(due.select_for_update(skip_locked=True, of=("self",)))
+        log.write(route(items, staff, now=now))
+    return len(items)
+
+
+def _route_alone(pk: int, staff: Staff) -> int:
+    try:
+        return _route_locked([pk], staff)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception as error:
+        logger.exception("item %s cannot be routed", pk)
+        text = f"Kontor could not decide what is next: {type(error).__name__}: {error}"[:300]
+        later = database_now() + PUT_OFF
+        Item.objects.filter(pk=pk).update(route_due_at=later, flag=text)
+        return 1
+
+
+def output_event(
+    what: Literal["written", "approved", "rejected", "sent"],
+    output: Output,
+    trigger: Trigger | None,
+    settings: Mapping[str, Any],
+) -> OutputEvent:
+    """What the kind is told about something that happened to an output."""
+    return OutputEvent(
+        what=what,
+        key=output.key,
+        payload=output.payload,
+        occasion_kind=trigger.kind if trigger else ITEM,
+        occasion_payload=trigger.payload if trigger else {},
+        settings=settings,
+    )
+
+
+def route(items: Sequence[Item], staff: Staff, *, now: datetime, events: Sequence[Happening] = ()) -> list[LogEntry]:
+    """Decide what is wanted next for items whose rows are locked, and write it. Returns unsaved log lines.
+
+    ``events`` happened to outputs of these items just now; their effects are applied first.
+    """
+    if not items:
+        return []
+    routing = _Routing(now)
+    # Set before the facts are read: what comes in after this makes the item due again and cannot be missed.
+    _reset_due(items, now)
+    facts = load_facts(items, now=now)
+    if events:
+        told = [
+            ((item, output, replace(event, facts=facts[item.pk])), staff.desks[item.department_id])
+            for item, output, event in events
+        ]
+        entries, changed = apply_effects(told, now=now)
+        routing.entries += entries
+        again = [item for item in items if item.pk in changed]
+        if again:
+            _reset_due(again, now)
+            facts.update(load_facts(again, now=now))
+    active = {run.item_id: run for run in PipelineRun.objects.filter(item__in=items, status=PipelineRun.Status.ACTIVE)}
+    finishing = []
+    for item in items:
+        if not _route_one(item, facts[item.pk], staff.desks[item.department_id], active.get(item.pk), routing):
+            finishing.append(item)
+    _write(routing)
+    _finish([active[item.pk] for item in finishing if item.pk in active], items, routing)
+    _save_items(items, now)
+    return routing.entries
+
+
+def _due(staff: Staff, now: datetime) -> Any:
+    return Item.objects.filter(
+        route_due_at__lte=now, automation=Item.Automation.ACTIVE, department_id__in=staff.working_ids
+    )
+
+
+def _reset_due(items: Sequence[Item], now: datetime) -> None:
+    """The next future trigger, or null."""
+    coming = dict(
+        Trigger.objects.filter(item__in=items, status=Trigger.Status.OPEN, due_at__gt=now)
+        .order_by()
+        .values("item_id")
+        .annotate(next=Min("due_at"))
+        .values_list("item_id", "next")
+    )
+    for item in items:
+        item.route_due_at = coming.get(item.pk)
+
+
+def _route_one(item: Item, facts: Facts, desk: Desk, active: PipelineRun | None, routing: _Routing) -> bool:
+    """Route one item. Returns whether its pipeline run goes on."""
+    facts = _with_status(item, facts, desk, routing)
+    woken_by = [t for t in facts.triggers if t.is_due]
+    for _ in range(MAX_HANDLED):
+        decision = desk.router.decide(facts)
+        gone = {*decision.handled, *decision.noted}
+        _settle_triggers(decision, facts, routing)
+        if not gone:
+            break
+        facts = replace(facts, triggers=tuple(t for t in facts.triggers if t.id not in gone))
+    else:
+        item.route_due_at = routing.now
+    if decision.start:
+        pipeline = active or _new_pipeline(item, woken_by, routing)
+        _start(item, decision, desk, pipeline, routing)
+        return True
+    if any(trigger.kind in _WANTS_PERSON for trigger in woken_by) and active is None:
+        text = "Nothing to do: everything that the rules want is there, or waits for a person."
+        routing.entries.append(log.item_entry(item, "decision", text, at=routing.now))
+    return any(run.state == "active" for run in facts.runs)
+
+
+def _with_status(item: Item, facts: Facts, desk: Desk, routing: _Routing) -> Facts:
+    status = desk.spec.status(facts)
+    if status == item.status:
+        return facts
+    before, after = desk.spec.status_spec(item.status).label, desk.spec.status_spec(status).label
+    routing.entries.append(
+        log.item_entry(
+            item,
+            "status",
+            f"Status: {before} → {after}.",
+            at=routing.now,
+            data={"from": item.status, "to": status},
+        )
+    )
+    item.status = status
+    return replace(facts, status=status)
+
+
+def _settle_triggers(decision: Decision, facts: Facts, routing: _Routing) -> None:
+    kinds = {trigger.id: trigger.kind for trigger in facts.triggers}
+    for pk in decision.handled:
+        note = "Everything the rules want for it is settled."
+        routing.settled.append((pk, Trigger.Status.HANDLED, routing.now, note))
+    for pk in decision.noted:
+        note = f"No enabled rule asks for anything on {kinds[pk]}."
+        routing.settled.append((pk, Trigger.Status.NOTED, routing.now, note))
+
+
+def _new_pipeline(item: Item, woken_by: Sequence[Any], routing: _Routing) -> PipelineRun:
+    kinds = list(dict.fromkeys(trigger.kind for trigger in woken_by))
+    cause = ", ".join(Trigger.Kind(kind).label for kind in kinds) or "the rules"
+    run = PipelineRun(item=item, cause=cause, started_at=routing.now)
+    routing.new_pipelines[item.pk] = run
+    return run
+
+
+def _start(item: Item, decision: Decision, desk: Desk, pipeline: PipelineRun, routing: _Routing) -> None:
+    for start in decision.start:
+        agent_id = desk.agent_ids[start.agent]
+        routing.agent_runs.append(
+            AgentRun(
+                department_id=item.department_id,
+                item=item,
+                agent_id=agent_id,
+                pipeline_run=pipeline,
+                trigger_id=start.occasion,
+                why=start.why[:300],
+                priority=item.priority,
+                due_at=routing.now,
+                queued_at=routing.now,
+            )
+        )
+
+
+def _write(routing: _Routing) -> None:
+    PipelineRun.objects.bulk_create(routing.new_pipelines.values())
+    AgentRun.objects.bulk_create(routing.agent_runs)
+    routing.entries += [
+        log.run_entry(run, "decision", f"Wanted: {run.why}", at=routing.now) for run in routing.agent_runs
+    ]
+    update_rows(
+        Trigger,
+        ["status", "settled_at", "settled_note"],
+        [(pk, s, at, n) for pk, s, at, n in routing.settled],
+    )
+
+
+def _finish(pipelines: Sequence[PipelineRun], items: Sequence[Item], routing: _Routing) -> None:
+    if not pipelines:
+        return
+    degraded = set(
+        AgentRun.objects.filter(pipeline_run__in=pipelines, status=AgentRun.Status.FAILED).values_list(
+            "pipeline_run_id", flat=True
+        )
+    )
+    by_id = {item.pk: item for item in items}
+    rows = []
+    for run in pipelines:
+        item = by_id[run.item_id]
+        if item.priority <= Item.Priority.PROSPECT:
+            item.priority = Item.Priority.NORMAL  # what somebody waited for is done
+        failed = run.pk in degraded
+        status = PipelineRun.Status.DEGRADED if failed else PipelineRun.Status.COMPLETED
+        rows.append((run.pk, status, routing.now))
+        routing.entries.append(
+            log.item_entry(
+                item,
+                "finished",
+                "Nothing more is wanted; something failed on the way." if failed else "Nothing more is wanted.",
+                at=routing.now,
+                pipeline_run_id=run.pk,
+                level=LogEntry.Level.WARNING if failed else LogEntry.Level.INFO,
+            )
+        )
+    update_rows(PipelineRun, ["status", "ended_at"], rows)
+
+
+def _save_items(items: Sequence[Item], now: datetime) -> None:
+    update_rows(
+        Item,
+        ["title", "status", "priority", "tags", "route_due_at", "changed_at"],
+        [(i.pk, i.title, i.status, i.priority, i.tags, i.route_due_at, now) for i in items],
+    )

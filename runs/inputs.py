@@ -1,0 +1,147 @@
+"""What agents are given: gathered for many agent runs in a fixed number of queries."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel
+
+from agents import prompts
+from agents.llm import api_schema
+from agents.models import Agent, Soul
+from agents.tools import tool_definitions
+from runs.models import AgentRun, Message, Output
+from runs.staff import Desk, Staff
+
+LAST_MESSAGES = 3
+LAST_NOTES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The material of one agent run: what the model gets, what it was made from, and its fingerprint."""
+
+    data: prompts.AgentInput
+    made_from: tuple[int, ...]
+    fingerprint: str
+
+
+def gather_inputs(runs: Sequence[AgentRun], staff: Staff) -> dict[int, Prepared]:
+    """The inputs of every run: ``{run id: Prepared}``. Runs need ``trigger`` selected."""
+    item_ids = {run.item_id for run in runs}
+    outputs: dict[tuple[int, str, int | None], tuple[int, Any]] = {}
+    for pk, item_id, key, trigger_id, payload in Output.objects.filter(
+        item_id__in=item_ids, is_current=True
+    ).values_list("pk", "item_id", "key", "trigger_id", "payload"):
+        outputs[item_id, key, trigger_id] = (pk, payload)
+    messages: dict[int, list[Message]] = {}
+    for message in Message.objects.filter(item_id__in=item_ids).order_by("at", "pk"):
+        messages.setdefault(message.item_id, []).append(message)
+    fields = _load_fields(runs, staff)
+    return {
+        run.pk: _prepare(run, staff.desks[run.department_id], outputs, fields[run.item_id], messages) for run in runs
+    }
+
+
+def build_params(run: AgentRun, agent: Agent, soul: Soul, desk: Desk, data: prompts.AgentInput) -> dict[str, Any]:
+    """The Messages API parameters of the first request of an agent run."""
+    settings = prompts.settings_text(desk.department.settings, tuple(agent.settings_keys))
+    config: dict[str, Any] = {"format": {"type": "json_schema", "schema": api_schema(desk.agent_spec(agent).schema)}}
+    if agent.effort:
+        config["effort"] = agent.effort
+    params: dict[str, Any] = {
+        "model": agent.model,
+        "max_tokens": agent.max_tokens,
+        "system": prompts.system_blocks(soul.text, agent.writes, settings, has_tools=bool(agent.tools)),
+        "messages": [{"role": "user", "content": prompts.user_message(data, agent.writes)}],
+        "output_config": config,
+    }
+    if agent.tools:
+        params["tools"] = tool_definitions(agent.tools)
+    return params
+
+
+@cache
+def schema_version(model: type[BaseModel]) -> str:
+    """A short name for one shape of an output: it changes when the schema does."""
+    return hashlib.sha256(json.dumps(model.model_json_schema(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def conversation(messages: Sequence[Message]) -> dict[str, Any]:
+    """A summary and the last three messages, never everything. Notes are not part of it."""
+    mails = [message for message in messages if message.direction != Message.Direction.NOTE]
+    earlier = mails[:-LAST_MESSAGES]
+    summary = "No earlier messages."
+    if earlier:
+        subjects = ", ".join(dict.fromkeys(m.subject for m in earlier if m.subject)) or "none"
+        received = sum(m.direction == Message.Direction.IN for m in earlier)
+        summary = (
+            f"{len(earlier)} earlier messages from {earlier[0].at:%Y-%m-%d} to {earlier[-1].at:%Y-%m-%d}, "
+            f"{received} received and {len(earlier) - received} sent; subjects: {subjects[:500]}."
+        )
+    last = [
+        {
+            "direction": m.get_direction_display(),
+            "at": f"{m.at:%Y-%m-%d %H:%M}",
+            "subject": m.subject,
+            "body": m.body,
+        }
+        for m in mails[-LAST_MESSAGES:]
+    ]
+    return {"summary": summary, "messages": last}
+
+
+def _prepare(
+    run: AgentRun,
+    desk: Desk,
+    outputs: dict[tuple[int, str, int | None], tuple[int, Any]],
+    fields: dict[str, Any],
+    messages: dict[int, list[Message]],
+) -> Prepared:
+    agent = desk.agents[run.agent_id]
+    given: dict[str, Any] = {}
+    made_from = []
+    for key in (*agent.needs, *agent.uses):
+        found = outputs.get((run.item_id, key, run.trigger_id)) or outputs.get((run.item_id, key, None))
+        if found:
+            made_from.append(found[0])
+            given[key] = found[1]
+    mails = messages.get(run.item_id, [])
+    notes = [m.body for m in mails if m.direction == Message.Direction.NOTE][-LAST_NOTES:]
+    trigger = None
+    if run.trigger is not None:
+        trigger = {"kind": run.trigger.kind, "payload": run.trigger.payload}
+    data = prompts.AgentInput(
+        item={name: _capped(fields[name], agent.field_chars) for name in agent.fields if fields.get(name)},
+        outputs=given,
+        trigger=trigger,
+        conversation=conversation(mails) if agent.conversation else None,
+        notes=tuple(notes),
+    )
+    soul = desk.souls.get(agent.pk)
+    stable = json.dumps([data.as_json(), soul.pk if soul else None], sort_keys=True, default=str)
+    return Prepared(data, tuple(made_from), hashlib.sha256(stable.encode()).hexdigest())
+
+
+def _capped(value: Any, limit: int) -> Any:
+    """A field no longer than its agent may see; what is cut off is said."""
+    if isinstance(value, str):
+        return value if len(value) <= limit else f"{value[:limit]} … [{len(value) - limit} characters cut]"
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return value if len(text) <= limit else f"{text[:limit]} … [{len(text) - limit} characters cut]"
+
+
+def _load_fields(runs: Sequence[AgentRun], staff: Staff) -> dict[int, dict[str, Any]]:
+    by_kind: dict[str, list[AgentRun]] = {}
+    for run in runs:
+        by_kind.setdefault(staff.desks[run.department_id].spec.kind, []).append(run)
+    fields: dict[int, dict[str, Any]] = {run.item_id: {} for run in runs}
+    for group in by_kind.values():
+        spec = staff.desks[group[0].department_id].spec
+        fields.update(spec.load_fields({run.item_id for run in group}))
+    return fields

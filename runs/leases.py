@@ -1,0 +1,298 @@
+"""Who holds which agent run: claims, heartbeats, and what becomes of a run whose holder was lost.
+
+A run is held by whoever knows its token until its lease ends. Every write of a worker names the token.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
+from uuid import UUID, uuid4
+
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, transaction
+from django.db.models import Q, QuerySet
+
+from agents.budgets import Refused
+from agents.causes import Cause
+from agents.models import Department, ModelState
+from runs import log
+from runs.calls import CallAsk, abandon_calls, open_calls
+from runs.commits import fail_run
+from runs.database import now as database_now
+from runs.database import update_rows
+from runs.failures import MAX_LOST_LEASES, PROBE_SECONDS, backoff
+from runs.inputs import Prepared, build_params, gather_inputs
+from runs.models import AgentRun, Item, LogEntry
+from runs.staff import Staff
+from runs.work import OpenCall, Work
+
+logger = logging.getLogger(__name__)
+PUT_OFF = timedelta(minutes=1)
+MAX_LOST_BEFORE_ALONE = 2
+"""After so many lost leases a run is claimed only by a shift that holds nothing else."""
+
+
+def has_due(staff: Staff) -> bool:
+    """Whether a claim would find anything: a cheap look that takes no lock."""
+    return _due(staff, database_now()).exists()
+
+
+def claim(limit: int, *, staff: Staff, worker: str, is_alone: bool) -> list[Work]:
+    """Take up to ``limit`` due agent runs: token, budget and ModelCall in one transaction.
+
+    A run that does not fit its budget, or whose model takes no calls now, stays queued and says what it waits for.
+    """
+    try:
+        return _claim(limit, staff, worker, is_alone, None)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception:
+        logger.exception("could not claim together; trying one by one")
+    due = _due(staff, database_now()).order_by("priority", "due_at", "pk").values_list("pk", flat=True)[:limit]
+    return [work for pk in list(due) for work in _claim_alone(pk, staff, worker, is_alone)]
+
+
+def _claim(limit: int, staff: Staff, worker: str, is_alone: bool, only: int | None) -> list[Work]:
+    with transaction.atomic():
+        now = database_now()
+        due = _due(staff, now) if only is None else _due(staff, now).filter(pk=only)
+        if not is_alone:
+            due = due.filter(lost_leases__lt=MAX_LOST_BEFORE_ALONE)
+        runs = list(
+            due.select_related("trigger")
+            .order_by("priority", "due_at", "pk")
+            .select_for_update(skip_locked=True, of=("self",))[:limit]
+        )
+        if is_alone and any(run.lost_leases >= MAX_LOST_BEFORE_ALONE for run in runs):
+            runs = [run for run in runs if run.lost_leases >= MAX_LOST_BEFORE_ALONE][:1]
+        runs = _without_halted(_without_closed_models(runs, staff, now), staff, now)
+        return _take(runs, staff, now=now, worker=worker) if runs else []
+
+
+def _claim_alone(pk: int, staff: Staff, worker: str, is_alone: bool) -> list[Work]:
+    """Claim one run; one that cannot even be prepared is put off with its reason, so that it blocks nobody."""
+    try:
+        return _claim(1, staff, worker, is_alone, pk)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception as error:
+        logger.exception("agent run %s cannot be prepared", pk)
+        text = f"Kontor could not prepare its request: {type(error).__name__}: {error}"[:300]
+        now = database_now()
+        AgentRun.objects.filter(pk=pk, status=AgentRun.Status.QUEUED).update(
+            due_at=now + PUT_OFF, waiting_for=text, waiting_since=now
+        )
+        return []
+
+
+def heartbeat(tokens: Collection[UUID]) -> None:
+    """Renew the leases of runs whose calls still show signs of life."""
+    if tokens:
+        expires = database_now() + timedelta(seconds=settings.LEASE_SECONDS)
+        AgentRun.objects.filter(lease_token__in=tokens, status=AgentRun.Status.RUNNING).update(lease_expires_at=expires)
+
+
+def still_held(tokens: Collection[UUID]) -> set[UUID]:
+    """Those of the tokens that nobody has taken away."""
+    if not tokens:
+        return set()
+    return set(
+        AgentRun.objects.filter(lease_token__in=tokens, status=AgentRun.Status.RUNNING).values_list(
+            "lease_token", flat=True
+        )
+    )
+
+
+def release(works: Collection[Work]) -> None:
+    """Give runs back unfinished, at once due again: the worker is stopping. Their calls stand as estimates."""
+    _requeue_lost([work.run_id for work in works], "The worker stopped; taken up again.", {w.token for w in works})
+
+
+def reap() -> int:
+    """Queue again every run whose lease ran out; fail those that lost it too often. Returns how many."""
+    now = database_now()
+    expired = list(AgentRun.objects.filter(_expired(now)).values_list("pk", flat=True)[:500])
+    return _requeue_lost(expired, "Its lease ran out, queued again.", None) if expired else 0
+
+
+def _expired(now: datetime) -> Q:
+    # Clocks move: a lease further ahead than its own length was given by a clock that was wrong.
+    too_far = now + timedelta(seconds=2 * settings.LEASE_SECONDS)
+    return Q(status=AgentRun.Status.RUNNING) & (Q(lease_expires_at__lt=now) | Q(lease_expires_at__gt=too_far))
+
+
+def _due(staff: Staff, now: datetime) -> QuerySet[AgentRun]:
+    return AgentRun.objects.filter(
+        status=AgentRun.Status.QUEUED,
+        due_at__lte=now,
+        department_id__in=staff.working_ids,
+        item__automation=Item.Automation.ACTIVE,
+    )
+
+
+def _without_closed_models(runs: list[AgentRun], staff: Staff, now: datetime) -> list[AgentRun]:
+    """Leave out runs whose model takes no calls now; they say so and are due when it does."""
+    closed = {(state.model, state.api_key_env): state for state in ModelState.objects.filter(closed_until__gt=now)}
+    if not closed:
+        return runs
+    kept, waiting = [], []
+    for run in runs:
+        desk = staff.desks[run.department_id]
+        state = closed.get((desk.agents[run.agent_id].model, desk.department.api_key_env))
+        if state is None:
+            kept.append(run)
+        else:
+            reason = f"{state.model} takes no calls until {state.closed_until:%H:%M:%S} UTC: {state.reason}"
+            waiting.append((run.pk, state.closed_until, reason[:300], run.waiting_since or now))
+    update_rows(AgentRun, ["due_at", "waiting_for", "waiting_since"], waiting)
+    return kept
+
+
+def _without_halted(runs: list[AgentRun], staff: Staff, now: datetime) -> list[AgentRun]:
+    """Where the line stands still, let one run through a minute as a probe."""
+    halted = dict(
+        Department.objects.filter(pk__in={run.department_id for run in runs})
+        .exclude(stopped_by_error="")
+        .values_list("pk", "next_probe_at")
+    )
+    if not halted:
+        return runs
+    kept, waiting, probed = [], [], set()
+    for run in runs:
+        probe_at = halted.get(run.department_id)
+        key = staff.desks[run.department_id].department.api_key_env
+        if run.department_id not in halted:
+            kept.append(run)
+        elif key not in probed and (probe_at is None or probe_at <= now):
+            probed.add(key)
+            kept.append(run)
+        else:
+            due = max(probe_at or now, now + timedelta(seconds=1))
+            waiting.append(
+                (
+                    run.pk,
+                    due,
+                    "The line stands still: the API does not accept the key.",
+                    run.waiting_since or now,
+                )
+            )
+    for key in probed:
+        Department.objects.filter(api_key_env=key).exclude(stopped_by_error="").update(
+            next_probe_at=now + timedelta(seconds=PROBE_SECONDS)
+        )
+    update_rows(AgentRun, ["due_at", "waiting_for", "waiting_since"], waiting)
+    return kept
+
+
+def _take(runs: list[AgentRun], staff: Staff, *, now: datetime, worker: str) -> list[Work]:
+    runs = [run for run in runs if not _misses_something(run, staff, now)]
+    prepared = gather_inputs(runs, staff)
+    asks = []
+    for run in runs:
+        desk = staff.desks[run.department_id]
+        agent = desk.agents[run.agent_id]
+        soul, key = desk.souls[agent.pk], desk.department.api_key_env
+        params = build_params(run, agent, soul, desk, prepared[run.pk].data)
+        asks.append(CallAsk(run, agent, soul.pk, key, run.attempt + 1, 1, params))
+    opened = open_calls(asks, staff, now=now, worker=worker)
+    works, waiting = [], []
+    for ask in asks:
+        answer = opened[ask.run.pk]
+        if isinstance(answer, OpenCall):
+            works.append(_work(ask, answer, prepared[ask.run.pk], staff))
+        else:
+            waiting.append(_waiting_row(ask.run, answer, now))
+    expires = now + timedelta(seconds=settings.LEASE_SECONDS)
+    update_rows(
+        AgentRun,
+        ["status", "lease_token", "lease_expires_at", "attempt", "worker", "started_at", "soul", "waiting_for"],
+        [(w.run_id, AgentRun.Status.RUNNING, w.token, expires, w.attempt, worker, now, w.soul_id, "") for w in works],
+    )
+    update_rows(AgentRun, ["due_at", "waiting_for", "waiting_since"], waiting)
+    taken = {ask.run.pk: ask for ask in asks}
+    log.write(
+        log.run_entry(taken[w.run_id].run, "started", f"{w.agent.title} started, attempt {w.attempt}.", at=now)
+        for w in works
+    )
+    return works
+
+
+def _work(ask: CallAsk, call: OpenCall, prepared: Prepared, staff: Staff) -> Work:
+    spec = staff.desks[ask.run.department_id].agent_spec(ask.agent)
+    return Work(
+        run_id=ask.run.pk,
+        item_id=ask.run.item_id,
+        department_id=ask.run.department_id,
+        agent=ask.agent,
+        schema=spec.schema,
+        facets=spec.facets,
+        soul_id=ask.soul_id,
+        api_key_env=ask.api_key_env,
+        token=uuid4(),
+        attempt=ask.attempt,
+        prepared=prepared,
+        first_call=call,
+    )
+
+
+def _waiting_row(run: AgentRun, refused: Refused, now: datetime) -> tuple[int, datetime, str, datetime]:
+    # A budget that is raised meanwhile is noticed within a minute, and at once when its period turns.
+    again = now + timedelta(minutes=1)
+    return run.pk, min(refused.until, again), refused.reason[:300], run.waiting_since or now
+
+
+def _misses_something(run: AgentRun, staff: Staff, now: datetime) -> bool:
+    """Whether the run cannot start as things are configured; it then waits and says for what."""
+    desk = staff.desks[run.department_id]
+    agent = desk.agents[run.agent_id]
+    declared = {spec.slug for spec in desk.spec.agents}
+    if agent.slug not in declared:
+        problem = f"This release no longer declares the agent {agent.slug}."
+    elif agent.pk not in desk.souls:
+        problem = "The agent has no published SOUL. Publish one."
+    else:
+        return False
+    since = run.waiting_since or now
+    AgentRun.objects.filter(pk=run.pk).update(
+        due_at=now + timedelta(minutes=1), waiting_for=problem, waiting_since=since
+    )
+    return True
+
+
+def _requeue_lost(run_ids: Sequence[int], text: str, tokens: set[UUID] | None) -> int:
+    """Take the token from runs that are lost (``tokens`` None: expired ones) or given back, item locks first."""
+    with transaction.atomic():
+        now = database_now()
+        held = _expired(now) if tokens is None else Q(lease_token__in=tokens, status=AgentRun.Status.RUNNING)
+        item_ids = AgentRun.objects.filter(pk__in=run_ids).values("item_id")
+        items = {i.pk: i for i in Item.objects.filter(pk__in=item_ids).select_for_update().order_by("pk")}
+        runs = list(AgentRun.objects.filter(held, pk__in=run_ids).select_for_update().order_by("pk"))
+        abandon_calls([run.pk for run in runs], now=now)
+        entries: list[LogEntry] = []
+        for run in runs:
+            run.lost_leases += tokens is None
+            run.lease_token = run.lease_expires_at = None
+            if run.lost_leases >= MAX_LOST_LEASES:
+                entries += fail_run(
+                    run, items[run.item_id], Cause.LOST, f"It lost its worker {run.lost_leases} times.", now
+                )
+                continue
+            delay = backoff(run.lost_leases, random.Random()) if tokens is None and run.lost_leases > 1 else 0
+            run.status, run.due_at = AgentRun.Status.QUEUED, now + timedelta(seconds=delay)
+            run.waiting_for = text
+            entries.append(log.run_entry(run, "lost", text, at=now, level=LogEntry.Level.WARNING))
+            run.save(
+                update_fields=[
+                    "status",
+                    "due_at",
+                    "waiting_for",
+                    "lost_leases",
+                    "lease_token",
+                    "lease_expires_at",
+                ]
+            )
+        log.write(entries)
+    return len(runs)

@@ -1,0 +1,72 @@
+"""Departments' schedules: a cron expression in the department's own time zone that marks open items due."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+from croniter import croniter
+from django.db import transaction
+from django_q.models import Schedule
+
+from agents.models import Department
+from agents.spec import kinds
+from runs.database import now as database_now
+from runs.models import Item, LogEntry
+
+EVERY_MINUTE = "runs.tasks.every_minute"
+BATCH = 2_000
+
+
+def next_run(department: Department, after: datetime) -> datetime | None:
+    """The next time after ``after`` (UTC) at which the schedule fires; None without a schedule."""
+    if not department.schedule.strip():
+        return None
+    local = after.astimezone(ZoneInfo(department.time_zone))
+    found: datetime = croniter(department.schedule, local).get_next(datetime)
+    return found.astimezone(UTC)
+
+
+def ensure_clock() -> None:
+    """Have the queue's scheduler call ``every_minute``; the one entry it needs."""
+    Schedule.objects.get_or_create(
+        name="kontor every minute",
+        defaults={"func": EVERY_MINUTE, "schedule_type": Schedule.MINUTES, "minutes": 1, "repeats": -1},
+    )
+
+
+def run_due() -> list[str]:
+    """Fire every schedule that is due, each once, whoever asks. Returns the departments' slugs."""
+    now, fired = database_now(), []
+    for department in Department.objects.filter(kind__in=[spec.kind for spec in kinds()]).exclude(schedule=""):
+        following = next_run(department, now)
+        due = department.schedule_next_at
+        if due is not None and due > now and due <= (following or due):
+            continue
+        # Conditional on the date that was read: of two workers that look at the same time one fires.
+        ours = Department.objects.filter(pk=department.pk, schedule_next_at=due)
+        if due is None or due > now:  # new, or the expression was changed to fire earlier or later
+            ours.update(schedule_next_at=following)
+        elif ours.update(schedule_next_at=following, schedule_last_at=now):
+            mark_due(department, now)
+            fired.append(department.slug)
+    return fired
+
+
+def mark_due(department: Department, now: datetime) -> int:
+    """Mark the department's open items due, in batches so that no lock is held long. Decides nothing."""
+    closing = [status.slug for status in department.spec.statuses if status.is_closing]
+    ids = list(
+        Item.objects.filter(department=department, automation=Item.Automation.ACTIVE)
+        .exclude(status__in=closing)
+        .order_by("pk")
+        .values_list("pk", flat=True)
+    )
+    for start in range(0, len(ids), BATCH):
+        with transaction.atomic():
+            batch = Item.objects.filter(pk__in=ids[start : start + BATCH]).select_for_update().order_by("pk")
+            Item.objects.filter(pk__in=[item.pk for item in batch.only("pk")]).update(route_due_at=now)
+    LogEntry.objects.create(
+        department=department, kind="schedule", text=f"The schedule marked {len(ids)} items due.", at=now
+    )
+    return len(ids)

@@ -1,0 +1,248 @@
+"""A shift: one event loop that keeps many model calls in flight, and one database thread that serves it.
+
+The loop never touches the database. The thread does everything that does, in turns: write down what came
+back, route what is due, claim what may start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.recorder import MigrationRecorder
+
+from agents.budgets import Refused
+from agents.llm import ModelClient
+from runs import dispatch, leases, slots
+from runs.calls import CallAsk, open_calls, settle_calls
+from runs.commits import commit
+from runs.database import now as database_now
+from runs.executor import execute
+from runs.models import AgentRun
+from runs.staff import StaffRoom
+from runs.stopping import is_stopping
+from runs.work import Finished, OpenCall, SeenCall, Work
+
+logger = logging.getLogger(__name__)
+
+IDLE_SECONDS = 0.1
+BATCH = 50
+"""The most items routed and runs claimed in one transaction, so that no lock is held long."""
+KEEP_UP_SECONDS = 5.0
+LOOK_AFTER_SECONDS = 1.0
+SILENCE_SECONDS = 30.0
+GRACE_SECONDS = 5.0
+DATABASE_AWAY_SECONDS = 0.5
+
+
+def worker_name() -> str:
+    """Machine and process, as pages and logs name a worker."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A run in the air: its task, and when its call last showed a sign of life."""
+
+    work: Work
+    task: asyncio.Task[None]
+    heard_at: float
+
+
+class Shift:
+    """Holds one slot for ``seconds``, then hands it over and drains."""
+
+    def __init__(
+        self, number: int, token: UUID, *, seconds: float | None = None, concurrency: int | None = None
+    ) -> None:
+        self.number, self.token = number, token
+        self.worker = worker_name()
+        self.concurrency = concurrency or settings.SHIFT_CONCURRENCY
+        self._ends_at = time.monotonic() + (settings.SHIFT_SECONDS if seconds is None else seconds)
+        self._flights: dict[UUID, _Flight] = {}
+        self._finished: list[Finished] = []
+        self._news = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="database")
+        self._room = StaffRoom()
+        self._client = ModelClient(settings.ANTHROPIC_BASE_URL)
+        self._is_claiming = self._holds_slot = True
+        self._known_migrations = set(MigrationLoader(None, ignore_no_migrations=True).disk_migrations)
+        self._heartbeat_at = self._looked_at = time.monotonic()
+        self._kept_up_at = 0.0
+
+    async def run(self) -> None:
+        """Work until the shift has ended and everything it holds has come back or was given back."""
+        try:
+            drained_by: float | None = None
+            while True:
+                now = time.monotonic()
+                if drained_by is None and (is_stopping() or now > self._ends_at or not self._holds_slot):
+                    drained_by = now + (GRACE_SECONDS if is_stopping() else slots.DRAIN_SECONDS)
+                    await self._stop_claiming()
+                if drained_by is not None:
+                    if is_stopping():
+                        drained_by = min(drained_by, now + GRACE_SECONDS)
+                    if not self._flights and not self._finished or now > drained_by:
+                        break
+                await self._turn()
+        finally:
+            await self._give_back()
+
+    async def in_database(self, job: Callable[[], Any]) -> Any:
+        """Run a job on the database thread and return what it returns."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, job)
+
+    async def next_call(
+        self, work: Work, seen: SeenCall, number: int, params: dict[str, Any]
+    ) -> OpenCall | Refused | None:
+        """Settle the call that was seen and open the next one of the same run, if the run is still ours."""
+        while True:
+            try:
+                return await self.in_database(lambda: self._next_call(work, seen, number, params))  # type: ignore[no-any-return]
+            except (OperationalError, InterfaceError):
+                await self._wait_for_database()
+
+    # --- on the event loop ------------------------------------------------------------------------------------
+
+    async def _turn(self) -> None:
+        """One round: the database thread works, then the loop takes off what was claimed."""
+        self._news.clear()
+        finished, self._finished = self._finished, []
+        try:
+            works, lost, was_busy = await self.in_database(lambda: self._tick(finished))
+        except (OperationalError, InterfaceError):
+            # What came back is kept: writing it down again is harmless if it was written after all.
+            self._finished = finished + self._finished
+            await self._wait_for_database()
+            return
+        for token in lost:
+            if token in self._flights:
+                self._flights.pop(token).task.cancel()
+        for work in works:
+            self._take_off(work)
+        if not was_busy and not self._finished:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), IDLE_SECONDS)
+
+    def _take_off(self, work: Work) -> None:
+        task = asyncio.create_task(self._fly(work))
+        self._flights[work.token] = _Flight(work, task, time.monotonic())
+
+    async def _fly(self, work: Work) -> None:
+        def heard() -> None:
+            flight = self._flights.get(work.token)
+            if flight is not None:
+                flight.heard_at = time.monotonic()
+
+        finished = await execute(work, client=self._client, books=self, on_event=heard)
+        if self._flights.pop(work.token, None) is not None and finished is not None:
+            self._finished.append(finished)
+        self._news.set()
+
+    async def _wait_for_database(self) -> None:
+        logger.warning("shift %s: the database does not answer; trying again", self.number, exc_info=True)
+        await self.in_database(connection.close)
+        await asyncio.sleep(DATABASE_AWAY_SECONDS)
+
+    async def _stop_claiming(self) -> None:
+        """Give the slot to a successor, or leave it empty when the whole worker stops."""
+        self._is_claiming = False
+        if self._holds_slot:
+            self._holds_slot = False
+            end = slots.leave if is_stopping() else slots.hand_over
+            try:
+                await self.in_database(lambda: end(self.number, self.token))
+            except (OperationalError, InterfaceError):
+                await self._wait_for_database()  # its lease runs out, and somebody fills the slot
+
+    async def _give_back(self) -> None:
+        """Release what is still held, so that another worker need not wait for the leases to run out."""
+        works = [flight.work for flight in self._flights.values()]
+        for flight in self._flights.values():
+            flight.task.cancel()
+        await asyncio.gather(*(flight.task for flight in self._flights.values()), return_exceptions=True)
+        try:
+            await self.in_database(lambda: self._last_words(works))
+        except Exception:
+            logger.exception("shift %s could not release %s runs; their leases will run out", self.number, len(works))
+        await self._client.close()
+        self._thread.shutdown()
+
+    # --- on the database thread -------------------------------------------------------------------------------
+
+    def _tick(self, finished: list[Finished]) -> tuple[list[Work], set[UUID], bool]:
+        """Heartbeats, then commits, then routing and claims. Returns new work, lost tokens, whether it was busy."""
+        staff, now = self._room.get(), time.monotonic()
+        if now - self._heartbeat_at > settings.LEASE_SECONDS / 3:
+            self._heartbeat_at = now
+            leases.heartbeat([t for t, f in list(self._flights.items()) if now - f.heard_at < SILENCE_SECONDS])
+        commit(finished, staff)
+        lost: set[UUID] = set()
+        if now - self._looked_at > LOOK_AFTER_SECONDS:
+            self._looked_at = now
+            tokens = set(self._flights)
+            lost = tokens - leases.still_held(tokens)
+        if now - self._kept_up_at > KEEP_UP_SECONDS:
+            self._kept_up_at = now
+            self._keep_up()
+        works: list[Work] = []
+        routed = 0
+        if self._is_claiming and not is_stopping():
+            if dispatch.has_due(staff):
+                routed = dispatch.route_due(BATCH, staff=staff)
+            room = min(self.concurrency - len(self._flights), BATCH)
+            if room > 0 and leases.has_due(staff):
+                is_alone = not self._flights
+                works = leases.claim(room, staff=staff, worker=self.worker, is_alone=is_alone)
+        return works, lost, bool(finished or routed or works)
+
+    def _keep_up(self) -> None:
+        """Every few seconds: say that this shift lives, fill empty slots, take back what was lost."""
+        if self._holds_slot:
+            self._holds_slot = slots.renew(self.number, self.token, len(self._flights))
+        if not is_stopping():
+            slots.ensure_shifts()
+        leases.reap()
+        unknown = set(MigrationRecorder(connection).applied_migrations()) - self._known_migrations
+        if unknown and self._is_claiming:
+            logger.warning("shift %s stops claiming: the database is ahead of this release (%s)", self.number, unknown)
+            self._is_claiming = False
+
+    def _next_call(self, work: Work, seen: SeenCall, number: int, params: dict[str, Any]) -> OpenCall | Refused | None:
+        staff = self._room.get()
+        with transaction.atomic():
+            now = database_now()
+            run = (
+                AgentRun.objects.filter(lease_token=work.token, status=AgentRun.Status.RUNNING)
+                .select_for_update()
+                .first()
+            )
+            settle_calls([seen], staff, now=now)
+            if run is None:
+                return None
+            run.lease_expires_at = now + timedelta(seconds=settings.LEASE_SECONDS)
+            run.save(update_fields=["lease_expires_at"])
+            ask = CallAsk(run, work.agent, work.soul_id, work.api_key_env, work.attempt, number, params)
+            return open_calls([ask], staff, now=now, worker=self.worker)[run.pk]
+
+    def _last_words(self, works: list[Work]) -> None:
+        try:
+            if self._finished:
+                commit(self._finished, self._room.get())
+            if works:
+                leases.release(works)
+        finally:
+            connection.close()

@@ -1,0 +1,88 @@
+"""The places at which shifts run: who holds one, and how an empty one is filled.
+
+A slot is filled by a queue task that carries its token. The token is written with the task in one transaction,
+so a task that is presented twice finds its token used and returns.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Q
+from django_q.tasks import async_task
+
+from runs.database import now as database_now
+from runs.models import ShiftSlot
+
+HOLD_SHIFT = "runs.tasks.hold_shift"
+LEASE_SECONDS = 15
+PICK_UP_SECONDS = 5
+"""A task that nobody has picked up for so long is written off, and another one queued."""
+DRAIN_SECONDS = 300
+
+
+def ensure_shifts() -> int:
+    """Queue a shift for every slot that is empty or whose holder is lost. Returns how many were queued."""
+    known = set(ShiftSlot.objects.values_list("number", flat=True))
+    missing = [number for number in range(1, settings.SHIFTS + 1) if number not in known]
+    ShiftSlot.objects.bulk_create([ShiftSlot(number=number) for number in missing], ignore_conflicts=True)
+    now = database_now()
+    empty = ShiftSlot.objects.filter(_empty(now), number__lte=settings.SHIFTS).values_list("number", flat=True)
+    return sum(_fill(number, _empty(now)) for number in list(empty))
+
+
+def hand_over(number: int, token: UUID) -> bool:
+    """Give the slot to a successor; False if it was no longer ours."""
+    return _fill(number, Q(token=token))
+
+
+def take(number: int, token: UUID, *, worker: str) -> bool:
+    """Begin the shift that the token was made for; False if it has begun already or was written off."""
+    now = database_now()
+    return bool(
+        ShiftSlot.objects.filter(number=number, token=token, started_at=None).update(
+            worker=worker,
+            started_at=now,
+            heartbeat_at=now,
+            in_flight=0,
+            lease_expires_at=now + timedelta(seconds=LEASE_SECONDS),
+        )
+    )
+
+
+def renew(number: int, token: UUID, in_flight: int) -> bool:
+    """Say that the shift lives; False if the slot was given to somebody else."""
+    now = database_now()
+    return bool(
+        ShiftSlot.objects.filter(number=number, token=token).update(
+            in_flight=in_flight, heartbeat_at=now, lease_expires_at=now + timedelta(seconds=LEASE_SECONDS)
+        )
+    )
+
+
+def leave(number: int, token: UUID) -> None:
+    """Empty the slot."""
+    ShiftSlot.objects.filter(number=number, token=token).update(token=None, lease_expires_at=None, in_flight=0)
+
+
+def _empty(now: object) -> Q:
+    return Q(token=None) | Q(lease_expires_at=None) | Q(lease_expires_at__lt=now)
+
+
+def _fill(number: int, condition: Q) -> bool:
+    with transaction.atomic():
+        now, token = database_now(), uuid4()
+        is_ours = ShiftSlot.objects.filter(condition, number=number).update(
+            token=token,
+            worker="",
+            started_at=None,
+            in_flight=0,
+            lease_expires_at=now + timedelta(seconds=PICK_UP_SECONDS),
+        )
+        if is_ours:
+            seconds = settings.SHIFT_SECONDS + DRAIN_SECONDS + 60
+            async_task(HOLD_SHIFT, number, str(token), q_options={"timeout": seconds, "task_name": f"shift {number}"})
+    return bool(is_ours)

@@ -1,0 +1,91 @@
+"""Who works here: departments with their agents, published SOULs, rules and prices, read once and used for a second.
+
+A shift asks for this several hundred times a second. An administrator's change is in force a second later.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from agents.models import Agent, Department, Soul
+from agents.pricing import PriceBook, load_price_book
+from agents.spec import AgentSpec, DepartmentSpec, kind
+from runs.facts import load_routers
+from runs.router import Router
+
+FRESH_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """One department as the engine sees it."""
+
+    department: Department
+    spec: DepartmentSpec
+    router: Router
+    agents: Mapping[int, Agent]
+    souls: Mapping[int, Soul]
+    """Published SOULs by agent id."""
+    agent_ids: Mapping[str, int]
+    is_working: bool
+    """Whether new agent runs may start."""
+
+    def agent_spec(self, agent: Agent) -> AgentSpec:
+        """What code declares for an agent: its schema and facets."""
+        return self.spec.agent(agent.slug)
+
+
+@dataclass(frozen=True, slots=True)
+class Staff:
+    """Every department whose kind is installed, and the price book."""
+
+    desks: Mapping[int, Desk]
+    prices: PriceBook
+    read_at: float
+
+    @property
+    def working_ids(self) -> list[int]:
+        """Departments that may start agent runs."""
+        return [pk for pk, desk in self.desks.items() if desk.is_working]
+
+
+def load_staff() -> Staff:
+    """Read everything in a fixed number of queries. A department whose kind is not installed is left alone."""
+    departments = list(Department.objects.all())
+    agents: dict[int, dict[int, Agent]] = {}
+    for agent in Agent.objects.all():
+        agents.setdefault(agent.department_id, {})[agent.pk] = agent
+    souls = {soul.agent_id: soul for soul in Soul.objects.filter(status=Soul.Status.PUBLISHED)}
+    routers = load_routers(departments)
+    desks = {}
+    for department in departments:
+        try:
+            spec = kind(department.kind)
+        except LookupError:
+            continue
+        team = agents.get(department.pk, {})
+        desks[department.pk] = Desk(
+            department=department,
+            spec=spec,
+            router=routers[department.pk],
+            agents=team,
+            souls={pk: souls[pk] for pk in team if pk in souls},
+            agent_ids={agent.slug: pk for pk, agent in team.items()},
+            is_working=department.state in Department.WORKING,
+        )
+    return Staff(desks=desks, prices=load_price_book(), read_at=time.monotonic())
+
+
+class StaffRoom:
+    """Hands out the staff, read again when it is older than ``FRESH_SECONDS``. Used by one thread."""
+
+    def __init__(self) -> None:
+        self._staff: Staff | None = None
+
+    def get(self) -> Staff:
+        """The staff, at most a second old."""
+        if self._staff is None or time.monotonic() - self._staff.read_at > FRESH_SECONDS:
+            self._staff = load_staff()
+        return self._staff

@@ -1,0 +1,31 @@
+"""What the queue may call. Thin: parse, call one service. The names are constants beside their callers."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import uvloop
+from django.db import connection
+
+from runs import schedules, slots
+from runs.shift import Shift, worker_name
+from runs.stopping import is_stopping
+
+
+def hold_shift(number: int, token: str) -> None:
+    """Run a shift at a slot, unless this task was presented before."""
+    if is_stopping() or not slots.take(number, UUID(token), worker=worker_name()):
+        return
+    # The shift's own thread talks to the database; this process's connection would only idle.
+    connection.close()
+    uvloop.run(_run(number, UUID(token)))
+
+
+async def _run(number: int, token: UUID) -> None:
+    await Shift(number, token).run()
+
+
+def every_minute() -> None:
+    """What the clock starts: due schedules, and shifts for empty slots should everything else have missed them."""
+    schedules.run_due()
+    slots.ensure_shifts()
