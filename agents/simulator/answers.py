@@ -106,9 +106,7 @@ def plain_text(content: Any) -> str:
 
 def tool_results(messages: list[dict[str, Any]]) -> list[str]:
     """The texts of every ``tool_result`` block of a conversation, in order."""
-    blocks = (
-        block for message in messages if isinstance(message["content"], list) for block in message["content"]
-    )
+    blocks = (block for message in messages if isinstance(message["content"], list) for block in message["content"])
     return [plain_text(block.get("content") or "") for block in blocks if block.get("type") == "tool_result"]
 
 

@@ -145,8 +145,8 @@ class Rule:
 class Script:
     """An ordered list of rules; the first that fires decides."""
 
-    def __init__(self, rules: Any = ()) -> None:
-        self.rules = parse_rules(list(rules))
+    def __init__(self, rules: Any = None) -> None:
+        self.rules = [] if rules is None else parse_rules(rules)
 
     def pick(self, facts: Facts) -> Fault | None:
         """The fault for a request, None where it is to be served well. Every rule counts every request."""

@@ -82,9 +82,7 @@ class Planner:
         plan.end = _drop_end(fault) if fault.kind == "drop" else "keep"
         return plan
 
-    def _broken_message(
-        self, start: bytes, body: bytes, at: float, fault: Fault
-    ) -> list[tuple[float, bytes]]:
+    def _broken_message(self, start: bytes, body: bytes, at: float, fault: Fault) -> list[tuple[float, bytes]]:
         half = body[: len(body) // 2]
         if fault.kind == "end":
             return [(at, self.head(200, length=len(half)) + half)]

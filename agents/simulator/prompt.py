@@ -81,8 +81,7 @@ class PromptCache:
                 points.append((digest.digest(), round(tokens * model.token_factor), _ttl(control)))
         if len(points) > MAX_BREAKPOINTS:
             raise invalid(
-                f"A maximum of {MAX_BREAKPOINTS} blocks with cache_control may be provided. "
-                f"Found {len(points)}."
+                f"A maximum of {MAX_BREAKPOINTS} blocks with cache_control may be provided. Found {len(points)}."
             )
         return points
 

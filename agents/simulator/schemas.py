@@ -8,9 +8,7 @@ from typing import Any
 from agents.simulator.errors import invalid
 
 MAX_OPTIONAL, MAX_UNIONS = 24, 16
-_COMMON = frozenset(
-    {"title", "description", "type", "enum", "const", "default", "$defs", "definitions", "$schema"}
-)
+_COMMON = frozenset({"title", "description", "type", "enum", "const", "default", "$defs", "definitions", "$schema"})
 _ALLOWED = {
     "object": frozenset({"properties", "required", "additionalProperties"}),
     "array": frozenset({"items", "minItems"}),
@@ -18,9 +16,7 @@ _ALLOWED = {
 }
 _TYPES = frozenset({"object", "array", "string", "integer", "number", "boolean", "null"})
 _REFERENCES = ("#/$defs/", "#/definitions/")
-_FORMATS = frozenset(
-    {"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"}
-)
+_FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"})
 
 
 def check_schema(schema: Any, where: str) -> tuple[int, int]:

@@ -40,6 +40,8 @@ class Connection(asyncio.Protocol):
         self._started, self._position = 0.0, 0
         self._timer: asyncio.TimerHandle | None = None
         self._is_last = False
+        # What came in while a fault keeps the connection from being read; None: read at once.
+        self._unread: list[bytes] | None = None
 
     # --- asyncio's side ---------------------------------------------------------------------------------
 
@@ -48,18 +50,24 @@ class Connection(asyncio.Protocol):
         self._connections.add(self)
         delay = self._simulator.script.connection_delay()
         if delay:
-            self._transport.pause_reading()
-            self._loop.call_later(delay, self._transport.resume_reading)
+            self._unread = []
+            self._loop.call_later(delay, self._read_late)
 
     def data_received(self, data: bytes) -> None:
+        if self._unread is not None:
+            self._unread.append(data)
+            return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._transport.write(
-                b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-            )
+            self._transport.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
             self._transport.close()
             logger.warning("A client sent what is not HTTP: %s", error)
+
+    def _read_late(self) -> None:
+        data, self._unread = b"".join(self._unread or []), None
+        if data and not self._transport.is_closing():
+            self.data_received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)

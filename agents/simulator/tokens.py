@@ -30,12 +30,7 @@ def raw_tokens(text: str) -> float:
     european = len(_LATIN_TO_CYRILLIC.findall(text))
     cjk = len(_CJK.findall(text))
     other = len(text) - ascii_count - european - cjk
-    return (
-        ascii_count / ASCII_PER_TOKEN
-        + european / EUROPEAN_PER_TOKEN
-        + cjk / CJK_PER_TOKEN
-        + other / OTHER_PER_TOKEN
-    )
+    return ascii_count / ASCII_PER_TOKEN + european / EUROPEAN_PER_TOKEN + cjk / CJK_PER_TOKEN + other / OTHER_PER_TOKEN
 
 
 def count(text: str, factor: float) -> int:

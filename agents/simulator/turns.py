@@ -32,8 +32,7 @@ def check_messages(body: Mapping[str, Any], model: Model) -> None:
         raise invalid('messages: first message must use the "user" role')
     if messages[-1]["role"] == "assistant" and not model.prefill:
         raise invalid(
-            "This model does not support assistant message prefill. "
-            "The conversation must end with a user message."
+            "This model does not support assistant message prefill. The conversation must end with a user message."
         )
     _check_tool_turns(messages)
 

@@ -168,9 +168,7 @@ def _check_tools(body: Mapping[str, Any]) -> list[tuple[int, int]]:
     for number, tool in enumerate(tools):
         name = tool.get("name") if isinstance(tool, dict) else None
         if not isinstance(name, str) or not _TOOL_NAME.fullmatch(name):
-            raise invalid(
-                f"tools.{number}.custom.name: String should match pattern '^[a-zA-Z0-9_-]{{1,128}}$'"
-            )
+            raise invalid(f"tools.{number}.custom.name: String should match pattern '^[a-zA-Z0-9_-]{{1,128}}$'")
         if name in names:
             raise invalid("tools: Tool names must be unique.")
         names.add(name)

@@ -62,17 +62,13 @@ class Filler:
             return self.rng.choice(schema["enum"])
         if schema.get("anyOf"):
             # A null branch is the last resort: an answer worth looking at says something.
-            branches = [b for b in schema["anyOf"] if resolve(b, root).get("type") != "null"] or schema[
-                "anyOf"
-            ]
+            branches = [b for b in schema["anyOf"] if resolve(b, root).get("type") != "null"] or schema["anyOf"]
             return self.value(branches[0], root, name)
         return self._typed(schema, root, name)
 
     def sentences(self, count: int) -> str:
         """A short paragraph of made-up sentences about the item."""
-        return " ".join(
-            self._sentence(name) for name in ("summary", "finding", "reason", "next_step")[:count]
-        )
+        return " ".join(self._sentence(name) for name in ("summary", "finding", "reason", "next_step")[:count])
 
     def _typed(self, schema: Schema, root: Schema, name: str) -> Any:
         kind, hints = schema_type(schema), bounds(schema)
@@ -118,9 +114,7 @@ class Filler:
         return text[:most]
 
     def _sentence(self, name: str) -> str:
-        subject = str(
-            self.item.get("company") or self.item.get("title") or self.item.get("name") or "This one"
-        )
+        subject = str(self.item.get("company") or self.item.get("title") or self.item.get("name") or "This one")
         return f"{name.replace('_', ' ').capitalize() or 'Answer'} for {subject}: {self._words(8)}."
 
     def _words(self, count: int) -> str:
@@ -231,9 +225,7 @@ def bounds(schema: Schema) -> dict[str, float]:
     return found
 
 
-def number_range(
-    hints: Mapping[str, float], *, whole: bool, low: float = 0, high: float = 100
-) -> tuple[float, float]:
+def number_range(hints: Mapping[str, float], *, whole: bool, low: float = 0, high: float = 100) -> tuple[float, float]:
     """The lowest and highest number the bounds allow; ``low`` and ``high`` stand in for an open side."""
     step = 1 if whole else 0.01
     least = hints.get("minimum", hints["exclusiveMinimum"] + step if "exclusiveMinimum" in hints else None)

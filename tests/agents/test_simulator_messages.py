@@ -68,12 +68,8 @@ def text_of(message: anthropic.types.Message) -> str:
     return "".join(block.text for block in message.content if block.type == "text")
 
 
-@pytest.mark.parametrize(
-    "model", ["claude-haiku-5-5", "claude-sonnet-5-5", "claude-opus-5-5", "claude-haiku-4-5"]
-)
-def test_an_answer_fits_the_schema_and_the_bounds_in_its_descriptions(
-    client: anthropic.Anthropic, model: str
-) -> None:
+@pytest.mark.parametrize("model", ["claude-haiku-5-5", "claude-sonnet-5-5", "claude-opus-5-5", "claude-haiku-4-5"])
+def test_an_answer_fits_the_schema_and_the_bounds_in_its_descriptions(client: anthropic.Anthropic, model: str) -> None:
     message = client.messages.create(**ask(model))
     Verdict.model_validate_json(text_of(message))
     assert message.stop_reason == "end_turn"
@@ -173,9 +169,7 @@ async def collect(base_url: str) -> tuple[str, str]:
         return text_of(plain), "".join(parts)
 
 
-def test_the_aiohttp_transport_gets_the_same_answers(
-    server: SimulatorServer, client: anthropic.Anthropic
-) -> None:
+def test_the_aiohttp_transport_gets_the_same_answers(server: SimulatorServer, client: anthropic.Anthropic) -> None:
     plain, streamed = asyncio.run(collect(server.base_url))
     assert plain == streamed == text_of(client.messages.create(**ask()))
 
@@ -204,9 +198,7 @@ def test_newer_tokenizers_make_thirty_percent_more(client: anthropic.Anthropic) 
         ("東京都千代田区" * 200, 0.9),
     ],
 )
-def test_the_estimate_follows_the_script(
-    client: anthropic.Anthropic, text: str, characters_a_token: float
-) -> None:
+def test_the_estimate_follows_the_script(client: anthropic.Anthropic, text: str, characters_a_token: float) -> None:
     request = {"model": "claude-haiku-4-5", "messages": [{"role": "user", "content": text}]}
     tokens = client.messages.count_tokens(**request).input_tokens  # type: ignore[arg-type]
     assert len(text) / tokens == pytest.approx(characters_a_token, rel=0.1)

@@ -141,9 +141,7 @@ def test_sampling_parameters_are_refused(server: SimulatorServer, name: str) -> 
         ({"service_tier": "fast"}, "service_tier"),
     ],
 )
-def test_a_request_the_api_refuses_is_refused(
-    server: SimulatorServer, changes: dict[str, Any], words: str
-) -> None:
+def test_a_request_the_api_refuses_is_refused(server: SimulatorServer, changes: dict[str, Any], words: str) -> None:
     assert words in refused(server, **changes)
 
 
@@ -169,9 +167,7 @@ def test_a_request_the_api_refuses_is_refused(
         ),
     ],
 )
-def test_a_schema_the_api_refuses_is_refused(
-    server: SimulatorServer, config: dict[str, Any], words: str
-) -> None:
+def test_a_schema_the_api_refuses_is_refused(server: SimulatorServer, config: dict[str, Any], words: str) -> None:
     assert words in refused(server, output_config=config)
     assert words in refused(server, output_config=config)
 

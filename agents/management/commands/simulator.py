@@ -25,9 +25,7 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument(
-            "--host", default="127.0.0.1", help="Address to listen on (default: %(default)s)."
-        )
+        parser.add_argument("--host", default="127.0.0.1", help="Address to listen on (default: %(default)s).")
         parser.add_argument("--port", type=int, default=8787, help="Port, 0 for a free one (default: 8787).")
         parser.add_argument(
             "--latency-ms", type=int, default=None, help="How long every answer takes (default: by model)."
