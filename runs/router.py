@@ -131,12 +131,8 @@ class Router:
         rules = []
         for rule in self._rules:
             occasion, kind = rule.head(known.heads) or (None, ITEM)
-            rules.append(
-                RuleTrace(rule.view.name, rule.clauses, rule.view.want, rule in held, occasion, kind)
-            )
-        outcome = explain(
-            known, self._graph, self._agents, rules, decision.start, decision.waiting, decision.skipped
-        )
+            rules.append(RuleTrace(rule.view.name, rule.clauses, rule.view.want, rule in held, occasion, kind))
+        outcome = explain(known, self._graph, self._agents, rules, decision.start, decision.waiting, decision.skipped)
         return {
             "status": facts.status,
             **outcome,
