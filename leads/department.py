@@ -106,7 +106,7 @@ AGENTS = (
         schema=Strategy,
         uses=("qualification", "research"),
         fields=("company", "title", "message"),
-        settings=("company_pitch", "company_facts", "language_policy"),
+        settings=("company_facts",),
         scope="item",
         effort="medium",
         max_tokens=3_000,
@@ -229,9 +229,7 @@ RULES = (
         {"status": ["new"], "failed": ["intake"]},
         ("qualification",),
     ),
-    RuleSpec(
-        "Write to good leads", {"status": ["qualified"], "facet": {"tier": ["Hot", "Warm"]}}, ("email",)
-    ),
+    RuleSpec("Write to good leads", {"status": ["qualified"], "facet": {"tier": ["Hot", "Warm"]}}, ("email",)),
     RuleSpec(
         "Write to leads that could not be qualified",
         {"status": ["new"], "failed": ["qualifier"], "facet": {"category": ["lead"]}},

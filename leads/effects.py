@@ -79,21 +79,13 @@ def _email(event: OutputEvent) -> list[Effect]:
     removed = event.payload.get("removed_claims") or []
     unsupported = _unsupported(event)
     if not isinstance(unsupported, int):
-        return [
-            OpenReview(
-                "draft", f"Send the {noun} “{subject}”, although nobody has checked its claims?", risk=3
-            )
-        ]
+        return [OpenReview("draft", f"Send the {noun} “{subject}”, although nobody has checked its claims?", risk=3)]
     left = max(unsupported - len(removed), 0)
     if left:
         claims = "1 claim that has" if left == 1 else f"{left} claims that have"
         return [OpenReview("draft", f"Send the {noun} “{subject}” with {claims} no source?", risk=3)]
     if unsupported:
-        claims = (
-            "1 claim without a source was"
-            if unsupported == 1
-            else f"{unsupported} claims without a source were"
-        )
+        claims = "1 claim without a source was" if unsupported == 1 else f"{unsupported} claims without a source were"
         return [OpenReview("draft", f"Send the {noun} “{subject}”, from which {claims} taken out?", risk=2)]
     return [OpenReview("draft", f"Send the {noun} “{subject}”?", risk=1)]
 

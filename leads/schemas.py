@@ -51,10 +51,18 @@ def tier_of(score: int) -> Tier:
     return next(tier for tier, floor in TIER_FLOORS.items() if score >= floor)
 
 
-def _drop_field_titles(schema: dict[str, Any]) -> None:
-    # pydantic repeats each field's name as its title; the titles would be a tenth of every request's schema.
+_CHECKED_HERE = ("title", "minLength", "maxLength", "minItems", "maxItems", "pattern")
+
+
+def _slim(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    # What the field's name or the SOUL says already, and bounds that the API would turn into prose, would be
+    # a tenth of every request. The bounds are checked by us all the same.
+    schema.pop("description", None)
+    if not issubclass(model, Answer):
+        schema.pop("title", None)
     for prop in schema.get("properties", {}).values():
-        prop.pop("title", None)
+        for key in _CHECKED_HERE:
+            prop.pop(key, None)
 
 
 def _one_line(value: str) -> str:
@@ -71,7 +79,7 @@ Text = Annotated[str, Field(min_length=1)]
 class Part(BaseModel):
     """A piece of an answer."""
 
-    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, json_schema_extra=_drop_field_titles)
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, json_schema_extra=_slim)
 
 
 class Answer(Part):
@@ -86,7 +94,7 @@ class Intake(Answer):
     category: Category
     language: str = Field(pattern=r"^[a-z]{2,3}$", description="ISO 639 code of the message")
     country: str = Field(pattern=r"^([A-Z]{2})?$", description="ISO 3166 alpha-2, empty if unknown")
-    summary: Line = Field(description="What the person wants, in one English sentence")
+    summary: Line
     confidence: Confidence
 
 
@@ -95,7 +103,7 @@ class Qualification(Answer):
 
     score: int = Field(ge=0, le=100)
     tier: Tier
-    fit_reasons: list[str] = Field(description="What in the data decided the score")
+    fit_reasons: list[str]
     missing_information: list[str]
     confidence: Confidence
 
@@ -113,7 +121,7 @@ class Fact(Part):
     """One statement and where it was read."""
 
     statement: Text
-    source: Text = Field(description="URL, document#paragraph or 'lead record'")
+    source: Text
 
 
 class Research(Answer):
@@ -121,17 +129,16 @@ class Research(Answer):
 
     company_summary: str
     facts: list[Fact] = Field(max_length=12)
-    unknowns: list[str] = Field(description="What could not be found out, and why")
+    unknowns: list[str]
 
 
 class Strategy(Answer):
     """How to approach this lead."""
 
-    angle: Text = Field(description="The one idea of the mail")
+    angle: Text
     pains: list[str] = Field(max_length=4)
     proof_points: list[Fact] = Field(max_length=3)
     call_to_action: Text
-    language: str = Field(pattern=r"^[a-z]{2,3}$", description="ISO 639 code to write in")
 
 
 class Claim(Part):
@@ -145,7 +152,7 @@ class Draft(Answer):
     """A first mail."""
 
     subject: Annotated[Line, Field(min_length=1, max_length=160)]
-    body: str = Field(min_length=1, max_length=6_000, description="Plain text without signature")
+    body: str = Field(min_length=1, max_length=6_000)
     claims: list[Claim] = Field(max_length=12)
 
 
@@ -158,11 +165,11 @@ class ReplyDraft(Answer):
 
     intent: Intent
     urgency: Urgency
-    opt_out: bool = Field(description="They do not want to be written to again")
+    opt_out: bool
     answer_needed: bool
     confidence: Confidence
     subject: Annotated[Line, Field(max_length=160)]
-    body: str = Field(max_length=6_000, description="Plain text without signature")
+    body: str = Field(max_length=6_000)
     claims: list[Claim] = Field(max_length=12)
 
     @model_validator(mode="after")
@@ -183,8 +190,8 @@ class Check(Part):
 
     claim: Text
     supported: bool
-    source: str = Field(description="Where the support was read, empty if unsupported")
-    note: str = Field(description="What is wrong, empty if nothing")
+    source: str
+    note: str
 
     @model_validator(mode="after")
     def _support_has_a_source(self) -> Self:
@@ -197,7 +204,7 @@ class FactCheck(Answer):
     """Each claim of the draft, checked."""
 
     checks: list[Check]
-    unsupported: int = Field(ge=0, description="How many checks are not supported")
+    unsupported: int = Field(ge=0)
 
     @model_validator(mode="after")
     def _count_is_right(self) -> Self:
@@ -211,8 +218,8 @@ class Email(Answer):
     """The final mail, as it will be sent."""
 
     subject: Annotated[Line, Field(min_length=1, max_length=160)]
-    body: str = Field(min_length=1, max_length=6_000, description="Plain text with signature")
-    removed_claims: list[str] = Field(description="Unsupported claims that were taken out")
+    body: str = Field(min_length=1, max_length=6_000)
+    removed_claims: list[str]
 
 
 class CrmChange(Part):
@@ -246,18 +253,11 @@ def _default_facts() -> list[CompanyFact]:
     return [
         CompanyFact(fact=fact, source=source)
         for fact, source in (
-            ("Tallyport checks every freight invoice against contract and shipment", "Product overview#1"),
-            (
-                "Halden Furniture found 3.8 % of its freight spend billed wrongly",
-                "Case study Halden Furniture#2",
-            ),
-            (
-                "Brightwater Foods cut invoice checking from 5 days to 4 hours a month",
-                "Case study Brightwater Foods#2",
-            ),
+            ("Halden Furniture found 3.8 % of its freight spend billed wrongly", "Case Halden Furniture#2"),
+            ("Brightwater Foods checks invoices in 4 hours a month, once 5 days", "Case Brightwater Foods#2"),
             ("Plans start at 490 euros a month for up to 1,000 invoices", "Pricing#1"),
             ("A first audit of three months of invoices is free of charge", "Pricing#3"),
-            ("Data is stored in the EU; ISO 27001 certified since 2023", "Security and data protection#1"),
+            ("Data is stored in the EU, certified to ISO 27001", "Security#1"),
         )
     ]
 
@@ -275,8 +275,8 @@ class SalesSettings(BaseModel):
     company_name: Line = Field(default="Tallyport", min_length=1, max_length=120)
     company_pitch: str = Field(
         default=(
-            "Tallyport checks freight invoices for companies that ship goods. It reads every carrier "
-            "invoice, compares it with the contract and the shipment, and disputes what was billed wrongly."
+            "Tallyport checks every freight invoice of companies that ship goods against contract and "
+            "shipment, and disputes what was billed wrongly."
         ),
         max_length=1_000,
     )
@@ -284,9 +284,8 @@ class SalesSettings(BaseModel):
     icp: str = Field(
         default=(
             "Manufacturers, retailers, wholesalers and food companies in Europe or North America with 50 or "
-            "more employees that pay several carriers for more than 300 shipments a month. Best contacts: "
-            "heads of logistics, supply chain or finance, and founders. A concrete need, a date or a volume "
-            "counts more than a title. Poor fit: carriers, consumers, companies below 10 employees."
+            "more employees and more than 300 shipments a month with several carriers. Contacts: heads of "
+            "logistics, supply chain or finance, founders. Poor fit: carriers, consumers, below 10 employees."
         ),
         max_length=3_000,
     )
@@ -297,13 +296,11 @@ class SalesSettings(BaseModel):
         ),
         max_length=3_000,
     )
-    tone: str = Field(
-        default="Friendly, direct, modest. One idea a mail. No flattery, no pressure.", max_length=600
-    )
+    tone: str = Field(default="Friendly, direct, modest. One idea a mail.", max_length=600)
     sender_name: Line = Field(default="Mara Lindqvist", min_length=1, max_length=120)
     signature: str = Field(default="Mara Lindqvist\nTallyport, tallyport.example", max_length=600)
     language_policy: str = Field(
-        default="Write English with short sentences: for many readers it is a second language.",
+        default="English with short sentences: for many readers it is a second language.",
         max_length=600,
     )
     cadence: list[Annotated[int, Field(ge=1, le=365)]] = Field(default=[4, 7], max_length=10)

@@ -71,7 +71,6 @@ PAYLOADS: dict[str, dict[str, Any]] = {
             {"statement": "Halden Furniture found 3.8 %", "source": "Case study Halden Furniture#2"}
         ],
         "call_to_action": "A call on Thursday",
-        "language": "en",
     },
     "draft": {
         "reasoning_summary": "One idea: the audit.",

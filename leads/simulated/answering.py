@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agents.simulator.answers import Question
-from leads.simulated.reading import company_facts, setting, text
+from leads.simulated.reading import company_facts, mails, setting, text
 
 _INTENTS = (
     (
@@ -37,9 +37,7 @@ _INTENTS = (
     ),
     ("question", r"\?"),
 )
-_SOON = re.compile(
-    r"today|tomorrow|this week|asap|urgent|\b(mon|tues|wednes|thurs|fri)day|call me", re.IGNORECASE
-)
+_SOON = re.compile(r"today|tomorrow|this week|asap|urgent|\b(mon|tues|wednes|thurs|fri)day|call me", re.IGNORECASE)
 _ADVANCE = {
     "interested": "Shall we talk for 20 minutes this week, in the morning or late in the afternoon?",
     "question": "Does that answer it, or shall we go through it in a short call?",
@@ -108,9 +106,7 @@ def email(question: Question) -> dict[str, Any]:
         body = re.sub(rf" *{re.escape(claim.rstrip('.'))}\.?", "", body)
     signature = setting(question, "Signature")
     body = _within(_unsigned(body, signature), _limit(question, "Max body words", 140))
-    subject = _cut(
-        " ".join(text(draft, "subject").replace("!", "").split()), _limit(question, "Max subject chars", 60)
-    )
+    subject = _cut(" ".join(text(draft, "subject").replace("!", "").split()), _limit(question, "Max subject chars", 60))
     return {
         "reasoning_summary": f"Signed and in house form; {len(removed)} unsupported claims taken out.",
         "subject": subject or "Freight invoices",
@@ -145,17 +141,14 @@ def crm_update(question: Question) -> dict[str, Any]:
 
 def unquoted(body: str) -> str:
     """A mail without the older mail below it: lines with ``>`` and all that follows "On … wrote:"."""
-    head = re.split(
-        r"^(?:On .{5,200} wrote:|Am .{5,200} schrieb.*:|-{2,} ?Original Message.*)$", body, flags=re.M
-    )[0]
+    head = re.split(r"^(?:On .{5,200} wrote:|Am .{5,200} schrieb.*:|-{2,} ?Original Message.*)$", body, flags=re.M)[0]
     return "\n".join(line for line in head.splitlines() if not line.lstrip().startswith(">")).strip()
 
 
 def _newest_received(question: Question) -> Mapping[str, Any]:
-    messages = (question.conversation or {}).get("messages") or []
-    received = [message for message in messages if message.get("direction") == "in"]
+    received = mails(question, "received")
     if received:
-        return dict(received[-1])
+        return received[-1]
     payload = (question.trigger or {}).get("payload") or {}
     return {"subject": text(payload, "subject"), "body": text(payload, "body") or text(payload, "text")}
 
@@ -207,11 +200,7 @@ def _check(claim: Mapping[str, Any], known: list[dict[str, Any]]) -> dict[str, A
                 "note": "",
             }
     given = text(claim, "source")
-    note = (
-        f"{given} does not say this as far as research goes"
-        if given
-        else "No source is given and none was found"
-    )
+    note = f"{given} does not say this as far as research goes" if given else "No source is given and none was found"
     return {"claim": text(claim, "text") or "An empty claim", "supported": False, "source": "", "note": note}
 
 
@@ -226,9 +215,7 @@ def _within(body: str, words: int) -> str:
     """The body without its longest sentences until it fits; the greeting and the last paragraph stay."""
     paragraphs = body.split("\n\n")
     while len(" ".join(paragraphs).split()) > words and len(paragraphs) > 2:
-        sentences = [
-            (len(s), i, s) for i, p in enumerate(paragraphs[1:-1], 1) for s in re.split(r"(?<=[.?])\s+", p)
-        ]
+        sentences = [(len(s), i, s) for i, p in enumerate(paragraphs[1:-1], 1) for s in re.split(r"(?<=[.?])\s+", p)]
         _, index, longest = max(sentences)
         paragraphs[index] = " ".join(paragraphs[index].replace(longest, "", 1).split())
         if not paragraphs[index]:

@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from agents.simulator.answers import Question
-from leads.simulated.reading import attribute, company_facts, employees, own_words, setting, text
+from leads.simulated.reading import attribute, company_facts, employees, mails, own_words, setting, text
 
 Statement = dict[str, str]
 
-_PASSAGE = re.compile(
-    r"^\[([^\]\n]+#\d+(?:-\d+)?)\][^\n]*\n(.*?)(?=^\[[^\]\n]+#\d|\Z)", re.DOTALL | re.MULTILINE
-)
+_PASSAGE = re.compile(r"^\[([^\]\n]+#\d+(?:-\d+)?)\][^\n]*\n(.*?)(?=^\[[^\]\n]+#\d|\Z)", re.DOTALL | re.MULTILINE)
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 _LONG_WORD = re.compile(r"[^\W\d_]{4,}")
 
@@ -77,19 +75,17 @@ def research(question: Question) -> dict[str, Any]:
         *_site_facts(site, text(item, "website")),
         *_cases(passages, item),
     ]
-    unknowns = ["How many invoices they pay a month: not in the record"]
+    unknowns = ["Invoices a month: not stated"]
     if not text(item, "website"):
-        unknowns.append("What they say about themselves: no website is known")
+        unknowns.append("What they say about themselves: no website known")
     elif not site:
         why = failures[0] if failures else "it was not read"
         unknowns.append(f"What their website says: {why[:160]}")
     if not passages:
-        unknowns.append("Cases of ours from their industry: no document of ours was found")
-    industry = attribute(item, "industry")
-    where = f" from {text(item, 'country')}" if text(item, "country") else ""
+        unknowns.append("A case from their industry: no document found")
     return {
-        "reasoning_summary": f"{len(facts)} facts, each with a source; {len(unknowns)} questions stay open.",
-        "company_summary": f"{company} is a company{where}{f' in {industry}' if industry else ''}.",
+        "reasoning_summary": f"Facts with a source: {len(facts)}. Open questions: {len(unknowns)}.",
+        "company_summary": _summary(site, company),
         "facts": facts[:11],
         "unknowns": unknowns,
     }
@@ -100,22 +96,17 @@ def strategy(question: Question) -> dict[str, Any]:
     message, _ = own_words(question.item)
     angle = _angle(message)
     found = question.outputs.get("research", {}).get("facts") or []
-    industry = next(
-        (text(fact, "statement") for fact in found if "industry" in text(fact, "statement").casefold()), ""
-    )
+    record = " ".join(text(fact, "statement") for fact in found if text(fact, "source") == "lead record")
     known = [*company_facts(question), *({**fact} for fact in found if "#" in text(fact, "source"))]
-    ranked = sorted(
-        known, key=lambda fact: -_relevance(fact["statement"], f"{angle.topic} {message} {industry}")
-    )
+    ranked = sorted(known, key=lambda fact: -_fit(fact, record, f"{angle.topic} {message}"))
     tier = text(question.outputs.get("qualification", {}), "tier")
-    basis = "the message" if message else "the record, as there is no message"
+    basis = "the message" if message else "the record, without a message"
     return {
-        "reasoning_summary": f"The angle comes from {basis}; the step fits the tier {tier or 'Warm'}.",
+        "reasoning_summary": f"Angle from {basis}, step for a {tier or 'Warm'} lead.",
         "angle": angle.says,
         "pains": list(angle.pains),
         "proof_points": _distinct(ranked)[:2],
         "call_to_action": question.rng.choice(_STEPS.get(tier, _STEPS["Warm"])),
-        "language": "en",
     }
 
 
@@ -129,9 +120,7 @@ def draft(question: Question) -> dict[str, Any]:
         proof = proof[:1]
     claims = [{"text": point["statement"], "source": point["source"]} for point in proof]
     if not question.notes and question.rng.random() < 0.15:
-        claims.append(
-            {"text": "Most of our customers see the first credit note within a month", "source": ""}
-        )
+        claims.append({"text": "Most of our customers see the first credit note within a month", "source": ""})
     body = [
         _greeting(item),
         _opening(item, company, angle),
@@ -141,7 +130,7 @@ def draft(question: Question) -> dict[str, Any]:
     ]
     heeded = " Changed as the reviewer asked." if question.notes else ""
     return {
-        "reasoning_summary": f"One idea, {len(claims)} claims, one question.{heeded}",
+        "reasoning_summary": f"One idea, one question, claims: {len(claims)}.{heeded}",
         "subject": _subject(question, angle, company),
         "body": "\n\n".join(part for part in body if part),
         "claims": claims,
@@ -151,21 +140,17 @@ def draft(question: Question) -> dict[str, Any]:
 def follow_up(question: Question) -> dict[str, Any]:
     """A shorter mail in the same thread with a point that no earlier mail made."""
     item, plan = question.item, question.outputs.get("strategy", {})
-    sent = [m for m in (question.conversation or {}).get("messages") or [] if m.get("direction") == "out"]
+    sent = mails(question, "sent")
     earlier = " ".join(text(mail, "body") for mail in sent)
     known = [*(plan.get("proof_points") or []), *(question.outputs.get("research", {}).get("facts") or [])]
-    fresh = [
-        f for f in known if "#" in text(f, "source") and text(f, "statement").rstrip(".") not in earlier
-    ][:1]
+    fresh = [f for f in known if "#" in text(f, "source") and text(f, "statement").rstrip(".") not in earlier][:1]
     company = text(item, "company") or "your company"
     subject = text(sent[-1], "subject") if sent else f"Freight invoices at {company}"
     claims = [{"text": fact["statement"], "source": fact["source"]} for fact in fresh]
     if claims:
         point = f"One thing I did not mention: {claims[0]['text'][:1]}{_sentence(claims[0]['text'][1:])}"
     else:
-        point = (
-            "A smaller step is possible too: send me one invoice you doubt, and I will tell you what I see."
-        )
+        point = "A smaller step is possible too: send me one invoice you doubt, and I will tell you what I see."
     number = (question.trigger or {}).get("payload", {}).get("number")
     is_last = isinstance(number, int) and number >= len(setting(question, "Cadence").splitlines())
     closing = "I will not write again. If the topic comes back, this address stays open." if is_last else ""
@@ -195,18 +180,24 @@ def _read_tools(question: Question) -> tuple[str, list[tuple[str, str]], list[st
 
 
 def _record_facts(item: Mapping[str, Any], company: str) -> list[Statement]:
-    size, industry = employees(item), attribute(item, "industry")
-    statements = [
-        f"The industry of {company} is {industry}" if industry else "",
-        f"{company} has {size} employees" if size is not None else "",
-        f"{company} is based in {text(item, 'country')}" if text(item, "country") else "",
+    size = employees(item)
+    known = [
+        attribute(item, "industry"),
+        f"{size} employees" if size is not None else "",
+        text(item, "country"),
     ]
-    return [{"statement": statement, "source": "lead record"} for statement in statements if statement]
+    told = ", ".join(part for part in known if part)
+    return [{"statement": f"{company}: {told}", "source": "lead record"}] if told else []
 
 
 def _site_facts(site: str, website: str) -> list[Statement]:
     sentences = [s.strip() for s in _SENTENCE.split(site) if 40 <= len(s.strip()) <= 220]
     return [{"statement": sentence, "source": website} for sentence in sentences[:3]]
+
+
+def _summary(site: str, company: str) -> str:
+    first = next((s for s in _SENTENCE.split(site) if 40 <= len(s) <= 220), "")
+    return f"They say: {first}" if first else f"{company}, known from the record only."
 
 
 def _cases(passages: Sequence[tuple[str, str]], item: Mapping[str, Any]) -> list[Statement]:
@@ -221,9 +212,15 @@ def _cases(passages: Sequence[tuple[str, str]], item: Mapping[str, Any]) -> list
     return sorted(found, key=lambda fact: -_relevance(f"{fact['source']} {fact['statement']}", about))[:3]
 
 
+def _fit(fact: Mapping[str, Any], record: str, wish: str) -> int:
+    """The same industry counts more than any words of the wish."""
+    statement = f"{text(fact, 'source')} {text(fact, 'statement')}"
+    return 9 * _relevance(statement, record) + _relevance(statement, wish)
+
+
 def _relevance(statement: str, about: str) -> int:
-    words = {word.casefold()[:6] for word in _LONG_WORD.findall(about)}
-    return len(words & {word.casefold()[:6] for word in _LONG_WORD.findall(statement)})
+    words = {word.casefold()[:4] for word in _LONG_WORD.findall(about)}
+    return len(words & {word.casefold()[:4] for word in _LONG_WORD.findall(statement)})
 
 
 def _distinct(facts: Sequence[Mapping[str, Any]]) -> list[Statement]:
@@ -247,9 +244,7 @@ def _opening(item: Mapping[str, Any], company: str, angle: Angle) -> str:
 
 
 def _subject(question: Question, angle: Angle, company: str) -> str:
-    form = question.rng.choice(
-        ("{topic} at {company}", "{company} and {topic}", "{topic}: a first step for {company}")
-    )
+    form = question.rng.choice(("{topic} at {company}", "{company} and {topic}", "{topic}: a first step for {company}"))
     subject = form.format(topic=angle.topic, company=company)
     if len(subject) > 60:
         subject = angle.topic

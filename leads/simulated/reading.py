@@ -8,9 +8,7 @@ from typing import Any
 
 from agents.simulator.answers import Question
 
-FREE_MAIL = frozenset(
-    {"gmail", "googlemail", "yahoo", "hotmail", "outlook", "gmx", "icloud", "proton", "aol"}
-)
+FREE_MAIL = frozenset({"gmail", "googlemail", "yahoo", "hotmail", "outlook", "gmx", "icloud", "proton", "aol"})
 
 _ORDERS = re.compile(
     r"ignore (all |the |any )*(previous|prior|above)|system prompt|\bsystem\s*:|\"role\"|you are now"
@@ -92,9 +90,7 @@ def text(mapping: Mapping[str, Any], name: str) -> str:
 
 def setting(question: Question, name: str) -> str:
     """A department setting as the agent was told it: the section ``## Name`` of the prompt, else empty."""
-    match = re.search(
-        rf"^## {re.escape(name)}\n(.*?)(?=\n+## |\Z)", question.system, re.DOTALL | re.MULTILINE
-    )
+    match = re.search(rf"^## {re.escape(name)}\n(.*?)(?=\n+## |\Z)", question.system, re.DOTALL | re.MULTILINE)
     return match[1].strip() if match else ""
 
 
@@ -106,6 +102,12 @@ def company_facts(question: Question) -> list[dict[str, str]]:
         if separator:
             found.append({"statement": fact.strip(), "source": source.strip()})
     return found
+
+
+def mails(question: Question, direction: str) -> list[Mapping[str, Any]]:
+    """The mails of the conversation that were ``received`` or ``sent``, oldest first."""
+    messages = (question.conversation or {}).get("messages") or []
+    return [m for m in messages if isinstance(m, Mapping) and m.get("direction") == direction]
 
 
 def attribute(item: Mapping[str, Any], word: str) -> str:
@@ -188,8 +190,8 @@ def influence(item: Mapping[str, Any]) -> int:
 def need(message: str) -> dict[str, int]:
     """Points for what the message says, ``{reason: points}``, together at most 35."""
     found = {
-        "names freight invoices as the problem": (12, _TOPIC),
-        "gives a volume": (12, _VOLUME),
-        "gives a date": (11, _DATE),
+        "freight invoices are the problem": (12, _TOPIC),
+        "volume named": (12, _VOLUME),
+        "date named": (11, _DATE),
     }
     return {reason: points for reason, (points, pattern) in found.items() if pattern.search(message)}

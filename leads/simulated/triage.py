@@ -22,9 +22,7 @@ from leads.simulated.reading import (
     text,
 )
 
-_TARGET = re.compile(
-    "furnitur|manufactur|food|retail|wholesale|distribut|e-?commerce|pharma|automotive", re.IGNORECASE
-)
+_TARGET = re.compile("furnitur|manufactur|food|retail|wholesale|distribut|e-?commerce|pharma|automotive", re.IGNORECASE)
 _WANTS = {
     "spam": "Wants us to click, pay or buy links.",
     "job_application": "Applies for a job with us.",
@@ -62,9 +60,7 @@ def qualification(question: Question) -> dict[str, Any]:
     points = {**_fit(item), **need(message)}
     person = influence(item)
     if person:
-        points[f"{text(item, 'title')} has {'a say' if person > 5 else 'little say'} in the purchase"] = (
-            person
-        )
+        points[text(item, "title")] = person
     score = max(min(sum(points.values()), 97) - question.rng.randint(0, 4), 0)
     private = is_free_mail(item) and not text(item, "company")
     if private:
@@ -80,7 +76,7 @@ def qualification(question: Question) -> dict[str, Any]:
         "reasoning_summary": " ".join(summary),
         "score": score,
         "tier": tier,
-        "fit_reasons": [f"{reason[:1].upper()}{reason[1:]} (+{worth})" for reason, worth in points.items()],
+        "fit_reasons": [f"{reason[:1].upper()}{reason[1:80]} +{worth}" for reason, worth in points.items()],
         "missing_information": missing,
         "confidence": _confidence(item, score, private, len(missing)),
     }
@@ -91,7 +87,7 @@ def _wish(item: Mapping[str, Any], message: str) -> str:
     wanted = need(message)
     if not message:
         return f"{company} came in through {text(item, 'source') or 'an import'} without a message."
-    if "names freight invoices as the problem" in wanted:
+    if "freight invoices are the problem" in wanted:
         return f"{company} wants freight invoices checked."
     return f"{company} asks about our product."
 
@@ -100,11 +96,11 @@ def _fit(item: Mapping[str, Any]) -> dict[str, int]:
     points = {}
     industry, size = attribute(item, "industry"), employees(item)
     if _TARGET.search(industry):
-        points[f"{industry} is an industry we serve"] = 15
+        points[industry] = 15
     if size is not None and size >= 10:
         points[f"{size} employees"] = 15 if size >= 50 else 7
     if is_in_region(item):
-        points[f"{text(item, 'country') or country(item)} is in our region"] = 10
+        points[text(item, "country") or country(item)] = 10
     return points
 
 
@@ -114,8 +110,8 @@ def _missing(item: Mapping[str, Any], message: str) -> list[str]:
         (text(item, "company"), "Company"),
         (employees(item), "Number of employees"),
         (attribute(item, "industry"), "Industry"),
-        ("gives a volume" in known, "Shipments a month"),
-        ("gives a date" in known, "When they want to decide"),
+        ("volume named" in known, "Shipments a month"),
+        ("date named" in known, "When they want to decide"),
         (text(item, "title"), "The person's role"),
     )
     return [name for known_value, name in checks if not known_value]
