@@ -122,9 +122,7 @@ def settle(settlements: Iterable[Settlement]) -> None:
         rows = list(BudgetPeriod.objects.select_for_update().filter(pk__in=moved).order_by("pk"))
         for row in rows:
             _settle_row(row, moved[row.pk])
-        BudgetPeriod.objects.bulk_update(
-            rows, ["reserved_usd", "spent_usd", "reserved_tokens", "spent_tokens"]
-        )
+        BudgetPeriod.objects.bulk_update(rows, ["reserved_usd", "spent_usd", "reserved_tokens", "spent_tokens"])
 
 
 def _settle_row(row: BudgetPeriod, settlements: Collection[Settlement]) -> None:
@@ -184,16 +182,12 @@ def _answer(ask: Ask, rows: Sequence[tuple[Budget, BudgetPeriod]]) -> Granted | 
 
 def _fits(ask: Ask, budget: Budget, row: BudgetPeriod) -> bool:
     return _fits_usd(ask, budget, row) and (
-        budget.limit_tokens is None
-        or row.reserved_tokens + row.spent_tokens + ask.tokens <= budget.limit_tokens
+        budget.limit_tokens is None or row.reserved_tokens + row.spent_tokens + ask.tokens <= budget.limit_tokens
     )
 
 
 def _fits_usd(ask: Ask, budget: Budget, row: BudgetPeriod) -> bool:
-    return (
-        budget.limit_usd is None
-        or row.reserved_usd + row.spent_usd + ask.usd <= budget.limit_usd + row.extra_usd
-    )
+    return budget.limit_usd is None or row.reserved_usd + row.spent_usd + ask.usd <= budget.limit_usd + row.extra_usd
 
 
 def _sentence(ask: Ask, budget: Budget, row: BudgetPeriod) -> str:

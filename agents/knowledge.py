@@ -145,9 +145,7 @@ def _check(title: str, text: str, source: str) -> None:
     if not text.strip():
         raise DocumentError(f"The document {title!r} is empty.")
     if len(text) > MAX_DOCUMENT_CHARS:
-        raise DocumentError(
-            f"The document {title!r} has {len(text):,} characters; {MAX_DOCUMENT_CHARS:,} is the most."
-        )
+        raise DocumentError(f"The document {title!r} has {len(text):,} characters; {MAX_DOCUMENT_CHARS:,} is the most.")
     if len(source) > 300:
         raise DocumentError("The source of a document has at most 300 characters.")
 

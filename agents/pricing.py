@@ -46,12 +46,7 @@ class Usage:
     @property
     def prompt_tokens(self) -> int:
         """The whole prompt, cache reads and writes included: what chooses the band of a price."""
-        return (
-            self.input_tokens
-            + self.cache_write_5m_tokens
-            + self.cache_write_1h_tokens
-            + self.cache_read_tokens
-        )
+        return self.input_tokens + self.cache_write_5m_tokens + self.cache_write_1h_tokens + self.cache_read_tokens
 
     @property
     def total_tokens(self) -> int:
@@ -82,17 +77,13 @@ def reserve_bound(request_bytes: int, max_tokens: int) -> tuple[int, int]:
     return request_bytes + REQUEST_OVERHEAD_TOKENS, max_tokens
 
 
-def reserved_usd(
-    price: ModelPrice, input_tokens: int, output_tokens: int, *, long_cache: bool = False
-) -> Decimal:
+def reserved_usd(price: ModelPrice, input_tokens: int, output_tokens: int, *, long_cache: bool = False) -> Decimal:
     """The most that so many tokens can cost: every input token at the dearer of input and cache write.
 
     ``long_cache`` says that the request asks for the one-hour cache, whose writes are dearer still.
     """
     dearest = max(price.input_usd, price.cache_write_5m_usd, price.cache_write_1h_usd if long_cache else 0)
-    return ((input_tokens * dearest + output_tokens * price.output_usd) * _PER_TOKEN).quantize(
-        _PLACES, ROUND_HALF_UP
-    )
+    return ((input_tokens * dearest + output_tokens * price.output_usd) * _PER_TOKEN).quantize(_PLACES, ROUND_HALF_UP)
 
 
 class PriceBook:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import charset_normalizer
 import trafilatura
@@ -53,6 +54,15 @@ def decode_text(data: bytes, declared: str | None = None) -> str:
     return data.decode(_guess(data[:_SAMPLE_BYTES]), errors="replace")
 
 
+def storable_json(value: Any) -> Any:
+    """A JSON value with every text in it storable."""
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, dict):
+        return {storable(key): storable_json(entry) for key, entry in value.items()}
+    return [storable_json(entry) for entry in value] if isinstance(value, list) else value
+
+
 def storable(text: str) -> str:
     """The text without what a database refuses: NUL characters and halves of surrogate pairs."""
     return text.replace("\x00", "").encode("utf-8", errors="replace").decode("utf-8")
@@ -68,9 +78,7 @@ def page_text(html: str) -> PageText:
     if tree is None:
         return PageText("", "")
     title = " ".join((tree.findtext(".//title") or "").split())[:200]
-    text = trafilatura.extract(
-        tree, fast=True, favor_recall=True, include_comments=False, output_format="markdown"
-    )
+    text = trafilatura.extract(tree, fast=True, favor_recall=True, include_comments=False, output_format="markdown")
     text = (text or "").strip()
     if len(text) < _ENOUGH_CHARS:
         text = max(text, trafilatura.html2txt(html).strip(), key=len)

@@ -101,9 +101,7 @@ def roll_back(*, agent: Agent, number: int, author: Author) -> Soul:
             raise SoulError(f"{agent.slug} has no SOUL {number}.")
         if old.status == Soul.Status.PUBLISHED:
             raise SoulError(f"SOUL {number} of {agent.slug} is the one in force.")
-        copy = create_draft(
-            agent=agent, sections=sections_of(old), author=author, note=f"Rolled back to SOUL {number}"
-        )
+        copy = create_draft(agent=agent, sections=sections_of(old), author=author, note=f"Rolled back to SOUL {number}")
         publish(soul=copy, author=author)
     return copy
 

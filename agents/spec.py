@@ -248,4 +248,3 @@ def kind(name: str) -> DepartmentSpec:
 def kinds() -> tuple[DepartmentSpec, ...]:
     """Every installed kind, by name."""
     return tuple(_registry[name] for name in sorted(_registry))
-

@@ -14,7 +14,6 @@ from agents.models import Agent, Department, Soul
 from agents.models.agent import SECTIONS
 from agents.souls import create_draft, publish, read_soul
 from agents.spec import AgentSpec, DepartmentSpec
-from agents.wiring import wire, wiring_problems
 
 COLUMNS = {
     "job": "job",
@@ -81,7 +80,6 @@ def sync_team(spec: DepartmentSpec, *, slug: str, name: str) -> tuple[Department
             _sync_settings(spec, department, report)
         agents = _sync_agents(spec, department, report)
         _sync_souls(spec, agents, report)
-        report.problems += wiring_problems([wire(agent) for agent in agents.values()])
     return department, report
 
 
@@ -150,8 +148,7 @@ def _differences(declared: AgentSpec, agent: Agent) -> Iterable[Difference]:
 
 def _sync_souls(spec: DepartmentSpec, agents: dict[str, Agent], report: SyncReport) -> None:
     published = {
-        soul.agent_id: soul
-        for soul in Soul.objects.filter(agent__in=agents.values(), status=Soul.Status.PUBLISHED)
+        soul.agent_id: soul for soul in Soul.objects.filter(agent__in=agents.values(), status=Soul.Status.PUBLISHED)
     }
     for declared in spec.agents:
         agent = agents[declared.slug]

@@ -20,6 +20,7 @@ from agents.budgets import Ask, Refused, Settlement, reserve, settle
 from agents.llm import ModelReply, ModelRequest
 from agents.models import Agent, ModelPrice
 from agents.pricing import UnknownPrice, cost_usd
+from agents.reading import storable, storable_json
 from runs.database import update_rows
 from runs.models import AgentRun, ModelCall, ModelCallBody, ToolCall
 from runs.staff import Staff
@@ -27,7 +28,27 @@ from runs.work import OpenCall, SeenCall
 
 _COST = DecimalField(max_digits=16, decimal_places=8)
 _ZERO = Decimal(0)
-_SETTLED = ["status", "model_used", "input_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens", "cache_read_tokens", "output_tokens", "thinking_tokens", "price", "cost_usd", "is_estimate", "cause", "error", "http_status", "stop_reason", "request_id", "ended_at", "latency_ms", "first_token_ms"]
+_SETTLED = [
+    "status",
+    "model_used",
+    "input_tokens",
+    "cache_write_5m_tokens",
+    "cache_write_1h_tokens",
+    "cache_read_tokens",
+    "output_tokens",
+    "thinking_tokens",
+    "price",
+    "cost_usd",
+    "is_estimate",
+    "cause",
+    "error",
+    "http_status",
+    "stop_reason",
+    "request_id",
+    "ended_at",
+    "latency_ms",
+    "first_token_ms",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +99,7 @@ def open_calls(asks: Sequence[CallAsk], staff: Staff, *, now: datetime, worker: 
         opened.append(ask)
     ModelCall.objects.bulk_create(calls)
     ModelCallBody.objects.bulk_create(
-        ModelCallBody(call=call, request=ask.params) for call, ask in zip(calls, opened, strict=True)
+        ModelCallBody(call=call, request=storable_json(ask.params)) for call, ask in zip(calls, opened, strict=True)
     )
     for call, ask in zip(calls, opened, strict=True):
         answers[ask.run.pk] = _open_call(call, ask)
@@ -103,7 +124,7 @@ def settle_calls(seen: Sequence[SeenCall], staff: Staff, *, now: datetime) -> No
         entry = by_pk[pk]
         price, cost, is_estimate = _cost(call, entry.reply, staff)
         rows.append(_settled_row(entry, price, cost, is_estimate, now))
-        bodies.append((pk, entry.reply.as_json()))
+        bodies.append((pk, storable_json(entry.reply.as_json())))
         settlements.append(_settlement(call, cost, entry.reply))
         tools += [_tool_row(call, use) for use in entry.tools]
     update_rows(ModelCall, _SETTLED, rows)
@@ -189,7 +210,7 @@ def _settled_row(
         cost,
         is_estimate,
         reply.cause,
-        reply.error or entry.remark,
+        storable(reply.error or entry.remark),
         reply.http_status,
         reply.stop_reason,
         reply.request_id,

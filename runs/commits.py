@@ -137,7 +137,7 @@ def _write_outputs(
             trigger_id=run.trigger_id,
             number=number,
             payload=one.payload,
-            facets={name: one.payload[name] for name in one.work.facets if name in (one.payload or {})},
+            facets=one.facets,
             schema_version=schema_version(one.work.schema),
             fingerprint=one.work.prepared.fingerprint,
             made_from=list(one.work.prepared.made_from),
@@ -171,7 +171,7 @@ def _end_done(done: Sequence[tuple[Finished, AgentRun]], now: datetime) -> list[
     )
     entries = []
     for one, run in done:
-        found = ", ".join(f"{name} {one.payload[name]}" for name in one.work.facets if name in (one.payload or {}))
+        found = ", ".join(f"{name} {value}" for name, value in one.facets.items())
         text = f"{one.work.agent.title} wrote {one.work.agent.writes}{': ' + found if found else ''}."
         entries.append(log.run_entry(run, "output", text, at=now))
     return entries

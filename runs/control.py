@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from django.contrib.auth.models import User
 from django.db import transaction
 
@@ -55,7 +57,7 @@ def retry_agent_run(*, run: AgentRun, user: User | None, reason: str = "") -> bo
     return True
 
 
-def _active_pipeline(item: Item, now: object) -> PipelineRun:
+def _active_pipeline(item: Item, now: datetime) -> PipelineRun:
     """The pipeline run that is under way on the locked item, or a new one: a run that ended stays ended."""
     run, _ = PipelineRun.objects.get_or_create(
         item=item, status=PipelineRun.Status.ACTIVE, defaults={"cause": "retry", "started_at": now}

@@ -27,14 +27,13 @@ def update_rows(model: type[models.Model], columns: Sequence[str], rows: Sequenc
     """
     if not rows:
         return
-    fields = [model._meta.get_field(name) for name in columns]
+    fields: list[models.Field[Any, Any]] = [model._meta.get_field(name) for name in columns]  # type: ignore[misc]
     quote = connection.ops.quote_name
-    assignments = ", ".join(f"{quote(field.column)} = %s" for field in fields)  # type: ignore[union-attr]
-    pk = model._meta.pk
-    sql = f"UPDATE {quote(model._meta.db_table)} SET {assignments} WHERE {quote(pk.column)} = %s"
+    assignments = ", ".join(f"{quote(str(field.column))} = %s" for field in fields)
+    sql = f"UPDATE {quote(model._meta.db_table)} SET {assignments} WHERE {quote(str(model._meta.pk.column))} = %s"
     prepared = [
         [
-            *(field.get_db_prep_save(value, connection) for field, value in zip(fields, row[1:], strict=True)),  # type: ignore[union-attr]
+            *(field.get_db_prep_save(value, connection) for field, value in zip(fields, row[1:], strict=True)),
             row[0],
         ]
         for row in rows

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from django.db import InterfaceError, OperationalError, transaction
-from django.db.models import Min
+from django.db.models import Min, QuerySet
 
 from agents.spec import ITEM, Facts, OutputEvent
 from runs import log
@@ -137,7 +137,7 @@ def route(items: Sequence[Item], staff: Staff, *, now: datetime, events: Sequenc
     return routing.entries
 
 
-def _due(staff: Staff, now: datetime) -> Any:
+def _due(staff: Staff, now: datetime) -> QuerySet[Item]:
     return Item.objects.filter(
         route_due_at__lte=now, automation=Item.Automation.ACTIVE, department_id__in=staff.working_ids
     )

@@ -20,6 +20,7 @@ from agents.budgets import Refused
 from agents.causes import Cause
 from agents.llm import ModelClient, ModelReply
 from agents.prompts import repair_message
+from agents.reading import storable, storable_json
 from agents.tools import ToolContext, ToolResult, run_tool, tool
 from runs.work import Finished, OpenCall, SeenCall, ToolUse, Work
 
@@ -150,7 +151,7 @@ class _Session:
 
     async def _use_tool(self, block: dict[str, Any]) -> ToolUse:
         started, began = datetime.now(UTC), time.monotonic()
-        name, arguments = block["name"], block["input"]
+        name, arguments = storable(str(block["name"])), storable_json(block["input"])
         if name in self.work.agent.tools:
             context = ToolContext(self.work.department_id, self.work.prepared.data.item, settings.TOOLS_NETWORK)
             result = await run_tool(tool(name), context, arguments, self.books.in_database)
@@ -169,7 +170,8 @@ class _Session:
 
 def _validate(schema: type[BaseModel], text: str) -> dict[str, Any]:
     """The answer as JSON values. Raises ValidationError for anything that does not fit, JSON or not."""
-    return schema.model_validate_json(text).model_dump(mode="json")
+    answer: dict[str, Any] = storable_json(schema.model_validate_json(text).model_dump(mode="json"))
+    return answer
 
 
 def describe(error: ValidationError) -> str:

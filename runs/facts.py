@@ -35,8 +35,7 @@ def load_facts(items: Sequence[Item], *, now: datetime) -> dict[int, Facts]:
             runs=tuple(runs.get(item.pk, ())),
             triggers=tuple(triggers.get(item.pk, ())),
             tags=frozenset(item.tags),
-            marks=frozenset(marks.get(item.pk, ()))
-            | ({"suppressed"} if SUPPRESSED_TAG in item.tags else set()),
+            marks=frozenset(marks.get(item.pk, ())) | ({"suppressed"} if SUPPRESSED_TAG in item.tags else set()),
         )
         for item in items
     }
@@ -89,9 +88,7 @@ def _outputs(ids: list[int]) -> dict[int, list[OutputFact]]:
 def _runs(ids: list[int]) -> dict[int, list[RunFact]]:
     found: dict[int, list[RunFact]] = {}
     rows = AgentRun.objects.filter(item__in=ids, status__in=_COUNTING).order_by("pk")
-    for item_id, slug, trigger_id, status in rows.values_list(
-        "item_id", "agent__slug", "trigger_id", "status"
-    ):
+    for item_id, slug, trigger_id, status in rows.values_list("item_id", "agent__slug", "trigger_id", "status"):
         state: Literal["active", "failed"] = "failed" if status == AgentRun.Status.FAILED else "active"
         found.setdefault(item_id, []).append(RunFact(slug, trigger_id, state))
     return found

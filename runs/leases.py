@@ -99,11 +99,8 @@ def still_held(tokens: Collection[UUID]) -> set[UUID]:
     """Those of the tokens that nobody has taken away."""
     if not tokens:
         return set()
-    return set(
-        AgentRun.objects.filter(lease_token__in=tokens, status=AgentRun.Status.RUNNING).values_list(
-            "lease_token", flat=True
-        )
-    )
+    held = AgentRun.objects.filter(lease_token__in=tokens, status=AgentRun.Status.RUNNING)
+    return {token for token in held.values_list("lease_token", flat=True) if token is not None}
 
 
 def release(works: Collection[Work]) -> None:

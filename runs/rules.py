@@ -107,27 +107,19 @@ def check_configuration(rules: Sequence[RuleView], agents: Sequence[AgentView]) 
     for agent in agents:
         for key in agent.needs:
             if key not in written:
-                found.append(
-                    f"The agent {agent.slug} needs “{key}”, which no agent writes. It can never start."
-                )
+                found.append(f"The agent {agent.slug} needs “{key}”, which no agent writes. It can never start.")
     graph = Graph(agents)
     for rule in rules:
         for kind in listed(rule.when.get(TRIGGER)) or (ITEM,):
             for key in rule.want:
                 step = graph.step(key, kind if kind in graph.kinds else OTHER)
                 if step is None:
-                    found.append(
-                        f"The rule “{rule.name}” wants “{key}”, which no agent writes for {_kind(kind)}."
-                    )
+                    found.append(f"The rule “{rule.name}” wants “{key}”, which no agent writes for {_kind(kind)}.")
                 elif not step.is_enabled:
-                    found.append(
-                        f"The rule “{rule.name}” wants “{key}”, but {step.slug}, who writes it, is disabled."
-                    )
+                    found.append(f"The rule “{rule.name}” wants “{key}”, but {step.slug}, who writes it, is disabled.")
     for cycle in find_cycles(agents):
         circle = " → ".join((*cycle, cycle[0]))
-        found.append(
-            f"These agents wait for each other in a circle: {circle}. Take one key out of their inputs."
-        )
+        found.append(f"These agents wait for each other in a circle: {circle}. Take one key out of their inputs.")
     return found
 
 
@@ -200,11 +192,7 @@ def _can_be(kind: DepartmentSpec, name: str, value: Any) -> bool:
 
 def _unknown(noun: str, words: Iterable[str], known: Sequence[str]) -> list[str]:
     plural = f"{noun}es" if noun.endswith("s") else f"{noun}s".replace("kind of triggers", "kinds of trigger")
-    return [
-        f"There is no {noun} “{word}”. Known {plural}: {_names(known)}."
-        for word in words
-        if word not in known
-    ]
+    return [f"There is no {noun} “{word}”. Known {plural}: {_names(known)}." for word in words if word not in known]
 
 
 def _names(names: Iterable[str]) -> str:
@@ -231,10 +219,7 @@ def _say_value(value: Any) -> str:
 
 def _say_facets(wanted: Mapping[str, Sequence[Any]]) -> str:
     return _join(
-        [
-            f"its {_words(name)} is {_join([_say_value(v) for v in values], 'or')}"
-            for name, values in wanted.items()
-        ],
+        [f"its {_words(name)} is {_join([_say_value(v) for v in values], 'or')}" for name, values in wanted.items()],
         "and",
     )
 

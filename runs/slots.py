@@ -6,7 +6,7 @@ so a task that is presented twice finds its token used and returns.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 from django.conf import settings
@@ -68,7 +68,7 @@ def leave(number: int, token: UUID) -> None:
     ShiftSlot.objects.filter(number=number, token=token).update(token=None, lease_expires_at=None, in_flight=0)
 
 
-def _empty(now: object) -> Q:
+def _empty(now: datetime) -> Q:
     return Q(token=None) | Q(lease_expires_at=None) | Q(lease_expires_at__lt=now)
 
 

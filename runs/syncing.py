@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,9 @@ from agents.pricing import PriceSync, UnknownPrice, load_price_book, sync_prices
 from agents.spec import DepartmentSpec, kinds
 from agents.syncing import Difference, SyncReport, sync_team
 from runs.database import now
+from runs.facts import agent_view, rule_view
 from runs.models import Rule
+from runs.rules import check_configuration
 
 
 @dataclass(slots=True)
@@ -36,9 +39,7 @@ class FullReport:
     @property
     def differences(self) -> list[Difference]:
         """Everything an administrator has made otherwise than the code declares it."""
-        prices = [
-            Difference(f"price {d.price}", d.field, d.in_code, d.in_database) for d in self.prices.differences
-        ]
+        prices = [Difference(f"price {d.price}", d.field, d.in_code, d.in_database) for d in self.prices.differences]
         theirs = [
             Difference(f"{report.department}: {d.what}", d.field, d.in_code, d.in_database)
             for report in self.departments
@@ -56,7 +57,7 @@ def sync_department(spec: DepartmentSpec, *, slug: str | None = None, name: str 
     with transaction.atomic():
         department, report = sync_team(spec, slug=slug or spec.kind, name=name or spec.label)
         _sync_rules(spec, department, report)
-        _check_models(department, report)
+        report.problems += configuration_problems(department)
     return report
 
 
@@ -69,9 +70,7 @@ def sync_everything(*, dry: bool = False) -> FullReport:
     with transaction.atomic():
         report.prices = sync_prices()
         for spec in kinds():
-            slugs = list(
-                Department.objects.filter(kind=spec.kind).order_by("pk").values_list("slug", flat=True)
-            )
+            slugs = list(Department.objects.filter(kind=spec.kind).order_by("pk").values_list("slug", flat=True))
             report.departments += [sync_department(spec, slug=slug) for slug in slugs or [spec.kind]]
         transaction.set_rollback(dry)
     return report
@@ -100,11 +99,25 @@ def _sync_rules(spec: DepartmentSpec, department: Department, report: SyncReport
     Rule.objects.bulk_create(missing)
 
 
-def _check_models(department: Department, report: SyncReport) -> None:
+def configuration_problems(department: Department) -> list[str]:
+    """What will not work in a department as it stands: rules, agents, inputs, models. One sentence each."""
+    agents = [agent_view(agent) for agent in department.agents.order_by("pk")]
+    rules = [rule_view(rule) for rule in department.rules.filter(is_enabled=True)]
+    written = {agent.writes for agent in agents}
+    unwritten = [
+        f"The agent {agent.slug} uses “{key}”, which no agent writes. It works without."
+        for agent in agents
+        for key in agent.uses
+        if key not in written
+    ]
+    return [*check_configuration(rules, agents), *unwritten, *_unpriced(department)]
+
+
+def _unpriced(department: Department) -> Iterable[str]:
     book, today = load_price_book(), now().date()
     for agent in department.agents.filter(is_enabled=True):
         for model in (agent.model, *agent.fallback_models):
             try:
                 book.price_for(model, today)
             except UnknownPrice as error:
-                report.problems.append(f"{agent.slug}: {error}")
+                yield f"{agent.slug}: {error}"

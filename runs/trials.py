@@ -103,9 +103,7 @@ def _problem(rule: RuleView, trial: _Trial, whole: Router, alone: Router, graph:
     return ""
 
 
-def _stops_itself(
-    rule: RuleView, trial: _Trial, alone: Router, graph: Graph, facts: Facts, occasion: Occasion
-) -> str:
+def _stops_itself(rule: RuleView, trial: _Trial, alone: Router, graph: Graph, facts: Facts, occasion: Occasion) -> str:
     kinds = {trigger.id: trigger.kind for trigger in facts.triggers}
     kind = ITEM if occasion is None else kinds[occasion]
     states = trial.work(alone, facts, note=False)

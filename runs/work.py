@@ -82,3 +82,9 @@ class Finished:
     waiting_until: datetime | None = None
     trespasses: int = 0
     unsettled: list[SeenCall] = field(default_factory=list)
+
+    @property
+    def facets(self) -> dict[str, Any]:
+        """The fields of the output that rules may test."""
+        payload = self.payload or {}
+        return {name: payload[name] for name in self.work.facets if name in payload}

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from agents.prompts import data_block
-from agents.reading import storable
+from agents.reading import storable, storable_json
 from agents.tools.base import (
     DatabaseTool,
     NetworkTool,
@@ -92,7 +92,7 @@ async def run_tool(tool: AnyTool, ctx: ToolContext, args: Any, run_in_db: RunInD
                 result = await tool.run(ctx, values)
     except ToolFailure as failure:
         return ToolResult(
-            storable(str(failure)), is_error=True, detail=_clean({"error": "failed"} | failure.detail)
+            storable(str(failure)), is_error=True, detail=storable_json({"error": "failed"} | failure.detail)
         )
     except TimeoutError:
         reason = f"{tool.name} gave no result within {tool.timeout_seconds:g} seconds."
@@ -105,16 +105,7 @@ async def run_tool(tool: AnyTool, ctx: ToolContext, args: Any, run_in_db: RunInD
 
 
 def _bounded(tool: Tool, result: ToolResult) -> ToolResult:
-    content, detail = storable(result.content), _clean(result.detail) | {"chars": len(result.content)}
+    content, detail = storable(result.content), storable_json(result.detail) | {"chars": len(result.content)}
     if len(content) > tool.max_chars:
         content = f"{content[: tool.max_chars].rstrip()}\n[Cut here: {len(content):,} characters in all.]"
     return ToolResult(content if result.is_error else data_block(tool.name, content), result.is_error, detail)
-
-
-def _clean(value: Any) -> Any:
-    """The value with every text storable: a detail is kept as JSON, and PostgreSQL refuses some."""
-    if isinstance(value, str):
-        return storable(value)
-    if isinstance(value, dict):
-        return {key: _clean(entry) for key, entry in value.items()}
-    return [_clean(entry) for entry in value] if isinstance(value, list) else value

@@ -22,8 +22,7 @@ Network = IPv4Network | IPv6Network
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 
 PRIVATE_NETWORKS: tuple[Network, ...] = tuple(
-    ip_network(n)
-    for n in ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7")
+    ip_network(n) for n in ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7")
 )
 """What ``TOOLS_ALLOW_PRIVATE`` opens. Never link-local: that is where clouds answer with credentials."""
 
@@ -84,9 +83,7 @@ class AddressPolicy:
         except ValueError:
             found = await self._look_up(url)
         if not found or not all(self._is_allowed(address) for address in found):
-            raise ToolFailure(
-                "The website's address leads to a network that must not be read.", addresses=found
-            )
+            raise ToolFailure("The website's address leads to a network that must not be read.", addresses=found)
         return found
 
     async def _look_up(self, url: httpx2.URL) -> list[str]:

@@ -85,9 +85,7 @@ class SiteClient:
             url = self.policy.check_url(location, base=url)
             self.record.setdefault("redirects", []).append(str(url))
             if not same_site(host_of(url), site):
-                raise ToolFailure(
-                    f"The website sends its visitors to another site, {host_of(url)}; that is not read."
-                )
+                raise ToolFailure(f"The website sends its visitors to another site, {host_of(url)}; that is not read.")
         raise ToolFailure(f"The website redirects more than {MAX_REDIRECTS} times.")
 
     async def _once(self, url: httpx2.URL, max_bytes: int) -> tuple[Fetched, str | None]:

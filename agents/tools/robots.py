@@ -48,9 +48,7 @@ class RobotsCache:
         rules = RobotFileParser()
         if 200 <= answer.status < 300:
             # Half a megabyte of rules takes long enough to parse to hold up everybody else in the loop.
-            await asyncio.to_thread(
-                rules.parse, answer.body.decode("utf-8-sig", errors="replace").splitlines()
-            )
+            await asyncio.to_thread(rules.parse, answer.body.decode("utf-8-sig", errors="replace").splitlines())
         elif 400 <= answer.status < 500 and answer.status != 429:
             rules.parse([])
         else:

@@ -99,7 +99,7 @@ class Command(BaseCommand):
         if is_settled is None:
             return
         for name in ("leads", "agent_runs"):
-            counts = ", ".join(f"{count} {status}" for status, count in report[name].items())  # type: ignore[attr-defined]
+            counts = ", ".join(f"{count} {status}" for status, count in report[name].items())
             self.stdout.write(f"{name.replace('_', ' ').capitalize()}: {counts or 'none'}.")
         self.stdout.write(
             f"{used['calls']} calls, {used['input_tokens']:,} tokens in, {used['output_tokens']:,} out, "

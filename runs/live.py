@@ -1,0 +1,238 @@
+"""Server-sent events from the log: one poller a process for all browsers, whatever their number.
+
+A browser gets ``log`` events whose id is the LogEntry's, a ``beat`` every 15 s, and ``refetch`` when it has to
+look at everything again because it was too slow, or because too much has happened. Pages fetch their own parts on
+an event, so events carry only what is needed to know which parts are touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from django.core.handlers.asgi import ASGIRequest
+from django.db import DatabaseError, close_old_connections, connection
+from django.db.models import Max
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+
+from runs.access import departments_for
+from runs.models import LogEntry
+
+POLL_SECONDS = 0.5
+BEAT_SECONDS = 15.0
+LIFETIME_SECONDS = 600.0
+"""After this a stream ends and the browser opens another: what a person may see is looked up again."""
+BATCH = 500
+"""More new lines than this in one poll, or missed by one browser, and everything is fetched again instead."""
+QUEUE_EVENTS = 200
+GAP_SECONDS = 60.0
+MAX_GAPS = 1_000
+
+REFETCH = None
+"""In a queue: look at everything again."""
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of the log as browsers are told of it."""
+
+    id: int
+    department: int | None
+    item: int | None
+    run: int | None
+    step: int | None
+    kind: str
+    level: str
+
+    def encode(self) -> str:
+        """The event in the format of server-sent events."""
+        names = ("department", "item", "run", "step", "kind", "level")
+        data = json.dumps({name: getattr(self, name) for name in names}, separators=(",", ":"))
+        return f"id: {self.id}\nevent: log\ndata: {data}\n\n"
+
+
+@dataclass(slots=True)
+class LogTail:
+    """Reads what is new in the log, each line once.
+
+    Two transactions can commit in another order than their lines were numbered. So ids that were jumped over are
+    remembered as gaps and asked for again, for a minute; a gap that stays empty was rolled back.
+    """
+
+    last_id: int = 0
+    gaps: dict[int, float] = field(default_factory=dict)
+    """Missing id to the time it was first missed."""
+
+    def start(self) -> None:
+        """Begin at the end of the log."""
+        self.last_id = LogEntry.objects.aggregate(last=Max("pk"))["last"] or 0
+
+    def read(self) -> list[Event] | None:
+        """The new lines in the order of their ids; None if they are too many, and then they are passed over."""
+        late = read_events(pk__in=list(self.gaps)) if self.gaps else []
+        new = read_events(pk__gt=self.last_id)
+        if len(new) > BATCH:
+            self.gaps.clear()
+            self.start()
+            return None
+        self._note_gaps([event.id for event in new])
+        for event in late:
+            self.gaps.pop(event.id, None)
+        return late + new
+
+    def _note_gaps(self, ids: Iterable[int]) -> None:
+        now = time.monotonic()
+        for number in ids:
+            # A jump as wide as a restored backup's is not a hundred thousand open transactions.
+            for missed in range(max(self.last_id + 1, number - MAX_GAPS), number):
+                self.gaps[missed] = now
+            self.last_id = number
+        kept = [(number, since) for number, since in self.gaps.items() if now - since < GAP_SECONDS]
+        self.gaps = dict(kept[-MAX_GAPS:])
+
+
+def read_events(**lookup: Any) -> list[Event]:
+    """Up to ``BATCH + 1`` lines of the log in the order of their ids."""
+    columns = ("pk", "department_id", "item_id", "pipeline_run_id", "agent_run_id", "kind", "level")
+    rows = LogEntry.objects.filter(**lookup).order_by("pk").values_list(*columns)[: BATCH + 1]
+    return [Event(*row) for row in rows]
+
+
+@dataclass(eq=False, slots=True)
+class Subscriber:
+    """One browser. Its queue is bounded: a slow one loses the events and is told to fetch everything again."""
+
+    departments: frozenset[int]
+    queue: asyncio.Queue[Event | None] = field(default_factory=lambda: asyncio.Queue(QUEUE_EVENTS))
+
+    def put(self, event: Event | None) -> None:
+        """Hand over an event of a department this browser may see."""
+        if event is not None and event.department not in self.departments:
+            return
+        if event is REFETCH or self.queue.full():
+            while not self.queue.empty():
+                self.queue.get_nowait()
+            event = REFETCH
+        self.queue.put_nowait(event)
+
+
+class Feed:
+    """The browsers of one event loop and the task that reads the log for them while there are any."""
+
+    def __init__(self) -> None:
+        self.subscribers: set[Subscriber] = set()
+        self._task: asyncio.Task[None] | None = None
+        # One thread, so one database connection, for all the reading.
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="live")
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Run something that uses the database, beside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, _with_connection, work)
+
+    def subscribe(self, departments: Iterable[int]) -> Subscriber:
+        """Add a browser; the first one starts the poller."""
+        subscriber = Subscriber(frozenset(departments))
+        self.subscribers.add(subscriber)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._poll())
+        return subscriber
+
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        """Remove a browser; the poller ends with the last one."""
+        self.subscribers.discard(subscriber)
+
+    async def _poll(self) -> None:
+        tail, is_started, failures = LogTail(), False, 0
+        while self.subscribers:
+            try:
+                if is_started:
+                    self._publish(await self.in_thread(tail.read))
+                else:
+                    await self.in_thread(tail.start)
+                    is_started = True
+                    # What was written between a page's query and this start is on no event.
+                    self._publish(None)
+                failures = 0
+            except DatabaseError:
+                # The database is away: browsers keep what they show, and are told to look again afterwards.
+                failures += 1
+                is_started = False
+                if failures == 1:
+                    logger.exception("The live log cannot be read.")
+            await asyncio.sleep(POLL_SECONDS)
+        await self.in_thread(connection.close)
+
+    def _publish(self, events: list[Event] | None) -> None:
+        for event in [REFETCH] if events is None else events:
+            for subscriber in self.subscribers:
+                subscriber.put(event)
+
+
+def _with_connection(work: Callable[[], T]) -> T:
+    # This thread has no request that would do it: a connection that died is replaced.
+    close_old_connections()
+    return work()
+
+
+_feeds: WeakKeyDictionary[asyncio.AbstractEventLoop, Feed] = WeakKeyDictionary()
+
+
+def feed() -> Feed:
+    """The feed of the running event loop; a web process has one."""
+    return _feeds.setdefault(asyncio.get_running_loop(), Feed())
+
+
+async def events(request: HttpRequest) -> HttpResponseBase:
+    """The stream. ``Last-Event-ID`` resumes: what was missed is sent first, or ``refetch`` if that is too much."""
+    if not isinstance(request, ASGIRequest):
+        return HttpResponse("Live events need an ASGI server. Pages look again every 10 s instead.", status=501)
+    user = await request.auser()
+    if not user.is_authenticated:
+        # 204 tells a browser's EventSource to stay away.
+        return HttpResponse(status=204)
+    line = feed()
+    departments = await line.in_thread(lambda: list(departments_for(user).values_list("pk", flat=True)))
+    last = request.headers.get("Last-Event-ID", "")
+    resume = int(last) if last.isascii() and last.isdigit() and len(last) < 19 else None
+    return StreamingHttpResponse(
+        stream(line, departments, resume),
+        content_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+async def stream(line: Feed, departments: list[int], resume: int | None) -> AsyncIterator[str]:
+    """The events of some departments as text, until the browser leaves or ``LIFETIME_SECONDS`` are over."""
+    subscriber = line.subscribe(departments)
+    ends = time.monotonic() + LIFETIME_SECONDS
+    try:
+        yield "retry: 2000\nevent: beat\ndata: 1\n\n"
+        sent: set[int] = set()
+        if resume is not None:
+            missed = await line.in_thread(lambda: read_events(pk__gt=resume, department__in=departments))
+            if len(missed) > BATCH:
+                yield "event: refetch\ndata: 1\n\n"
+            else:
+                sent = {event.id for event in missed}
+                yield "".join(event.encode() for event in missed)
+        while time.monotonic() < ends:
+            try:
+                event = await asyncio.wait_for(subscriber.queue.get(), BEAT_SECONDS)
+            except TimeoutError:
+                yield ": still here\nevent: beat\ndata: 1\n\n"
+                continue
+            if event is REFETCH:
+                yield "event: refetch\ndata: 1\n\n"
+            elif event.id not in sent:
+                yield event.encode()
+    finally:
+        line.unsubscribe(subscriber)
