@@ -1,0 +1,16 @@
+"""Tasks of the queue: thin, they take ids."""
+
+from __future__ import annotations
+
+from leads import importing
+
+
+def import_file(job_id: int) -> None:
+    """Work on an uploaded file of leads."""
+    importing.work_on(job_id)
+
+
+def tidy_imports() -> None:
+    """Once a minute: continue imports whose worker died, and throw away uploads nobody started."""
+    importing.resume_stalled()
+    importing.discard_old_drafts()
