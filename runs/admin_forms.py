@@ -120,7 +120,7 @@ class RuleForm(ModelForm[Rule]):
             others = department.rules.filter(is_enabled=True).exclude(pk=self.instance.pk)
             name = cleaned.get("name") or self.instance.name
             problems = check_rule(
-                RuleView(name=name, when=when, want=tuple(want)),
+                RuleView(name=name, when=when, want=tuple(want or ())),
                 kind=department.spec,
                 rules=[rule_view(rule) for rule in others],
                 agents=agents,

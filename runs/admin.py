@@ -1,0 +1,253 @@
+"""Admin pages: departments, agents, rules, budgets, suppressions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+
+from agents.admin_access import ScopedAdmin, SuperuserAdmin, TabularInline
+from agents.models import Agent, Budget, BudgetPeriod, Department, Member
+from agents.settings_form import PREFIX
+from agents.souls import published_soul
+from agents.spec import kind
+from runs import admin_engine  # noqa: F401 - registers the tables that are only read
+from runs.admin_forms import (
+    AgentForm,
+    BudgetForm,
+    NewDepartmentForm,
+    RuleForm,
+    SuppressionForm,
+    department_form,
+)
+from runs.budget_waits import release_budget_waits
+from runs.models import Rule, Suppression
+from runs.rules import rule_sentence
+from runs.syncing import sync_department
+
+
+class MemberInline(TabularInline[Member, Department]):
+    """Who works in the department, and as what."""
+
+    model = Member
+    extra = 0
+    autocomplete_fields = ("user",)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Whoever may change the department; the page has asked already."""
+        return True
+
+    has_add_permission = has_change_permission = has_delete_permission = has_view_permission
+
+
+@admin.register(Department)
+class DepartmentAdmin(ScopedAdmin[Department]):
+    """A new one is made from its kind; an existing one is configured, each setting in a field of its own."""
+
+    department_path = "pk"
+    list_display = ("name", "slug", "kind", "state", "schedule", "schedule_next_at")
+    inlines = (MemberInline,)
+    readonly_fields = ("kind", "slug", "state", "schedule_last_at", "schedule_next_at", "stopped_by_error")
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """A new client is the installation's business."""
+        return bool(getattr(request.user, "is_superuser", False))
+
+    def has_delete_permission(self, request: HttpRequest, obj: Department | None = None) -> bool:
+        """Likewise. The database refuses it once the department has items, runs or calls."""
+        return self.has_add_permission(request)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Department | None = None) -> tuple[str, ...]:
+        """Kind and slug are chosen once; the state has its own switch, which says what it will do."""
+        return () if obj is None else self.readonly_fields
+
+    def get_fieldsets(self, request: HttpRequest, obj: Department | None = None) -> Any:
+        """The kind's settings follow the department's own fields."""
+        if obj is None:
+            return [(None, {"fields": ("kind", "slug", "name", "time_zone")})]
+        keys = obj.spec.settings_schema.model_fields
+        schedule = ("schedule", "schedule_last_at", "schedule_next_at")
+        return [
+            (None, {"fields": ("name", "kind", "slug", "state", "stopped_by_error", "time_zone", *schedule)}),
+            ("Settings", {"fields": tuple(PREFIX + key for key in keys)}),
+            ("Secrets", {"fields": ("api_key_env", "webhook_secret_env")}),
+        ]
+
+    def get_form(self, request: HttpRequest, obj: Department | None = None, change: bool = False, **kwargs: Any) -> Any:
+        """A form whose settings are those of the department's kind."""
+        form = NewDepartmentForm if obj is None else department_form(obj)
+        return super().get_form(request, obj, change, **{**kwargs, "form": form})
+
+    def get_inlines(self, request: HttpRequest, obj: Department | None) -> Any:
+        """Members once there is something to be a member of."""
+        return () if obj is None else self.inlines
+
+    def save_model(
+        self, request: HttpRequest, obj: Department, form: forms.ModelForm[Department], change: bool
+    ) -> None:
+        """A new department gets everything that its kind declares."""
+        if change:
+            super().save_model(request, obj, form, change)
+            if any(name.startswith(PREFIX) for name in form.changed_data):
+                obj.save(update_fields=["settings"])
+            return
+        sync_department(kind(obj.kind), slug=obj.slug, name=obj.name)
+        obj.pk = Department.objects.get(slug=obj.slug).pk
+        obj.save(force_update=True, update_fields=["time_zone"])
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """Who may delete a department may delete what it is made of; protected rows still refuse."""
+        deleted, counts, _, protected = super().get_deleted_objects(objs, request)
+        return deleted, counts, set(), protected
+
+
+@admin.register(Agent)
+class AgentAdmin(ScopedAdmin[Agent]):
+    """Agents come from the kind; here they are tuned. What is bound to code (key, scope) is only shown."""
+
+    form = AgentForm
+    list_display = ("slug", "department", "model", "effort", "writes", "reports_to", "is_enabled", "soul")
+    list_filter = ("is_enabled", "model")
+    search_fields = ("slug", "job")
+    list_select_related = ("department", "reports_to")
+    readonly_fields = ("department", "slug", "writes", "scope", "soul")
+    fieldsets = (
+        (None, {"fields": ("department", "slug", "job", "is_enabled", "soul")}),
+        ("Model", {"fields": ("model", "fallback_models", "effort", "max_tokens", "timeout_seconds")}),
+        (
+            "What it takes and writes",
+            {
+                "fields": (
+                    *("writes", "scope", "serves", "needs", "uses", "fields", "field_chars"),
+                    *("settings_keys", "conversation", "tools"),
+                )
+            },
+        ),
+        (
+            "Who answers for it",
+            {
+                "fields": (
+                    *("output_policy", "reports_to", "escalate_to", "escalate_channel"),
+                    "latency_target_seconds",
+                )
+            },
+        ),
+    )
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Agents are declared in code, because their output has a schema there."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Agent | None = None) -> bool:
+        """Declared ones would come back with the next sync, and runs refer to the others: disable instead."""
+        return False
+
+    @admin.display(description="SOUL")
+    def soul(self, agent: Agent) -> str:
+        """The version in force, with a way to a new draft."""
+        soul = published_soul(agent)
+        draft = reverse("admin:agents_soul_add") + f"?agent={agent.pk}"
+        if soul is None:
+            return format_html('none · <a href="{}">write one</a>', draft)
+        page = reverse("admin:agents_soul_change", args=[soul.pk])
+        return format_html('<a href="{}">SOUL {}</a> · <a href="{}">new draft</a>', page, soul.number, draft)
+
+
+@admin.register(Rule)
+class RuleAdmin(ScopedAdmin[Rule]):
+    """Rules, each as its sentence. Those the kind declares are disabled instead of deleted or renamed."""
+
+    form = RuleForm
+    list_display = ("sentence", "name", "position", "is_enabled", "department")
+    list_display_links = ("sentence",)
+    list_filter = ("department", "is_enabled")
+    list_select_related = ("department",)
+    fields = ("sentence", "department", "position", "name", "when", "want", "is_enabled")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Rule | None = None) -> tuple[str, ...]:
+        """The next sync would bring a declared rule back under its old name."""
+        if obj is None:
+            return ("sentence",)
+        return ("sentence", "department", "name") if _is_declared(obj) else ("sentence", "department")
+
+    def has_delete_permission(self, request: HttpRequest, obj: Rule | None = None) -> bool:
+        """Likewise."""
+        return super().has_delete_permission(request, obj) and (obj is None or not _is_declared(obj))
+
+    @admin.display(description="rule", ordering="position")
+    def sentence(self, rule: Rule) -> str:
+        """What a person reads."""
+        return rule_sentence(rule, rule.department.spec.item_label) if rule.pk else "Shown once it is saved."
+
+
+class BudgetPeriodInline(TabularInline[BudgetPeriod, Budget]):
+    """What was reserved and spent; an extra can be allowed once."""
+
+    model = BudgetPeriod
+    extra = 0
+    max_num = 0
+    can_delete = False
+    ordering = ("-starts_at",)
+    readonly_fields = (*("starts_at", "ends_at", "reserved_usd", "spent_usd", "reserved_tokens", "spent_tokens"),)
+    fields = (*readonly_fields, "extra_usd")
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Whoever may change the budget; the page has asked already."""
+        return True
+
+    has_change_permission = has_view_permission
+
+
+@admin.register(Budget)
+class BudgetAdmin(ScopedAdmin[Budget]):
+    """Raising a budget makes the runs that wait for it due at once."""
+
+    form = BudgetForm
+    list_display = ("__str__", "limit_usd", "limit_tokens", "is_enabled")
+    list_filter = ("department", "period", "is_enabled")
+    list_select_related = ("department", "agent")
+    inlines = (BudgetPeriodInline,)
+    fields = ("department", "agent", "model", "period", "limit_usd", "limit_tokens", "is_enabled")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Budget | None = None) -> tuple[str, ...]:
+        """What a budget counts stays, else what it has counted would be wrong."""
+        return ("department", "agent", "model", "period") if obj else ()
+
+    def get_inlines(self, request: HttpRequest, obj: Budget | None) -> Any:
+        """Periods are made by what is spent."""
+        return () if obj is None else self.inlines
+
+    def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
+        """Only the extra: workers reserve and spend in the same rows meanwhile."""
+        for period in formset.save(commit=False):
+            period.save(update_fields=["extra_usd"])
+        formset.save_m2m()
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        """After the last change."""
+        super().save_related(request, form, formsets, change)
+        release_budget_waits(form.instance.department)
+
+    def delete_model(self, request: HttpRequest, obj: Budget) -> None:
+        """Without the budget nothing waits for it."""
+        department = obj.department
+        super().delete_model(request, obj)
+        release_budget_waits(department)
+
+
+@admin.register(Suppression)
+class SuppressionAdmin(SuperuserAdmin[Suppression]):
+    """Holds in every department of the installation, and so belongs to none of their administrators."""
+
+    form = SuppressionForm
+    list_display = ("address", "reason", "note", "created_at")
+    list_filter = ("reason",)
+    search_fields = ("address", "note")
+
+
+def _is_declared(rule: Rule) -> bool:
+    return rule.name in {declared.name for declared in rule.department.spec.rules}
