@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ from agents.spec import (
     OutputEvent,
     OutputFact,
     RunFact,
+    SampleItem,
     ScheduleTrigger,
     SetItem,
     Suppress,
@@ -24,6 +26,9 @@ from agents.spec import (
 from leads.department import SALES
 from leads.models import Lead
 from leads.schemas import SalesSettings
+from runs.plan import AgentView
+from runs.router import RuleView, decide
+from runs.rules import check_configuration, check_rule
 from tests.factories import make_lead
 from tests.leads.pipeline import KINDS_OF_OCCASION
 
@@ -161,6 +166,59 @@ class TestSamples:
         for key, facets in sample.facets.items():
             promoted = {name for agent in SALES.agents if agent.writes == key for name in agent.facets}
             assert set(facets) <= promoted, key
+
+
+AGENT_VIEWS = [
+    AgentView(agent.slug, agent.writes, agent.needs, agent.uses, agent.scope, agent.serves) for agent in SALES.agents
+]
+RULE_VIEWS = [RuleView(rule.name, rule.when, rule.want) for rule in SALES.rules]
+FIRST_MAIL = ["research", "strategy", "draft", "fact_check", "email"]
+WAYS = {
+    "A new lead that is hot": (["intake", "qualification", *FIRST_MAIL], "drafted"),
+    "A new lead that is warm": (["intake", "qualification", *FIRST_MAIL], "drafted"),
+    "A new lead that is cold": (["intake", "qualification"], "nurturing"),
+    "Spam": (["intake"], "rejected"),
+    "Intake has failed": (["qualification", *FIRST_MAIL], "drafted"),
+    "The Qualifier has failed": (FIRST_MAIL, "drafted"),
+    "A hot lead, researched, nothing written yet": (["draft", "fact_check", "email"], "drafted"),
+    "A draft that waits for a person": ([], "drafted"),
+    "Written to, a follow-up is due": (["draft 5", "fact_check 5", "email 5"], "contacted"),
+    "A reply that shows interest": (["draft 7", "fact_check 7", "email 7"], "replied"),
+    "A reply that asks for no more mail": (["draft 7"], "opted_out"),
+    "An automatic reply, a follow-up is planned": (["draft 7"], "contacted"),
+    "A person has agreed on a meeting": (["crm_update 9"], "meeting"),
+}
+
+
+class TestTheWayOfALead:
+    """The real router with the shipped agents and rules, until it says that it has finished."""
+
+    def walk(self, sample: SampleItem) -> tuple[list[str], Facts]:
+        known, made = sample.facts, []
+        for _ in range(20):
+            known = replace(known, status=SALES.status(known))
+            decision = decide(known, RULE_VIEWS, AGENT_VIEWS)
+            for start in decision.start:
+                made.append(start.key if start.occasion is None else f"{start.key} {start.occasion}")
+                written = OutputFact(start.key, start.occasion, sample.facets.get(start.key, {}))
+                known = replace(known, outputs=(*known.outputs, written))
+            settled = {*decision.handled, *decision.noted}
+            known = replace(known, triggers=tuple(t for t in known.triggers if t.id not in settled))
+            if decision.finished:
+                return made, known
+        raise AssertionError("the router never finished")
+
+    @pytest.mark.parametrize("sample", SALES.samples, ids=lambda s: s.name)
+    def test_it_ends_where_it_should(self, sample: SampleItem) -> None:
+        made, known = self.walk(sample)
+        assert (made, SALES.status(known)) == WAYS[sample.name]
+
+    def test_agents_and_rules_fit_together(self) -> None:
+        assert check_configuration(RULE_VIEWS, AGENT_VIEWS) == []
+
+    @pytest.mark.parametrize("rule", RULE_VIEWS, ids=lambda r: r.name)
+    def test_every_rule_could_be_saved_again(self, rule: RuleView) -> None:
+        assert check_rule(rule, kind=SALES, rules=RULE_VIEWS, agents=AGENT_VIEWS) == []
 
 
 STATUS_TABLE = [
