@@ -6,7 +6,7 @@ from collections import Counter, deque
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-CALLS_KEPT = 200_000
+CALLS_KEPT = 100_000
 REQUESTS_KEPT = 1_000
 TOKEN_KINDS = (
     "input_tokens",
@@ -90,7 +90,7 @@ class Ledger:
         self.max_in_flight = self.in_flight
 
     def as_json(self, *, calls: bool = False) -> dict[str, Any]:
-        """The totals; with ``calls`` also one object a call, oldest first, the last 200,000 at most."""
+        """The totals; with ``calls`` also one object a call, oldest first, the last 100,000 at most."""
         totals: dict[str, Any] = {
             "requests": dict(self.requests),
             "outcomes": dict(self.outcomes),
