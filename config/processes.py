@@ -55,10 +55,9 @@ class Processes:
         self._is_told = False
         self._interrupts = 0
         self._stopping_since: float | None = None
+        self._terminal = find_terminal()
 
-    def start(
-        self, name: str, command: Sequence[str], *, is_service: bool = True, stops_last: bool = False
-    ) -> None:
+    def start(self, name: str, command: Sequence[str], *, is_service: bool = True, stops_last: bool = False) -> None:
         """Start a process in a session of its own, so that a Ctrl-C reaches it through here only."""
         process = Process(
             # exec: no shell stands between the process and its signals.
@@ -82,6 +81,7 @@ class Processes:
             begin()
             while any(child.returncode is None for child in self.children.values()):
                 self._relay()
+                self._watch_terminal()
                 if self._is_told and self._stopping_since is None:
                     self.say("Stopping. Press Ctrl-C again to stop at once.")
                     self._stopping_since = time.monotonic()
@@ -120,8 +120,14 @@ class Processes:
         except OSError:
             self._lose_terminal()
 
+    def _watch_terminal(self) -> None:
+        # The kernel tells only the session's leader that a terminal was closed. Where that is make (as under
+        # `ssh host make demo`), make waits for us and passes nothing on.
+        if self._terminal is not None and foreground_group(self._terminal) is None:
+            self._lose_terminal()
+
     def _lose_terminal(self) -> None:
-        self._is_told = True
+        self._is_told, self._terminal = True, None
         # Whatever is still written, also by the interpreter at its end, goes where it cannot fail.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -170,17 +176,30 @@ class Processes:
                 signal.signal(signum, handler)
 
 
+def find_terminal() -> int | None:
+    """The descriptor of the terminal that controls this process; None where there is none."""
+    return next((number for number in range(3) if foreground_group(number) is not None), None)
+
+
+def foreground_group(terminal: int) -> int | None:
+    """The process group that has the terminal; None where it is not our terminal, or no longer."""
+    try:
+        return os.tcgetpgrp(terminal)
+    except OSError:
+        return None
+
+
 @contextmanager
 def foreground() -> Iterator[None]:
     """Take the terminal from ``make``, so that Ctrl-C is ours alone and make does not call it an error.
 
     Nothing happens where there is no terminal, or where this is not the foreground job.
     """
-    if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.getpid() in (os.getsid(0), os.getpgrp()):
-        yield
-        return
-    terminal, owner = sys.stdin.fileno(), os.getpgrp()
-    if os.tcgetpgrp(terminal) != owner:
+    terminal, owner = find_terminal(), os.getpgrp()
+    # Where output goes into a pipe (`make demo | less`), another program of the job needs the terminal.
+    is_whole = sys.stdin.isatty() and sys.stdout.isatty()
+    is_leader = os.getpid() in (owner, os.getsid(0))
+    if terminal is None or not is_whole or is_leader or foreground_group(terminal) != owner:
         yield
         return
     # SIGTTOU would stop a group in the background that changes the terminal; after Ctrl-Z make would hang.
