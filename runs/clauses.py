@@ -33,10 +33,11 @@ _ABSENT = object()
 class Known:
     """The facts of one item, arranged for lookups."""
 
-    __slots__ = ("active", "current", "due", "facts", "failed", "heads")
+    __slots__ = ("_facets", "active", "current", "due", "facts", "failed", "heads")
 
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
+        self._facets: dict[Node, Any] = {}
         self.current: set[Node] = {(output.key, output.occasion) for output in facts.outputs}
         self.active: set[Node] = set()
         self.failed: set[Node] = set()
@@ -63,6 +64,12 @@ class Known:
         Should two outputs of one occasion promote the same name, the alphabetically first key counts, so that
         the order of the facts does not matter.
         """
+        asked = (name, occasion)
+        if asked not in self._facets:
+            self._facets[asked] = self._find_facet(name, occasion)
+        return self._facets[asked]
+
+    def _find_facet(self, name: str, occasion: Occasion) -> Any:
         found = [
             output
             for output in self.facts.outputs

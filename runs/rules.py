@@ -135,8 +135,8 @@ def _several_writers(agents: Sequence[AgentView]) -> list[str]:
             if len(slugs) > 1:
                 doubled.setdefault((key, tuple(slugs)), []).append(_kind(kind))
     return [
-        f"{_join(slugs, 'and')} all write “{key}” for {_join(kinds, 'and')}. One agent writes a key for one "
-        "kind of occasion: narrow what they serve, or disable all but one."
+        f"{_join(slugs, 'and')} {'both' if len(slugs) == 2 else 'all'} write “{key}” for {_join(kinds, 'and')}. "
+        "One agent writes a key for one kind of occasion: narrow what they serve, or disable all but one."
         for (key, slugs), kinds in doubled.items()
     ]
 
@@ -150,6 +150,8 @@ def _validate_want(when: Mapping[str, Any], want: Any, agents: Sequence[AgentVie
         return found
     graph = Graph(agents)
     for kind in listed(when.get(TRIGGER)) or (ITEM,):
+        if kind != ITEM and kind not in Trigger.Kind.values:
+            continue  # told as an unknown kind
         for key in keys:
             if graph.step(key, kind if kind in graph.kinds else OTHER) is None:
                 found.append(f"No agent writes “{key}” for {_kind(kind)}.")

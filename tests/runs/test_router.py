@@ -177,6 +177,14 @@ def test_an_agent_made_once_for_the_item_is_pulled_only_for_the_kinds_it_serves(
     assert started(decision) == {("answerer", 7)}
 
 
+def test_what_is_made_for_the_item_is_made_from_what_the_item_has() -> None:
+    agents = [agent("profiler", "profile", needs="draft", scope="item"), *MAIL]
+    facts = Facts("new", outputs("research", ("draft", 7)), triggers=(trigger(7),))
+    decision = decide(facts, [rule("profile", trigger=["reply"])], agents)
+    assert started(decision) == {("writer", None)}
+    assert decision.waiting == (Waiting("profiler", None, ("draft",)),)
+
+
 def test_the_oldest_due_trigger_comes_first_whatever_order_they_stand_in() -> None:
     facts = Facts("replied", outputs("research"), triggers=(trigger(9), trigger(5), trigger(7)))
     assert started(decide(facts, ANSWER, MAIL)) == {("answerer", 5)}
@@ -285,6 +293,12 @@ def test_an_output_that_is_there_opens_a_circle() -> None:
     decision = decide(Facts("new", outputs("a")), [rule("c")], agents)
     assert started(decision) == {("b", None)}
     assert decision.waiting == (Waiting("c", None, ("b",)),)
+
+
+def test_what_runs_already_opens_a_circle() -> None:
+    agents = [agent("a", uses="b"), agent("b", uses="a")]
+    decision = decide(Facts("new", runs=(run("b", "active"),)), [rule("a")], agents)
+    assert decision.waiting == (Waiting("a", None, ("b",)),)
 
 
 # --- Rules --------------------------------------------------------------------------------------------------

@@ -103,6 +103,13 @@ def test_an_agent_shows_each_occasion_it_has_to_do_with() -> None:
     assert told["answerer", 7] == "starts"
 
 
+def test_an_output_at_an_occasion_its_agent_does_not_write_for_is_not_the_agent_s() -> None:
+    facts = Facts("new", outputs(("research", 7)), triggers=(trigger(7),))
+    told = states(decide(facts, [rule("draft", trigger=["reply"])], AGENTS))
+    assert told["researcher", None] == "not wanted"
+    assert ("researcher", 7) not in told
+
+
 def test_what_an_agent_waits_for_or_misses_is_named() -> None:
     told = decide(Facts("new"), [rule("email")], AGENTS).trace["agents"]
     by_slug = {one["agent"]: one for one in told}
