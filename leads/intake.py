@@ -146,7 +146,7 @@ def _write(desk: Desk, arrival: Arrival) -> None:
         lead.item.route_due_at = None if arrival.job else arrival.now
     Item.objects.bulk_create([lead.item for lead in new])
     for lead in new:
-        lead.item_id = lead.item.pk
+        lead.item = lead.item  # takes over the id; setting `item_id` would forget the item
     Lead.objects.bulk_create(new)
     changed = [e for e in desk.entries if e.changed and not e.is_new]
     update_rows(Lead, STORED, [(e.lead.pk, *(getattr(e.lead, name) for name in STORED)) for e in changed])
