@@ -31,17 +31,26 @@ from runs.syncing import sync_department
 
 
 class MemberInline(TabularInline[Member, Department]):
-    """Who works in the department, and as what."""
+    """Who works in the department, and as what. Administrators change roles and remove people.
+
+    Only superusers add people: the list of all users of the installation is no client's business.
+    """
 
     model = Member
     extra = 0
-    autocomplete_fields = ("user",)
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return bool(getattr(request.user, "is_superuser", False))
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        """Likewise."""
+        return () if self.has_add_permission(request) else ("user",)
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Whoever may change the department; the page has asked already."""
         return True
 
-    has_add_permission = has_change_permission = has_delete_permission = has_view_permission
+    has_change_permission = has_delete_permission = has_view_permission
 
 
 @admin.register(Department)
