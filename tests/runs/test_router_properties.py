@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agents.spec import Facts, OutputFact, RunFact, TriggerFact
@@ -17,6 +17,10 @@ from tests.runs.routing import started, work
 KEYS = tuple("abcdefg")
 KINDS = ("reply", "follow_up", "decision")
 OCCASIONS = (None, 1, 2, 3)
+
+# No time limits: the tests must not fail because the machine is busy.
+patiently = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+long = settings(patiently, max_examples=200)
 
 keys = st.lists(st.sampled_from(KEYS), max_size=3, unique=True).map(tuple)
 serves = st.one_of(
@@ -34,7 +38,7 @@ clauses = st.fixed_dictionaries(
         "facet": st.dictionaries(st.sampled_from(("tier", "flag")), st.just(["Hot", True]), min_size=1, max_size=1),
     },
 )
-only_triggers = st.one_of(
+only_triggers: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.just({}), st.lists(st.sampled_from(KINDS), min_size=1, max_size=2, unique=True).map(lambda k: {"trigger": k})
 )
 
@@ -74,7 +78,7 @@ def items(draw: st.DrawFn, team: list[AgentView]) -> Facts:
     nodes = st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from(OCCASIONS)), max_size=6, unique=True)
     slugs = st.sampled_from([agent.slug for agent in team])
     runs = st.lists(st.tuples(slugs, st.sampled_from(OCCASIONS)), max_size=3, unique=True)
-    states = st.sampled_from(("active", "failed"))
+    states: st.SearchStrategy[Literal["active", "failed"]] = st.sampled_from(("active", "failed"))
     numbers = draw(st.lists(st.sampled_from((1, 2, 3)), max_size=3, unique=True))
     return Facts(
         draw(st.sampled_from(("new", "old", "else"))),
@@ -99,6 +103,7 @@ def made(facts: Facts) -> set[tuple[str, int | None]]:
     return {(output.key, output.occasion) for output in facts.outputs}
 
 
+@patiently
 @given(st.data(), st.randoms(use_true_random=False))
 def test_the_same_facts_in_any_order_make_the_same_decision(data: st.DataObject, random: Random) -> None:
     team, rules = data.draw(teams()), data.draw(rule_books())
@@ -109,6 +114,7 @@ def test_the_same_facts_in_any_order_make_the_same_decision(data: st.DataObject,
     assert Router(rules, team).decide(facts) == decision
 
 
+@patiently
 @given(st.data())
 def test_it_never_starts_what_is_current_active_failed_or_disabled(data: st.DataObject) -> None:
     team = data.draw(teams())
@@ -124,6 +130,7 @@ def test_it_never_starts_what_is_current_active_failed_or_disabled(data: st.Data
         assert occasion is None or by_slug[slug].scope == "occasion"
 
 
+@patiently
 @given(st.data())
 def test_what_starts_has_all_it_needs_and_waits_for_nothing_on_its_way(data: st.DataObject) -> None:
     team = data.draw(teams(may_cycle=False))
@@ -144,6 +151,7 @@ def test_what_starts_has_all_it_needs_and_waits_for_nothing_on_its_way(data: st.
             assert there or step is None or (step.slug, at) not in on_its_way
 
 
+@patiently
 @given(st.data())
 def test_every_wait_has_something_under_way(data: st.DataObject) -> None:
     team = data.draw(teams())
@@ -155,8 +163,8 @@ def test_every_wait_has_something_under_way(data: st.DataObject) -> None:
     )
 
 
+@long
 @given(st.data(), st.randoms(use_true_random=False))
-@settings(max_examples=200)
 def test_it_always_finishes_whatever_fails_and_in_whatever_order(data: st.DataObject, random: Random) -> None:
     team, rules = data.draw(teams()), data.draw(rule_books())
     facts = data.draw(items(team))
@@ -165,8 +173,8 @@ def test_it_always_finishes_whatever_fails_and_in_whatever_order(data: st.DataOb
     assert router.decide(last).finished
 
 
+@long
 @given(st.data(), st.randoms(use_true_random=False))
-@settings(max_examples=200)
 def test_every_order_of_completions_leads_to_the_same_outputs(data: st.DataObject, random: Random) -> None:
     team, rules = data.draw(teams(may_cycle=False)), data.draw(rule_books(only_triggers))
     facts = data.draw(items(team))
@@ -178,8 +186,8 @@ def test_every_order_of_completions_leads_to_the_same_outputs(data: st.DataObjec
     assert {one.id for one in first.triggers} == {one.id for one in last.triggers}
 
 
+@long
 @given(st.data(), st.sets(st.sampled_from(KEYS)), st.randoms(use_true_random=False))
-@settings(max_examples=200)
 def test_every_order_leads_to_the_same_wanted_outputs_though_agents_fail(
     data: st.DataObject, lost: set[str], random: Random
 ) -> None:
@@ -196,6 +204,7 @@ def test_every_order_leads_to_the_same_wanted_outputs_though_agents_fail(
     assert {one for one in made(first) if one[0] in wanted} == {one for one in made(mixed) if one[0] in wanted}
 
 
+@patiently
 @given(st.data())
 def test_the_trace_tells_the_decision(data: st.DataObject) -> None:
     team = data.draw(teams())
@@ -215,6 +224,7 @@ def test_the_trace_tells_the_decision(data: st.DataObject) -> None:
     assert all(rule["failed_by"] for rule in decision.trace["rules"] if not rule["holds"])
 
 
+@patiently
 @given(teams(may_cycle=False))
 def test_a_team_without_circles_has_none(team: list[AgentView]) -> None:
     assert find_cycles(team) == []
