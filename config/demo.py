@@ -17,7 +17,8 @@ from config.demo_plan import DemoProblem, Plan, keep_secrets, read_plan, require
 from config.processes import Processes, foreground
 
 ROOT = Path(__file__).resolve().parent.parent
-WEB_START_LIMIT_SECONDS = 60
+WEB_START_SECONDS = 60
+PIPELINE_SECONDS = 3_600
 
 
 @contextmanager
@@ -27,9 +28,7 @@ def only_demo(var: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise DemoProblem(
-                "A demo of this checkout is running already. Stop it first, with Ctrl-C."
-            ) from None
+            raise DemoProblem("A demo of this checkout is running already. Stop it first, with Ctrl-C.") from None
         yield
 
 
@@ -40,9 +39,8 @@ class Demo:
         self.plan = plan
         self.password = password
         self.processes = processes
-        self._since = time.monotonic()
+        self._told_at = time.monotonic()
         self._is_open = False
-        self._has_told = False
 
     def start(self) -> None:
         """Start simulator, web server and worker."""
@@ -65,26 +63,24 @@ class Demo:
         self.processes.start("worker", [*manage, "worker"])
 
     def tick(self) -> None:
-        """Once the web server answers, run the pipeline; once that is under way, say where to look."""
-        if not self._is_open:
-            self._is_open = self._web_answers()
-            if self._is_open:
-                manage = [sys.executable, "manage.py"]
-                self.processes.start("pipeline", [*manage, "run_pipeline", "--all"], is_service=False)
-            elif time.monotonic() - self._since > WEB_START_LIMIT_SECONDS:
-                self._since = time.monotonic()
-                self.processes.say(
-                    f"The web server has not answered for {WEB_START_LIMIT_SECONDS} s. Still waiting."
-                )
-        elif not self._has_told and self.processes.children["pipeline"].returncode is not None:
-            self._has_told = True
+        """Once the web server answers, say where to look and run the pipeline, which reports when it is done."""
+        if self._is_open:
+            return
+        if self._web_answers():
+            self._is_open = True
             self.processes.say(self._welcome())
+            command = [sys.executable, "manage.py", "run_pipeline", "--all", "--wait", str(PIPELINE_SECONDS)]
+            self.processes.start("pipeline", command, is_service=False)
+        elif time.monotonic() - self._told_at > WEB_START_SECONDS:
+            self._told_at = time.monotonic()
+            self.processes.say(f"The web server has not answered for {WEB_START_SECONDS} s. Still waiting.")
 
     def _web_answers(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self.plan.web_port, timeout=2)
         try:
             connection.request("GET", "/login/")
-            return connection.getresponse().status < 500
+            connection.getresponse()
+            return True
         except (OSError, http.client.HTTPException):
             return False
         finally:
@@ -103,8 +99,7 @@ class Demo:
                 f"  Data is kept in      {own.relative_to(ROOT) if own else 'the database of DATABASE_URL'}",
                 "",
                 "  The sales department is working on the leads now. Ctrl-C stops everything;",
-                "  `make demo` goes on where it stopped"
-                + ("; `make demo RESET=1` starts over." if own else "."),
+                "  `make demo` goes on where it stopped" + ("; `make demo RESET=1` starts over." if own else "."),
                 line,
                 "",
             ]
@@ -115,9 +110,7 @@ def prepare(environment: Mapping[str, str], password: str) -> None:
     """Tables, department, user, documents and sample leads; what is there already stays."""
     command = [sys.executable, "manage.py", "demo_data"]
     # A session of its own: at Ctrl-C it finishes its step instead of printing a traceback.
-    child = subprocess.Popen(
-        command, cwd=ROOT, env={**environment, "DEMO_PASSWORD": password}, start_new_session=True
-    )
+    child = subprocess.Popen(command, cwd=ROOT, env={**environment, "DEMO_PASSWORD": password}, start_new_session=True)
     try:
         code = child.wait()
     except KeyboardInterrupt:
@@ -125,14 +118,14 @@ def prepare(environment: Mapping[str, str], password: str) -> None:
         child.wait()
         raise
     if code:
-        raise DemoProblem(
-            "The demo's data could not be prepared: see above. `make demo RESET=1` starts over."
-        )
+        raise DemoProblem("The demo's data could not be prepared: see above. `make demo RESET=1` starts over.")
 
 
 def run_demo(given: Mapping[str, str], var: Path) -> int:
     """Prepare and run the demo until it is stopped; the exit code. DemoProblem if it cannot start."""
-    var.mkdir(exist_ok=True)
+    # The second: where collected static files would lie. Its absence is a warning of whitenoise's.
+    for folder in (var, var / "static"):
+        folder.mkdir(exist_ok=True)
     plan = read_plan(given, var)
     with only_demo(var):
         require_free_ports(plan)
@@ -149,9 +142,7 @@ def run_demo(given: Mapping[str, str], var: Path) -> int:
         demo = Demo(plan, password, processes)
         code = processes.run(demo.start, demo.tick)
         if processes.failed:
-            raise DemoProblem(
-                f"The demo stopped because its {processes.failed} process ended: its reason is above."
-            )
+            raise DemoProblem(f"The demo stopped because its {processes.failed} process ended: its reason is above.")
         processes.say("Stopped. Nothing is lost: `make demo` goes on where it was.")
     return code
 

@@ -137,7 +137,7 @@ class Processes:
         running = [child for child in self.children.values() if child.returncode is None]
         if self._interrupts > 1 or time.monotonic() - since > self._grace_seconds:
             for child in running:
-                self._kill_group(child)
+                self._kill_session(child)
             return
         # What others still talk to (the simulator) goes last: calls in flight may end.
         first = [child for child in running if not child.stops_last]
@@ -148,11 +148,16 @@ class Processes:
                 with suppress(ProcessLookupError):
                     os.kill(child.pid, signal.SIGTERM)
 
-    def _kill_group(self, child: Child) -> None:
-        if child.pid is not None:
-            # EPERM: what macOS answers for a group of which only a zombie is left.
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(child.pid, signal.SIGKILL)
+    def _kill_session(self, child: Child) -> None:
+        """Kill the process and all it has started, also those in process groups of their own (the worker's)."""
+        if child.pid is None:
+            return
+        for pid in session_members(child.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        # Where there is no /proc. EPERM: what macOS answers for a group of which only a zombie is left.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
 
     @contextmanager
     def _nothing_left(self) -> Iterator[None]:
@@ -160,7 +165,7 @@ class Processes:
             yield
         finally:
             for child in self.children.values():
-                self._kill_group(child)
+                self._kill_session(child)
 
     @contextmanager
     def _signals_counted(self) -> Iterator[None]:
@@ -174,6 +179,17 @@ class Processes:
         finally:
             for signum, handler in before.items():
                 signal.signal(signum, handler)
+
+
+def session_members(session: int) -> list[int]:
+    """The processes of a session; empty where the system has no /proc."""
+    found = []
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else []:
+        if name.isdecimal():
+            with suppress(ProcessLookupError):
+                if os.getsid(int(name)) == session:
+                    found.append(int(name))
+    return found
 
 
 def find_terminal() -> int | None:

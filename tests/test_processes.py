@@ -38,6 +38,12 @@ with foreground():
 sys.exit(code)
 """
 POLITE = "signal.signal(signal.SIGTERM, lambda *_: (print('bye', flush=True), sys.exit(0)))"
+LEAVER = """
+import subprocess, sys, time
+rest = "import time; print('up', flush=True); time.sleep(600)"
+subprocess.Popen([sys.executable, "-c", rest], process_group=0)
+time.sleep(600)
+"""
 STUBBORN = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
 
 
@@ -144,6 +150,16 @@ def test_a_service_that_ends_by_itself_ends_the_group_with_an_error(start: Calla
 def test_a_process_that_ignores_the_signal_is_killed_after_the_grace(start: Callable[..., Started]) -> None:
     group = start(on_term=STUBBORN, grace=0.5)
     group.wait_until_up()
+    group.process.send_signal(signal.SIGTERM)
+    assert group.end() == 0
+
+
+def test_what_a_process_leaves_behind_is_killed(start: Callable[..., Started]) -> None:
+    """A grandchild in a process group of its own, as the worker's cluster is one."""
+    group = start(worker=repr(LEAVER), grace=1)
+    wait_for(lambda: group.text().count("| up") == 2, "server and grandchild are up")
+    group.children = psutil.Process(group.process.pid).children(recursive=True)
+    assert len(group.children) == 3
     group.process.send_signal(signal.SIGTERM)
     assert group.end() == 0
 

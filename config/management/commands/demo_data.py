@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,7 @@ USERNAME = "demo"
 
 
 class Command(BaseCommand):
-    help = (
-        "Prepare the demo: tables, department, the user demo (with DEMO_PASSWORD), documents, sample leads."
-    )
+    help = "Prepare the demo: tables, department, the user demo (with DEMO_PASSWORD), documents, sample leads."
 
     requires_migrations_checks = False
 
@@ -32,7 +31,8 @@ class Command(BaseCommand):
         if not password:
             raise CommandError("Set DEMO_PASSWORD to the password that the user demo shall have.")
         call_command("migrate", interactive=False, verbosity=0)
-        call_command("sync_departments", verbosity=0)
+        # Its list of everything created tells an administrator much and somebody who tries the demo nothing.
+        call_command("sync_departments", stdout=StringIO())
         department = Department.objects.get(slug=DEPARTMENT)
         keep_user(department, password)
         call_command("load_knowledge", SAMPLES / "knowledge", department=DEPARTMENT, verbosity=0)
@@ -57,7 +57,5 @@ def keep_user(department: Department, password: str) -> User:
     if is_new or not user.check_password(password):
         user.set_password(password)
         user.save(update_fields=["password"])
-    Member.objects.get_or_create(
-        department=department, user=user, defaults={"role": Member.Role.ADMINISTRATOR}
-    )
+    Member.objects.get_or_create(department=department, user=user, defaults={"role": Member.Role.ADMINISTRATOR})
     return user
