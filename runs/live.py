@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from django.core.handlers.asgi import ASGIRequest
-from django.db import DatabaseError, close_old_connections, connection
+from django.db import Error as DatabaseTrouble
+from django.db import close_old_connections, connection
 from django.db.models import Max
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 
@@ -130,6 +131,7 @@ class Feed:
 
     def __init__(self) -> None:
         self.subscribers: set[Subscriber] = set()
+        self.is_reading = False
         self._task: asyncio.Task[None] | None = None
         # One thread, so one database connection, for all the reading.
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="live")
@@ -142,7 +144,7 @@ class Feed:
         """Add a browser; the first one starts the poller."""
         subscriber = Subscriber(frozenset(departments))
         self.subscribers.add(subscriber)
-        if self._task is None or self._task.done():
+        if self._task is None:
             self._task = asyncio.create_task(self._poll())
         return subscriber
 
@@ -151,25 +153,31 @@ class Feed:
         self.subscribers.discard(subscriber)
 
     async def _poll(self) -> None:
-        tail, is_started, failures = LogTail(), False, 0
-        while self.subscribers:
-            try:
-                if is_started:
-                    self._publish(await self.in_thread(tail.read))
-                else:
-                    await self.in_thread(tail.start)
-                    is_started = True
-                    # What was written between a page's query and this start is on no event.
-                    self._publish(None)
-                failures = 0
-            except DatabaseError:
-                # The database is away: browsers keep what they show, and are told to look again afterwards.
-                failures += 1
-                is_started = False
-                if failures == 1:
-                    logger.exception("The live log cannot be read.")
-            await asyncio.sleep(POLL_SECONDS)
-        await self.in_thread(connection.close)
+        tail, failures = LogTail(), 0
+        try:
+            while self.subscribers:
+                try:
+                    self._publish(await self._read(tail))
+                    failures = 0
+                except DatabaseTrouble:
+                    # The database is away: browsers keep what they show, and look again afterwards.
+                    self.is_reading = False
+                    failures += 1
+                    if failures == 1:
+                        logger.exception("The live log cannot be read.")
+                await asyncio.sleep(POLL_SECONDS)
+        finally:
+            # Before the next await: whoever subscribes meanwhile starts another poller.
+            self.is_reading, self._task = False, None
+        await self.in_thread(_disconnect)
+
+    async def _read(self, tail: LogTail) -> list[Event] | None:
+        if self.is_reading:
+            return await self.in_thread(tail.read)
+        await self.in_thread(tail.start)
+        self.is_reading = True
+        # What was written between a page's query and this start is on no event.
+        return None
 
     def _publish(self, events: list[Event] | None) -> None:
         for event in [REFETCH] if events is None else events:
@@ -181,6 +189,11 @@ def _with_connection(work: Callable[[], T]) -> T:
     # This thread has no request that would do it: a connection that died is replaced.
     close_old_connections()
     return work()
+
+
+def _disconnect() -> None:
+    # Looked up here: every thread has a connection of its own.
+    connection.close()
 
 
 _feeds: WeakKeyDictionary[asyncio.AbstractEventLoop, Feed] = WeakKeyDictionary()
@@ -195,12 +208,12 @@ async def events(request: HttpRequest) -> HttpResponseBase:
     """The stream. ``Last-Event-ID`` resumes: what was missed is sent first, or ``refetch`` if that is too much."""
     if not isinstance(request, ASGIRequest):
         return HttpResponse("Live events need an ASGI server. Pages look again every 10 s instead.", status=501)
-    user = await request.auser()
-    if not user.is_authenticated:
+    line = feed()
+    # In the feed's thread: this request lasts minutes, and must not hold a database connection of its own.
+    departments = await line.in_thread(lambda: _departments(request))
+    if departments is None:
         # 204 tells a browser's EventSource to stay away.
         return HttpResponse(status=204)
-    line = feed()
-    departments = await line.in_thread(lambda: list(departments_for(user).values_list("pk", flat=True)))
     last = request.headers.get("Last-Event-ID", "")
     resume = int(last) if last.isascii() and last.isdigit() and len(last) < 19 else None
     return StreamingHttpResponse(
@@ -210,6 +223,13 @@ async def events(request: HttpRequest) -> HttpResponseBase:
     )
 
 
+def _departments(request: HttpRequest) -> list[int] | None:
+    """What the person may see; None for a stranger."""
+    if not request.user.is_authenticated:
+        return None
+    return list(departments_for(request.user).values_list("pk", flat=True))
+
+
 async def stream(line: Feed, departments: list[int], resume: int | None) -> AsyncIterator[str]:
     """The events of some departments as text, until the browser leaves or ``LIFETIME_SECONDS`` are over."""
     subscriber = line.subscribe(departments)
@@ -217,7 +237,10 @@ async def stream(line: Feed, departments: list[int], resume: int | None) -> Asyn
     try:
         yield "retry: 2000\nevent: beat\ndata: 1\n\n"
         sent: set[int] = set()
-        if resume is not None:
+        if resume is None and line.is_reading:
+            # The page was made before this subscription; a poller that is yet to start says so itself.
+            yield "event: refetch\ndata: 1\n\n"
+        elif resume is not None:
             missed = await line.in_thread(lambda: read_events(pk__gt=resume, department__in=departments))
             if len(missed) > BATCH:
                 yield "event: refetch\ndata: 1\n\n"

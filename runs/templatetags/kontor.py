@@ -1,0 +1,161 @@
+"""Filters and tags of all pages: times, money, durations, icons, states, navigation."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+
+from django import template
+from django.conf import settings
+from django.http import HttpRequest
+from django.templatetags.static import static
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from runs.access import access_of
+from runs.views.banners import find_banners
+from runs.views.menu import menu_entries
+from runs.views.shown import Shown
+
+register = template.Library()
+
+_AGES = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+
+
+@register.simple_tag
+def icon(name: str, label: str = "") -> SafeString:
+    """An icon of the sprite. Without a label it is decoration and hidden from screen readers."""
+    address = f"{static('vendor/tabler-icons-3.51.0/icons.svg')}#{name}"
+    if label:
+        return format_html(
+            '<svg class="icon k-icon" role="img" aria-label="{}"><use href="{}"></use></svg>', label, address
+        )
+    return format_html('<svg class="icon k-icon" aria-hidden="true"><use href="{}"></use></svg>', address)
+
+
+@register.filter
+def ago(moment: datetime | None) -> SafeString | str:
+    """How long ago, or in how long: ``12 s ago``, ``in 4 d``; the page keeps it up to date."""
+    if moment is None:
+        return ""
+    return _time(moment, describe_age((timezone.now() - moment).total_seconds()), "data-ago")
+
+
+@register.filter
+def moment(value: datetime | None) -> SafeString | str:
+    """Date and time to the second, UTC."""
+    if value is None:
+        return ""
+    return _time(value, f"{value:%Y-%m-%d %H:%M:%S}", "data-moment")
+
+
+@register.filter
+def clock(value: datetime | None) -> SafeString | str:
+    """The time of day to the millisecond, UTC."""
+    if value is None:
+        return ""
+    return _time(value, f"{value:%H:%M:%S}.{value.microsecond // 1000:03d}", "data-moment")
+
+
+def _time(value: datetime, text: str, mark: str) -> SafeString:
+    return format_html(
+        '<time datetime="{}" title="{} UTC" {}>{}</time>',
+        value.isoformat(),
+        f"{value:%Y-%m-%d %H:%M:%S}",
+        mark,
+        text,
+    )
+
+
+def describe_age(seconds: float) -> str:
+    """``just now``, ``12 s ago``, ``3 min ago``; negative seconds lie ahead: ``in 2 h``."""
+    distance = abs(seconds)
+    if distance < 1:
+        return "just now"
+    size, unit = next(((size, unit) for size, unit in _AGES if distance >= size), (1, "s"))
+    text = f"{int(distance // size)} {unit}"
+    return f"{text} ago" if seconds > 0 else f"in {text}"
+
+
+@register.filter
+def duration(seconds: float | None) -> str:
+    """``480 ms``, ``2.4 s``, ``3 min 5 s``, ``2 h 4 min``."""
+    if seconds is None:
+        return ""
+    if seconds < 1:
+        return f"{max(seconds, 0) * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+@register.filter
+def usd(amount: Decimal | float | None) -> str:
+    """US dollars: two places from one dollar on, four below, and ``<$0.0001`` for what is less than that."""
+    if amount is None:
+        return ""
+    value = Decimal(amount)
+    if value == 0:
+        return "$0"
+    if 0 < value < Decimal("0.0001"):
+        return "<$0.0001"
+    places = Decimal("0.01") if abs(value) >= 1 else Decimal("0.0001")
+    return f"${value.quantize(places, ROUND_HALF_UP):,}"
+
+
+@register.filter
+def pretty_json(value: Any) -> str:
+    """JSON for reading, indented by two."""
+    return json.dumps(value, ensure_ascii=False, indent=2, default=str)
+
+
+@register.filter
+def words(name: str) -> str:
+    """A field's name as words: ``fit_reasons`` becomes ``Fit reasons``."""
+    return name.replace("_", " ").capitalize()
+
+
+@register.filter
+def plain(value: Any) -> str:
+    """JSON as words: ``[new, qualified]`` as ``new or qualified``, an object as ``tier Hot or Warm``."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {plain(entry)}" for name, entry in value.items()) or "nothing"
+    if isinstance(value, list):
+        return " or ".join(plain(entry) for entry in value) or "nothing"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "nothing" if value in (None, "") else str(value)
+
+
+@register.inclusion_tag("_status.html")
+def status(shown: Shown, details: bool = False) -> dict[str, Any]:
+    """A state as a badge; with ``details`` also what it waits for, since when, and what comes next."""
+    return {"shown": shown, "details": details}
+
+
+@register.inclusion_tag("_navigation.html", takes_context=True)
+def navigation(context: template.Context) -> dict[str, Any]:
+    """The top bar: where to go, which department is shown, whether the page is live, who is signed in."""
+    request: HttpRequest = context["request"]
+    access = access_of(request)
+    return {
+        "request": request,
+        "user": request.user,
+        "access": access,
+        "entries": menu_entries(request, access),
+        "csrf_token": context.get("csrf_token"),
+    }
+
+
+@register.inclusion_tag("_banners.html", takes_context=True)
+def banners(context: template.Context) -> dict[str, Any]:
+    """What must be known on every page: simulated answers, a line that stands still, a stopped department."""
+    request: HttpRequest = context["request"]
+    return {"is_simulated": settings.SIMULATED, "banners": find_banners(access_of(request).shown)}

@@ -1,0 +1,97 @@
+"""Outputs as readable cards, made from their payload and the schema of whoever writes them. Pure.
+
+Nothing here knows a kind of department: a payload with ``subject`` and ``body`` is shown as a mail, every
+other field by what it is: text, a list of texts, a list of objects as a table, yes or no.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from agents.spec import DepartmentSpec
+from runs.models import Output
+
+REASONING = "reasoning_summary"
+_MAIL = ("subject", "body")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a payload. ``kind`` is text, list, table, flag or json; ``columns`` belong to a table."""
+
+    name: str
+    kind: str
+    value: Any
+    hint: str = ""
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """A payload's subject and body."""
+
+    subject: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One output as a page shows it."""
+
+    output: Output
+    title: str
+    fields: tuple[Field, ...]
+    mail: Mail | None
+    reasoning: str
+
+
+def build_card(output: Output, spec: DepartmentSpec) -> Card:
+    """The card of an output of a department of this kind."""
+    payload = output.payload if isinstance(output.payload, Mapping) else {"value": output.payload}
+    schemas = [agent.schema for agent in spec.agents if agent.writes == output.key]
+    hints = _hints(schemas)
+    mail = None
+    if all(isinstance(payload.get(name), str) for name in _MAIL) and payload["body"]:
+        mail = Mail(payload["subject"], payload["body"])
+    skipped = {REASONING, *(_MAIL if mail else ())}
+    # A JSON column does not keep the order of keys: the schema's is the one that was thought about.
+    names = [name for name in hints if name in payload] + [name for name in payload if name not in hints]
+    return Card(
+        output=output,
+        title=output.key.replace("_", " ").capitalize(),
+        fields=tuple(build_field(name, payload[name], hints.get(name, "")) for name in names if name not in skipped),
+        mail=mail,
+        reasoning=str(payload.get(REASONING, "")),
+    )
+
+
+def build_fields(values: Mapping[str, Any]) -> tuple[Field, ...]:
+    """The fields of any JSON object, in its order; empty ones are left out."""
+    return tuple(build_field(name, value) for name, value in values.items() if value not in (None, "", [], {}))
+
+
+def build_field(name: str, value: Any, hint: str = "") -> Field:
+    """One field, by the shape of its value."""
+    if isinstance(value, bool):
+        return Field(name, "flag", value, hint)
+    if isinstance(value, list) and value and all(isinstance(entry, Mapping) for entry in value):
+        columns = tuple(dict.fromkeys(key for entry in value for key in entry))
+        rows = [[build_field(column, entry.get(column, "")) for column in columns] for entry in value]
+        return Field(name, "table", rows, hint, columns)
+    if isinstance(value, list):
+        return Field(name, "list", value, hint)
+    if isinstance(value, Mapping):
+        return Field(name, "json", value, hint)
+    return Field(name, "text", "" if value is None else value, hint)
+
+
+def _hints(schemas: Iterable[type[BaseModel]]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for schema in schemas:
+        for name, field in schema.model_fields.items():
+            found.setdefault(name, field.description or "")
+    return found

@@ -1,0 +1,110 @@
+"""How states are shown: label, colour, and of what waits: for what, since when, what happens next. Pure.
+
+``colour`` is one of the design's status colours: neutral, progress, good, warning, bad.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from agents.spec import DepartmentSpec
+from runs.models import AgentRun, Item, ModelCall, PipelineRun
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A state as a page shows it. ``note``: what it waits for, ``since`` when; ``then``: what comes next."""
+
+    label: str
+    colour: str
+    icon: str
+    note: str = ""
+    since: datetime | None = None
+    then: str = ""
+    then_at: datetime | None = None
+    is_live: bool = False
+    """Whether it changes by itself, so that the page looks again soon."""
+
+
+_RUN = {
+    AgentRun.Status.DONE: Shown("done", "good", "circle-check"),
+    AgentRun.Status.FAILED: Shown("failed", "bad", "circle-x"),
+    AgentRun.Status.CANCELLED: Shown("cancelled", "neutral", "ban"),
+    AgentRun.Status.SUPERSEDED: Shown("superseded", "neutral", "corner-up-left"),
+}
+_PIPELINE = {
+    PipelineRun.Status.ACTIVE: Shown("active", "progress", "loader-2", is_live=True),
+    PipelineRun.Status.COMPLETED: Shown("completed", "good", "circle-check"),
+    PipelineRun.Status.DEGRADED: Shown("degraded", "bad", "alert-triangle"),
+    PipelineRun.Status.CANCELLED: Shown("cancelled", "neutral", "ban"),
+}
+_CALL = {
+    ModelCall.Status.STARTED: Shown("under way", "progress", "loader-2", is_live=True),
+    ModelCall.Status.FINISHED: Shown("finished", "good", "circle-check"),
+    ModelCall.Status.UNSEEN: Shown("end not seen", "warning", "alert-triangle"),
+}
+
+
+def show_agent_run(run: AgentRun, now: datetime) -> Shown:
+    """The true state of an agent run: ``running`` only while somebody holds its lease."""
+    if run.status == AgentRun.Status.QUEUED:
+        return _queued(run, now)
+    if run.is_lost(now):
+        return Shown(
+            "lost, being recovered",
+            "warning",
+            "alert-triangle",
+            note="its worker has not been heard of",
+            since=run.lease_expires_at,
+            then="it is queued again by the next worker that looks",
+            is_live=True,
+        )
+    if run.status == AgentRun.Status.RUNNING:
+        return Shown("running", "progress", "loader-2", since=run.started_at, is_live=True)
+    return _RUN[AgentRun.Status(run.status)]
+
+
+def _queued(run: AgentRun, now: datetime) -> Shown:
+    since = run.waiting_since or run.queued_at
+    if run.waiting_for:
+        note = run.waiting_for
+    elif run.due_at > now:
+        note = "its next try"
+    else:
+        note = "a free place at a worker"
+    if run.due_at > now:
+        return Shown("waiting", "neutral", "hourglass", note, since, "it is claimed after", run.due_at, is_live=True)
+    return Shown("queued", "neutral", "clock", note, since, "the next free place takes it", is_live=True)
+
+
+def show_pipeline_run(run: PipelineRun) -> Shown:
+    """The state of a pipeline run."""
+    return _PIPELINE[PipelineRun.Status(run.status)]
+
+
+def show_model_call(call: ModelCall) -> Shown:
+    """The state of a model call; a finished one with a cause has failed."""
+    if call.status == ModelCall.Status.FINISHED and call.cause:
+        return Shown(call.get_cause_display(), "bad", "circle-x")
+    return _CALL[ModelCall.Status(call.status)]
+
+
+def show_item(item: Item, spec: DepartmentSpec) -> Shown:
+    """The item's status as its kind names and colours it; what a person has switched comes first."""
+    status = spec.status_spec(item.status)
+    return Shown(status.label, status.colour, "circle")
+
+
+def show_automation(item: Item) -> Shown | None:
+    """What a person has switched on the item, None while the department works on it by itself."""
+    if item.automation == Item.Automation.ACTIVE:
+        return None
+    return Shown(
+        item.get_automation_display(),
+        "neutral" if item.automation == Item.Automation.CLOSED else "warning",
+        "ban",
+        note=item.automation_reason,
+        then="it goes on by itself" if item.automation_until else "nothing starts until a person says so",
+        then_at=item.automation_until,
+    )
