@@ -64,8 +64,8 @@ class DocumentForm(ModelForm[KnowledgeDocument]):
             cleaned["source"] = cleaned.get("source") or name
         for name in ("title", "text"):
             cleaned[name] = storable(cleaned.get(name) or "").strip()
-            if not cleaned[name]:
-                self.add_error(name, "This field is required, unless a file is uploaded.")
         if len(cleaned["text"]) > MAX_DOCUMENT_CHARS:
-            self.add_error("text", f"At most {MAX_DOCUMENT_CHARS:,} characters; cut it into several documents.")
+            self.add_error("text", f"At most {MAX_DOCUMENT_CHARS:,} characters. Cut it in pieces.")
+        for name in [name for name in ("title", "text") if not cleaned.get(name, "refused already")]:
+            self.add_error(name, "This field is required, unless a file is uploaded.")
         return cleaned

@@ -184,7 +184,7 @@ class TestSettle:
         (granted,) = try_to_reserve(ask(agent, "0.9"))
         settle([settlement(granted, "0.9", "0.12345678", tokens=400)])
         period = BudgetPeriod.objects.get()
-        assert (period.reserved_usd, period.spent_usd) == (0, Decimal("0.12345678"))
+        assert [period.reserved_usd, period.spent_usd] == [0, Decimal("0.12345678")]
         assert (period.reserved_tokens, period.spent_tokens) == (0, 400)
 
     def test_it_settles_in_the_period_that_reserved(self) -> None:
@@ -228,7 +228,7 @@ class TestSettle:
         for _ in range(2):
             settle([settlement(granted, "0.4", "0.3")])
         period = BudgetPeriod.objects.get()
-        assert (period.reserved_usd, period.spent_usd) == (0, Decimal("0.6"))
+        assert [period.reserved_usd, period.spent_usd] == [0, Decimal("0.6")]
         assert "settled for more than it had reserved" in caplog.text
 
 
@@ -316,5 +316,5 @@ class TestRaces:
 
         self.race(work)
         period = BudgetPeriod.objects.get(budget__agent=None)
-        assert (period.reserved_usd, period.spent_usd) == (0, Decimal("9.0"))
+        assert [period.reserved_usd, period.spent_usd] == [0, Decimal("9.0")]
         assert (period.reserved_tokens, period.spent_tokens) == (0, 90_000)

@@ -165,7 +165,7 @@ def test_two_who_publish_at_once_get_two_numbers() -> None:
     for thread in threads:
         thread.join(60)
     assert not errors
-    assert sorted(Soul.objects.values_list("number", flat=True)) == [1, 2, 3, 4, 5, 6]
+    assert list(Soul.objects.order_by("number").values_list("number", flat=True)) == [1, 2, 3, 4, 5, 6]
     assert Soul.objects.filter(status="published").count() == 1
 
 

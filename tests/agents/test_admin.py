@@ -1,0 +1,680 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib import admin
+from django.contrib.auth.models import User
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db.models import Model
+from django.db.models.signals import ModelSignal, pre_save
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from agents import spec as registry
+from agents.budgets import BUDGET_WAIT
+from agents.knowledge import search_documents
+from agents.models import Agent, Budget, BudgetPeriod, Department, KnowledgeDocument, Member, ModelPrice, Soul
+from agents.souls import create_draft, publish, published_soul, sections_of
+from agents.spec import DepartmentSpec
+from runs.models import AgentRun, Item, PipelineRun, Rule, Suppression
+from runs.syncing import sync_department, sync_everything
+from tests.agents.desk import desk_kind
+
+pytestmark = pytest.mark.django_db
+
+SETTINGS = {
+    "settings_company": "Acme",
+    "settings_guide": "Be brief.",
+    "settings_words": "100",
+    "settings_greet": "on",
+    "settings_days": "4\n7",
+    "settings_stops": ["reply"],
+    "settings_facts": "We ship | Catalogue#1",
+    "settings_limits": '{"day": 3}',
+}
+NO_MEMBERS = {
+    "members-TOTAL_FORMS": "0",
+    "members-INITIAL_FORMS": "0",
+    "members-MIN_NUM_FORMS": "0",
+    "members-MAX_NUM_FORMS": "1000",
+}
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DepartmentSpec:
+    """The desk kind, and nothing else, is installed."""
+    spec = desk_kind(tmp_path)
+    monkeypatch.setattr(registry, "_registry", {"desk": spec})
+    return spec
+
+
+@pytest.fixture
+def acme(desk: DepartmentSpec) -> Department:
+    """A department with agents, SOULs, rules and prices."""
+    sync_department(desk, slug="acme", name="Acme")
+    sync_everything()
+    return Department.objects.get(slug="acme")
+
+
+@pytest.fixture
+def bolt(acme: Department, desk: DepartmentSpec) -> Department:
+    """Another one of the same kind."""
+    sync_department(desk, slug="bolt", name="Bolt")
+    return Department.objects.get(slug="bolt")
+
+
+@pytest.fixture
+def root(client: Client) -> Client:
+    """Signed in as a superuser."""
+    client.force_login(User.objects.create_superuser("root"))
+    return client
+
+
+@pytest.fixture
+def alice(acme: Department) -> Client:
+    """Signed in as the administrator of Acme: staff, without any of Django's own permissions."""
+    user = User.objects.create_user("alice", is_staff=True)
+    Member.objects.create(department=acme, user=user, role=Member.Role.ADMINISTRATOR)
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def page(row: Any, action: str = "change") -> str:
+    """The address of a row's admin page."""
+    return reverse(f"admin:{row._meta.app_label}_{row._meta.model_name}_{action}", args=[row.pk])
+
+
+def listing(model: Any, action: str = "changelist") -> str:
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{action}")
+
+
+@contextmanager
+def receiver_of(signal: ModelSignal, function: Callable[..., None], sender: type[Model]) -> Iterator[None]:
+    """Have a function called when a row of the model is about to be saved."""
+    signal.connect(function, sender=sender)
+    try:
+        yield
+    finally:
+        signal.disconnect(function, sender=sender)
+
+
+def errors_of(response: Any) -> str:
+    """Everything that a refused form says."""
+    assert response.status_code == 200
+    form = response.context["adminform"].form
+    return " ".join(str(line) for lines in form.errors.values() for line in lines)
+
+
+def agent_data(agent: Agent, **changes: Any) -> dict[str, Any]:
+    names = (
+        *("job", "model", "effort", "max_tokens", "timeout_seconds", "serves", "needs", "uses", "fields"),
+        *("field_chars", "settings_keys", "tools", "output_policy", "latency_target_seconds"),
+        "escalate_channel",
+    )
+    values = {name: getattr(agent, name) for name in names}
+    values |= {
+        "fallback_models": ", ".join(agent.fallback_models),
+        "reports_to": agent.reports_to_id or "",
+        "escalate_to": "",
+        "is_enabled": "on",
+    }
+    return {**values, **changes}
+
+
+class TestEveryPage:
+    def test_every_list_and_every_form_opens(self, root: Client, acme: Department) -> None:
+        create_draft(agent=acme.agents.all()[0], sections={}, author=None)
+        budget = Budget.objects.create(department=acme, period="day", limit_usd=1)
+        BudgetPeriod.objects.create(budget=budget, starts_at=timezone.now(), ends_at=timezone.now() + timedelta(days=1))
+        Item.objects.create(department=acme, title="A question")
+        ours = [m for m in admin.site._registry if m._meta.app_label in ("agents", "runs", "leads")]
+        assert len(ours) > 15
+        for model in ours:
+            assert root.get(listing(model)).status_code == 200, model
+            row = model._default_manager.first()
+            if row is not None:
+                assert root.get(page(row)).status_code == 200, model
+            adding = root.get(listing(model, "add")).status_code
+            assert adding in (200, 403), model
+
+    @pytest.mark.parametrize("model", [Item, AgentRun, PipelineRun])
+    def test_nobody_edits_what_the_engine_writes(self, root: Client, acme: Department, model: Any) -> None:
+        item = Item.objects.create(department=acme, title="A question")
+        assert root.post(listing(model, "add"), {"title": "x"}).status_code == 403
+        assert root.post(page(item), {"title": "Changed"}).status_code == 403
+        assert root.post(page(item, "delete"), {"post": "yes"}).status_code == 403
+        item.refresh_from_db()
+        assert item.title == "A question"
+
+    def test_search_and_filters_work(self, root: Client, acme: Department) -> None:
+        Item.objects.create(department=acme, title="Where is my order")
+        assert "Where is my order" in root.get(listing(Item), {"q": "order"}).content.decode()
+        assert "Where is my order" not in root.get(listing(Item), {"q": "invoice"}).content.decode()
+
+
+class TestWhoSeesWhat:
+    def test_an_administrator_sees_their_department_only(self, alice: Client, bolt: Department) -> None:
+        Item.objects.create(department=bolt, title="A question to Bolt")
+        Item.objects.create(department=Department.objects.get(slug="acme"), title="A question to Acme")
+        assert alice.get(listing(Department)).context["cl"].result_count == 1
+        assert alice.get(listing(Agent)).context["cl"].result_count == 3
+        assert alice.get(listing(Soul)).context["cl"].result_count == 3
+        assert alice.get(listing(Rule)).context["cl"].result_count == 3
+        items = alice.get(listing(Item)).content.decode()
+        assert "A question to Acme" in items
+        assert "A question to Bolt" not in items
+
+    def test_pages_of_other_departments_do_not_exist(self, alice: Client, bolt: Department) -> None:
+        soul = Soul.objects.filter(agent__department=bolt)[0]
+        rows = [bolt, bolt.agents.all()[0], soul, bolt.rules.all()[0]]
+        for row in rows:
+            response = alice.get(page(row))
+            assert response.status_code == 302
+            assert response["Location"] == reverse("admin:index")
+        for action in ("publish", "roll_back"):
+            assert alice.post(reverse(f"admin:agents_soul_{action}", args=[soul.pk])).status_code == 404
+
+    def test_forms_offer_no_other_department(self, alice: Client, bolt: Department) -> None:
+        for model in (Rule, Budget, Soul, KnowledgeDocument):
+            assert "Bolt" not in alice.get(listing(model, "add")).content.decode()
+        agent = Agent.objects.get(department__slug="acme", slug="sorter")
+        offered = alice.get(page(agent)).context["adminform"].form.fields["reports_to"].queryset
+        assert {row.department.slug for row in offered} == {"acme"}
+
+    def test_a_row_cannot_be_put_into_another_department(self, alice: Client, bolt: Department) -> None:
+        data = {"department": bolt.pk, "period": "day", "limit_usd": "1", "is_enabled": "on"}
+        assert "valid choice" in errors_of(alice.post(listing(Budget, "add"), data))
+        assert not Budget.objects.exists()
+
+    @pytest.mark.parametrize("model", [ModelPrice, Suppression])
+    def test_what_belongs_to_everybody_is_the_superusers(self, alice: Client, model: Any) -> None:
+        assert alice.get(listing(model)).status_code == 403
+        assert alice.get(listing(model, "add")).status_code == 403
+
+    def test_only_superusers_add_and_delete_departments(self, alice: Client, acme: Department) -> None:
+        assert alice.get(listing(Department, "add")).status_code == 403
+        assert alice.post(page(acme, "delete"), {"post": "yes"}).status_code == 403
+
+    @pytest.mark.parametrize("role", [Member.Role.VIEWER, Member.Role.REVIEWER, Member.Role.OPERATOR])
+    def test_other_roles_administer_nothing(self, acme: Department, role: str, client: Client) -> None:
+        user = User.objects.create_user("olga", is_staff=True)
+        Member.objects.create(department=acme, user=user, role=role)
+        client.force_login(user)
+        assert client.get(listing(Department)).status_code == 403
+        assert client.get(page(acme.agents.all()[0])).status_code == 403
+
+    def test_an_administrator_who_is_not_staff_is_sent_away(self, acme: Department, client: Client) -> None:
+        user = User.objects.create_user("adam")
+        Member.objects.create(department=acme, user=user, role=Member.Role.ADMINISTRATOR)
+        client.force_login(user)
+        assert client.get(listing(Department)).status_code == 302
+
+    def test_users_of_other_clients_are_not_shown(self, alice: Client, acme: Department) -> None:
+        User.objects.create_user("somebody-of-another-client")
+        assert "somebody-of-another-client" not in alice.get(page(acme)).content.decode()
+        assert "somebody-of-another-client" not in alice.get(page(acme.agents.all()[0])).content.decode()
+
+
+class TestDepartments:
+    def data(self, **changes: Any) -> dict[str, Any]:
+        values = {
+            "name": "Acme",
+            "time_zone": "UTC",
+            "schedule": "0 */6 * * *",
+            "api_key_env": "ACME_KEY",
+            "webhook_secret_env": "ACME_SECRET",
+        }
+        return {**values, **SETTINGS, **NO_MEMBERS, **changes}
+
+    def test_a_new_one_gets_all_that_its_kind_declares(self, root: Client, desk: DepartmentSpec) -> None:
+        data = {"kind": "desk", "slug": "new", "name": "New", "time_zone": "Europe/Berlin"}
+        assert root.post(listing(Department, "add"), data).status_code == 302
+        department = Department.objects.get(slug="new")
+        assert (department.name, department.time_zone) == ("New", "Europe/Berlin")
+        assert (department.agents.count(), department.rules.count()) == (3, 3)
+        assert Soul.objects.filter(agent__department=department, status="published").count() == 3
+
+    @pytest.mark.parametrize(
+        ("change", "sentence"),
+        [({"kind": "nothing"}, "valid choice"), ({"slug": "acme"}, "already exists"), ({"time_zone": "Mars"}, "IANA")],
+    )
+    def test_a_new_one_that_cannot_be_is_refused(
+        self, root: Client, acme: Department, change: dict[str, str], sentence: str
+    ) -> None:
+        data = {"kind": "desk", "slug": "new", "name": "New", "time_zone": "UTC", **change}
+        assert sentence in errors_of(root.post(listing(Department, "add"), data))
+        assert Department.objects.count() == 1
+
+    def test_settings_are_saved_from_their_fields(self, alice: Client, acme: Department) -> None:
+        data = self.data(settings_company="Acme & Sons", settings_days="1\n2\n3", settings_stops=["reply", "decision"])
+        data.pop("settings_greet")
+        assert alice.post(page(acme), data).status_code == 302
+        acme.refresh_from_db()
+        assert acme.settings["company"] == "Acme & Sons"
+        assert acme.settings["days"] == [1, 2, 3]
+        assert acme.settings["stops"] == ["reply", "decision"]
+        assert acme.settings["greet"] is False
+        assert acme.settings["limits"] == {"day": 3}
+        assert acme.api_key_env == "ACME_KEY"
+
+    @pytest.mark.parametrize(
+        ("field", "value", "sentence"),
+        [
+            ("settings_words", "5", "greater than or equal to 10"),
+            ("settings_words", "many", "whole number"),
+            ("settings_facts", "We ship", "Each line has 2"),
+            ("settings_stops", ["never"], "valid choice"),
+            ("schedule", "every day", "no cron expression"),
+            ("schedule", "0 25 * * *", "no cron expression"),
+            ("schedule", "0 0 1 * * 30", "no cron expression"),
+            ("time_zone", "Mars/Base", "is not a time zone"),
+            ("api_key_env", "sk-ant-123", "environment variable"),
+        ],
+    )
+    def test_what_is_wrong_is_said_at_its_field(
+        self, alice: Client, acme: Department, field: str, value: Any, sentence: str
+    ) -> None:
+        response = alice.post(page(acme), self.data(**{field: value}))
+        assert sentence in errors_of(response)
+        assert field in response.context["adminform"].form.errors
+        before = acme.settings
+        acme.refresh_from_db()
+        assert acme.settings == before
+
+    def test_an_empty_schedule_is_never(self, alice: Client, acme: Department) -> None:
+        assert alice.post(page(acme), self.data(schedule="")).status_code == 302
+        acme.refresh_from_db()
+        assert acme.schedule == ""
+
+    def test_stored_settings_that_no_longer_fit_can_be_repaired(self, alice: Client, acme: Department) -> None:
+        Department.objects.update(settings={"words": "many", "old": 1})
+        assert alice.get(page(acme)).status_code == 200
+        assert "greater than" in errors_of(alice.post(page(acme), self.data(settings_words="1")))
+        assert alice.post(page(acme), self.data()).status_code == 302
+        acme.refresh_from_db()
+        assert set(acme.settings) == {name.removeprefix("settings_") for name in SETTINGS}
+
+    def test_saving_leaves_alone_what_workers_write(self, alice: Client, acme: Department) -> None:
+        def work(**kwargs: Any) -> None:
+            Department.objects.update(state="draining", stopped_by_error="401")
+
+        # A worker writes between the moment at which the page reads the row and the one at which it saves.
+        with receiver_of(pre_save, work, Department):
+            alice.post(page(acme), self.data(name="Renamed", state="running", slug="other"))
+        acme.refresh_from_db()
+        assert (acme.name, acme.slug, acme.state, acme.stopped_by_error) == ("Renamed", "acme", "draining", "401")
+
+    def test_one_that_never_ran_can_be_deleted(self, root: Client, acme: Department) -> None:
+        assert root.post(page(acme, "delete"), {"post": "yes"}).status_code == 302
+        assert not Soul.objects.exists()
+
+    def test_one_with_items_cannot(self, root: Client, acme: Department) -> None:
+        Item.objects.create(department=acme, title="A question")
+        root.post(page(acme, "delete"), {"post": "yes"})
+        assert Department.objects.filter(pk=acme.pk).exists()
+
+
+class TestAgents:
+    def agent(self, department: Department, slug: str = "answerer") -> Agent:
+        return Agent.objects.get(department=department, slug=slug)
+
+    def test_a_change_is_saved_and_lists_keep_their_order(self, alice: Client, acme: Department) -> None:
+        agent = self.agent(acme)
+        Agent.objects.filter(pk=agent.pk).update(settings_keys=["guide", "company"])
+        data = agent_data(agent, effort="high", settings_keys=["company", "words", "guide"], tools=[])
+        assert alice.post(page(agent), data).status_code == 302
+        agent.refresh_from_db()
+        assert (agent.effort, agent.tools) == ("high", [])
+        assert agent.settings_keys == ["guide", "company", "words"]
+
+    def test_saving_without_a_change_makes_no_difference_to_the_code(self, alice: Client, acme: Department) -> None:
+        for agent in acme.agents.all():
+            assert alice.post(page(agent), agent_data(agent)).status_code == 302
+        assert sync_everything().differences == []
+
+    @pytest.mark.parametrize(
+        ("change", "sentence"),
+        [
+            ({"model": "claude-nobody"}, "claude-nobody has no price"),
+            ({"fallback_models": "claude-opus-5-5, gpt"}, "gpt has no price"),
+            ({"needs": ["weather"]}, "weather is not one of the available choices"),
+            ({"uses": ["weather"]}, "weather is not one of the available choices"),
+            ({"fields": ["salary"]}, "salary is not one of the available choices"),
+            ({"tools": ["send_mail"]}, "send_mail is not one of the available choices"),
+            ({"effort": "extreme"}, "extreme is not one of the available choices"),
+            ({"serves": ["item", "reply"]}, "“answer”"),
+            ({"serves": []}, "“answer”"),
+            ({"needs": ["answer"]}, "circle"),
+            ({"timeout_seconds": "900"}, "5 to 300 seconds"),
+            ({"max_tokens": "0"}, "1 to 128,000 tokens"),
+        ],
+    )
+    def test_what_would_not_work_is_refused(
+        self, alice: Client, acme: Department, change: dict[str, Any], sentence: str
+    ) -> None:
+        agent = self.agent(acme)
+        before = Agent.objects.filter(pk=agent.pk).values().get()
+        assert sentence in errors_of(alice.post(page(agent), agent_data(agent, **change)))
+        assert Agent.objects.filter(pk=agent.pk).values().get() == before
+
+    def test_a_second_writer_can_be_prepared_while_it_is_disabled(self, alice: Client, acme: Department) -> None:
+        agent = self.agent(acme, "replier")
+        data = agent_data(agent, serves=["item"])
+        assert "“answer”" in errors_of(alice.post(page(agent), data))
+        data.pop("is_enabled")
+        # The rule that wants its answer to a reply would then have nobody.
+        Rule.objects.filter(name="Answer again").delete()
+        assert alice.post(page(agent), data).status_code == 302
+
+    def test_an_old_fault_does_not_keep_anybody_from_a_repair(self, alice: Client, acme: Department) -> None:
+        Agent.objects.filter(slug="replier").update(serves=["item"])
+        agent = self.agent(acme)
+        assert alice.post(page(agent), agent_data(agent, effort="low")).status_code == 302
+
+    def test_the_chain_of_command_is_no_circle(self, alice: Client, acme: Department) -> None:
+        agent = self.agent(acme)
+        data = agent_data(agent, reports_to=self.agent(acme, "sorter").pk)
+        assert "circle" in errors_of(alice.post(page(agent), data))
+
+    def test_what_is_bound_to_code_cannot_be_changed(self, alice: Client, acme: Department) -> None:
+        agent = self.agent(acme)
+        alice.post(page(agent), agent_data(agent, writes="topic", slug="other", scope="item"))
+        agent.refresh_from_db()
+        assert (agent.writes, agent.slug, agent.scope) == ("answer", "answerer", "occasion")
+        assert alice.get(listing(Agent, "add")).status_code == 403
+        assert alice.post(page(agent, "delete"), {"post": "yes"}).status_code == 403
+
+
+class TestSouls:
+    TEXTS = {"identity": "You are Ada.", "responsibilities": "Answer.", "prohibitions": "Never lie."}
+
+    def agent(self) -> Agent:
+        return Agent.objects.get(slug="answerer")
+
+    def draft(self, **texts: str) -> Soul:
+        return create_draft(agent=self.agent(), sections={**self.TEXTS, **texts}, author=None)
+
+    def act(self, client: Client, soul: Soul, action: str = "publish") -> str:
+        """Do it and return what the page then says."""
+        url = reverse(f"admin:agents_soul_{action}", args=[soul.pk])
+        return client.post(url, follow=True).content.decode()
+
+    def test_a_draft_begins_with_the_version_in_force(self, alice: Client, acme: Department) -> None:
+        response = alice.get(listing(Soul, "add"), {"agent": self.agent().pk})
+        assert response.context["adminform"].form.initial["identity"] == "You are the answerer."
+
+    @pytest.mark.parametrize(("origin", "identity"), [("shipped", "You are the answerer."), ("", "You are Ada.")])
+    def test_a_draft_can_begin_elsewhere(self, alice: Client, acme: Department, origin: str, identity: str) -> None:
+        publish(soul=self.draft(), author=None)
+        asked: dict[str, Any] = {"agent": self.agent().pk, "from": origin}
+        response = alice.get(listing(Soul, "add"), asked)
+        assert response.context["adminform"].form.initial["identity"] == identity
+
+    @pytest.mark.parametrize("agent", ["x", "0", "99999999"])
+    def test_a_draft_for_nobody_is_just_empty(self, alice: Client, acme: Department, agent: str) -> None:
+        response = alice.get(listing(Soul, "add"), {"agent": agent, "from": "x"})
+        assert "identity" not in response.context["adminform"].form.initial
+
+    def test_a_draft_is_written_and_changed(self, alice: Client, acme: Department) -> None:
+        data = {"agent": self.agent().pk, "note": "Kinder", **self.TEXTS}
+        assert alice.post(listing(Soul, "add"), data).status_code == 302
+        draft = Soul.objects.get(status="draft")
+        assert draft.author is not None
+        assert draft.author.username == "alice"
+        alice.post(page(draft), {**data, "identity": "You are Bo."})
+        draft.refresh_from_db()
+        assert (draft.identity, draft.status, draft.number) == ("You are Bo.", "draft", None)
+
+    def test_the_page_compares_with_the_version_in_force_and_escapes(self, alice: Client, acme: Department) -> None:
+        html = alice.get(page(self.draft(identity="<script>alert(1)</script>"))).content.decode()
+        assert "<del>You are the answerer.</del>" in html
+        assert "<ins>&lt;script&gt;alert(1)&lt;/script&gt;</ins>" in html
+        assert "<script>alert" not in html
+
+    def test_publishing_asks_first(self, alice: Client, acme: Department) -> None:
+        draft = self.draft()
+        html = alice.get(reverse("admin:agents_soul_publish", args=[draft.pk])).content.decode()
+        assert "Publish this draft as the SOUL of answerer?" in html
+        assert "<ins>You are Ada.</ins>" in html
+        draft.refresh_from_db()
+        assert draft.status == "draft"
+
+    def test_publishing_puts_the_draft_in_force(self, alice: Client, acme: Department) -> None:
+        draft = self.draft()
+        assert "SOUL 2 is in force" in self.act(alice, draft)
+        assert published_soul(self.agent()) == draft
+
+    def test_publishing_twice_changes_nothing(self, alice: Client, acme: Department) -> None:
+        draft = self.draft()
+        self.act(alice, draft)
+        assert "Nothing was changed" in self.act(alice, draft)
+        assert Soul.objects.filter(agent=self.agent()).count() == 2
+
+    def test_an_unfinished_draft_is_refused_with_its_section(self, alice: Client, acme: Department) -> None:
+        draft = self.draft(prohibitions="")
+        assert "the section `# Prohibitions` is empty" in self.act(alice, draft)
+        draft.refresh_from_db()
+        assert draft.status == "draft"
+
+    def test_rolling_back_asks_and_then_publishes_a_copy(self, alice: Client, acme: Department) -> None:
+        first = published_soul(self.agent())
+        assert first is not None
+        publish(soul=self.draft(), author=None)
+        question = alice.get(reverse("admin:agents_soul_roll_back", args=[first.pk])).content.decode()
+        assert "Publish a copy of answerer SOUL 1?" in question
+        assert "SOUL 3 is in force: a copy of SOUL 1" in self.act(alice, first, "roll_back")
+        assert sections_of(published_soul(self.agent())) == sections_of(first)
+
+    def test_rolling_back_to_the_version_in_force_is_refused(self, alice: Client, acme: Department) -> None:
+        first = published_soul(self.agent())
+        assert first is not None
+        assert "the one in force" in self.act(alice, first, "roll_back")
+        assert Soul.objects.filter(agent=self.agent()).count() == 1
+
+    def test_a_published_one_is_only_shown(self, root: Client, acme: Department) -> None:
+        soul = published_soul(self.agent())
+        assert soul is not None
+        assert "_save" not in root.get(page(soul)).content.decode()
+        assert root.post(page(soul), self.TEXTS).status_code == 403
+        assert root.post(page(soul, "delete"), {"post": "yes"}).status_code == 403
+        chosen = {"action": "delete_selected", "_selected_action": [soul.pk], "post": "yes"}
+        assert root.post(listing(Soul), chosen).status_code in (302, 403)
+        soul.refresh_from_db()
+        assert (soul.identity, soul.status) == ("You are the answerer.", "published")
+
+
+class TestRules:
+    def data(self, department: Department, **changes: Any) -> dict[str, Any]:
+        values = {
+            "department": department.pk,
+            "position": "9",
+            "name": "Sort again",
+            "when": '{"trigger": ["operator"]}',
+            "want": '["topic"]',
+            "is_enabled": "on",
+        }
+        return {**values, **changes}
+
+    def test_a_rule_is_added_and_shown_as_its_sentence(self, alice: Client, acme: Department) -> None:
+        assert alice.post(listing(Rule, "add"), self.data(acme)).status_code == 302
+        assert Rule.objects.get(name="Sort again").when == {"trigger": ["operator"]}
+        assert "the topic is wanted." in alice.get(listing(Rule)).content.decode()
+
+    @pytest.mark.parametrize(
+        ("change", "sentence"),
+        [
+            ({"when": '{"colour": ["red"]}'}, "There is no clause “colour”. Known clauses:"),
+            ({"when": '{"status": ["sold"]}'}, "There is no status “sold”"),
+            ({"when": "{"}, "valid JSON"),
+            ({"want": '["weather"]'}, "There is no output key “weather”"),
+            ({"want": "[]"}, "at least one"),
+        ],
+    )
+    def test_what_the_router_would_not_understand_is_refused(
+        self, alice: Client, acme: Department, change: dict[str, str], sentence: str
+    ) -> None:
+        response = alice.post(listing(Rule, "add"), self.data(acme, **change))
+        said = errors_of(response)
+        assert sentence in said or (change.get("want") == "[]" and "required" in said)
+        assert Rule.objects.count() == 3
+
+    def test_a_declared_rule_is_disabled_but_neither_renamed_nor_deleted(self, alice: Client, acme: Department) -> None:
+        rule = acme.rules.get(name="Answer")
+        data = self.data(acme, when='{"status": ["new"]}', want='["answer"]', name="Other")
+        data.pop("is_enabled")
+        assert alice.post(page(rule), data).status_code == 302
+        assert alice.post(page(rule, "delete"), {"post": "yes"}).status_code == 403
+        rule.refresh_from_db()
+        assert (rule.name, rule.is_enabled, rule.when) == ("Answer", False, {"status": ["new"]})
+
+    def test_an_own_rule_can_be_deleted(self, alice: Client, acme: Department) -> None:
+        alice.post(listing(Rule, "add"), self.data(acme))
+        rule = Rule.objects.get(name="Sort again")
+        assert alice.post(page(rule, "delete"), {"post": "yes"}).status_code == 302
+        assert not Rule.objects.filter(name="Sort again").exists()
+
+
+class TestBudgets:
+    def waiting_run(self, department: Department) -> AgentRun:
+        item = Item.objects.create(department=department, title="A question")
+        now = timezone.now()
+        return AgentRun.objects.create(
+            department=department,
+            item=item,
+            agent=department.agents.all()[0],
+            pipeline_run=PipelineRun.objects.create(item=item, started_at=now),
+            why="Because",
+            due_at=now + timedelta(hours=9),
+            queued_at=now,
+            waiting_for=f"{BUDGET_WAIT} department: 1.00 USD a day",
+        )
+
+    def test_a_budget_is_added(self, alice: Client, acme: Department) -> None:
+        data = {"department": acme.pk, "period": "day", "limit_usd": "5", "is_enabled": "on"}
+        assert alice.post(listing(Budget, "add"), data).status_code == 302
+        assert Budget.objects.get().limit_usd == 5
+
+    @pytest.mark.parametrize(
+        ("change", "sentence"),
+        [
+            ({"limit_usd": ""}, "Set a limit"),
+            ({"limit_usd": "-1"}, "not below zero"),
+            ({"model": "claude-nobody"}, "No price is known for claude-nobody"),
+        ],
+    )
+    def test_one_that_limits_nothing_is_refused(
+        self, alice: Client, acme: Department, change: dict[str, str], sentence: str
+    ) -> None:
+        data = {"department": acme.pk, "period": "day", "limit_usd": "5", "is_enabled": "on", **change}
+        assert sentence in errors_of(alice.post(listing(Budget, "add"), data))
+
+    def test_an_agent_of_another_department_is_refused(self, root: Client, acme: Department, bolt: Department) -> None:
+        data = {"department": acme.pk, "agent": bolt.agents.all()[0].pk, "period": "day", "limit_usd": "5"}
+        assert "works in another department" in errors_of(root.post(listing(Budget, "add"), data))
+
+    def test_raising_it_makes_waiting_runs_due(self, alice: Client, acme: Department, bolt: Department) -> None:
+        budget = Budget.objects.create(department=acme, period="day", limit_usd=1)
+        ours, theirs = self.waiting_run(acme), self.waiting_run(bolt)
+        periods = {f"periods-{name}_FORMS": "0" for name in ("TOTAL", "INITIAL")}
+        assert alice.post(page(budget), {"limit_usd": "9", "is_enabled": "on", **periods}).status_code == 302
+        ours.refresh_from_db()
+        theirs.refresh_from_db()
+        assert ours.due_at <= timezone.now() < theirs.due_at
+
+    def test_an_extra_is_allowed_without_touching_what_is_reserved(self, alice: Client, acme: Department) -> None:
+        budget = Budget.objects.create(department=acme, period="day", limit_usd=1)
+        now = timezone.now()
+        period = BudgetPeriod.objects.create(
+            budget=budget, starts_at=now, ends_at=now + timedelta(days=1), reserved_usd=Decimal("0.5")
+        )
+        data = {
+            "limit_usd": "1",
+            "is_enabled": "on",
+            "periods-TOTAL_FORMS": "1",
+            "periods-INITIAL_FORMS": "1",
+            "periods-0-id": period.pk,
+            "periods-0-budget": budget.pk,
+            "periods-0-extra_usd": "2",
+            "periods-0-reserved_usd": "0",
+        }
+
+        def work(**kwargs: Any) -> None:
+            BudgetPeriod.objects.update(reserved_usd=Decimal("0.7"))
+
+        with receiver_of(pre_save, work, BudgetPeriod):
+            assert alice.post(page(budget), data).status_code == 302
+        period.refresh_from_db()
+        assert [period.extra_usd, period.reserved_usd] == [2, Decimal("0.7")]
+
+
+class TestPrices:
+    DATA = {
+        "model": "claude-next",
+        "effective_from": "2026-12-01",
+        "prompt_tokens_over": "0",
+        "input_usd": "1",
+        "output_usd": "2",
+        "cache_write_5m_usd": "1.25",
+        "cache_write_1h_usd": "2",
+        "cache_read_usd": "0.1",
+        "source": "Price list",
+    }
+
+    def test_a_price_is_added_and_then_only_shown(self, root: Client) -> None:
+        assert root.post(listing(ModelPrice, "add"), self.DATA).status_code == 302
+        price = ModelPrice.objects.get()
+        assert root.post(page(price), {**self.DATA, "input_usd": "9"}).status_code == 403
+        assert root.post(page(price, "delete"), {"post": "yes"}).status_code == 302
+
+    def test_a_price_below_zero_is_refused(self, root: Client) -> None:
+        response = root.post(listing(ModelPrice, "add"), {**self.DATA, "input_usd": "-1"})
+        assert "not below zero" in errors_of(response)
+
+
+class TestSuppressions:
+    @pytest.mark.parametrize(
+        ("typed", "address"), [(" Ann@Example.COM ", "ann@example.com"), ("@Example.com", "@example.com")]
+    )
+    def test_addresses_and_domains_are_entered_in_one_form(self, root: Client, typed: str, address: str) -> None:
+        root.post(listing(Suppression, "add"), {"address": typed, "reason": "manual"})
+        assert Suppression.objects.get().address == address
+
+    @pytest.mark.parametrize("typed", ["example.com", "ann@", "@", "ann example.com"])
+    def test_anything_else_is_refused(self, root: Client, typed: str) -> None:
+        response = root.post(listing(Suppression, "add"), {"address": typed, "reason": "manual"})
+        assert "valid email address" in errors_of(response)
+
+
+class TestDocuments:
+    def test_a_file_becomes_a_document_that_is_found(self, alice: Client, acme: Department) -> None:
+        upload = SimpleUploadedFile("Warranty.md", "Five years on pumps from Łódź.".encode())
+        response = alice.post(listing(KnowledgeDocument, "add"), {"department": acme.pk, "upload": upload})
+        assert response.status_code == 302
+        document = KnowledgeDocument.objects.get()
+        assert (document.title, document.source) == ("Warranty", "Warranty.md")
+        assert search_documents(department_id=acme.pk, query="pumps")
+
+    def test_a_changed_text_is_found_by_its_new_words(self, alice: Client, acme: Department) -> None:
+        data = {"department": acme.pk, "title": "Terms", "text": "About pumps."}
+        alice.post(listing(KnowledgeDocument, "add"), data)
+        document = KnowledgeDocument.objects.get()
+        alice.post(page(document), {**data, "text": "About valves."})
+        assert not search_documents(department_id=acme.pk, query="pumps")
+        assert search_documents(department_id=acme.pk, query="valves")
+
+    def test_a_file_that_cannot_be_read_is_refused(self, alice: Client, acme: Department) -> None:
+        upload = SimpleUploadedFile("terms.pdf", b"%PDF-1.7")
+        response = alice.post(listing(KnowledgeDocument, "add"), {"department": acme.pk, "upload": upload})
+        assert "is a PDF file" in errors_of(response)
+
+    def test_neither_text_nor_file_is_refused(self, alice: Client, acme: Department) -> None:
+        response = alice.post(listing(KnowledgeDocument, "add"), {"department": acme.pk, "title": "Terms"})
+        assert "unless a file is uploaded" in errors_of(response)
