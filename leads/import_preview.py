@@ -52,6 +52,11 @@ class Preview:
     is_complete: bool = True
     problem: str = ""
 
+    @property
+    def more_rejects(self) -> int:
+        """Rejected rows that are not among those shown."""
+        return self.counts["rejected"] - len(self.rejects)
+
 
 def check_table(
     table: Table, *, department: Department, source: str, mapping: Mapping[str, str]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from django.contrib.auth.models import User
-from django.db import OperationalError, transaction
+from django.db import OperationalError, connection, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 from django_q.models import Schedule
@@ -43,6 +43,8 @@ _BATCH_TRIES = 3
 _CHUNK_BYTES = 1_048_576
 _RENEW_EVERY_ROWS = 5_000
 _MAX_REMARK = 500
+_ANALYSE_AFTER = (4, 16, 64, 256, 1_024)
+"""Batches of a slice."""
 
 logger = logging.getLogger(__name__)
 
@@ -243,11 +245,21 @@ def batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
 
 
 def _store_rows(job: ImportJob, table: Table, mapping: Mapping[str, str], deadline: float | None) -> bool:
-    for batch in batches(_rows_left(job, table.rows())):
+    for number, batch in enumerate(batches(_rows_left(job, table.rows())), start=1):
         _store_batch(job, batch, mapping, table.percent())
+        if number in _ANALYSE_AFTER:
+            _analyse()
         if deadline is not None and time.monotonic() > deadline:
             return False
     return True
+
+
+def _analyse() -> None:
+    """Tell PostgreSQL that the table has grown: while it takes it for small, it reads the whole of it to find a
+    batch's addresses. Its own look every minute comes too late for an import."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE leads_lead")
 
 
 def _rows_left(job: ImportJob, rows: Iterable[Row]) -> Iterator[Row]:

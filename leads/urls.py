@@ -1,10 +1,18 @@
 from django.urls import path
 
-from leads import views
+from leads import views, views_import
 
 app_name = "leads"
 urlpatterns = [
     path("", views.lead_list, name="list"),
+    path("import/", views_import.import_upload, name="import"),
+    path("import/<int:pk>/", views_import.import_job, name="import_job"),
+    path("import/<int:pk>/progress/", views_import.import_progress, name="import_progress"),
+    path("import/<int:pk>/columns/", views_import.import_map, name="import_map"),
+    path("import/<int:pk>/start/", views_import.import_start, name="import_start"),
+    path("import/<int:pk>/discard/", views_import.import_discard, name="import_discard"),
+    path("import/<int:pk>/resume/", views_import.import_resume, name="import_resume"),
+    path("import/<int:pk>/remarks.csv", views_import.import_remarks, name="import_remarks"),
     path("run/", views.run, name="run"),
     path("run/preview/", views.run_preview, name="run_preview"),
     path("<int:pk>/", views.lead_detail, name="detail"),
