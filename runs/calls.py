@@ -13,20 +13,16 @@ from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
-from django.db.models import DecimalField, OuterRef, Subquery, Sum
-from django.db.models.functions import Coalesce
-
 from agents.budgets import Ask, Refused, Settlement, reserve, settle
 from agents.llm import ModelReply, ModelRequest
 from agents.models import Agent, ModelPrice
 from agents.pricing import UnknownPrice, cost_usd
 from agents.reading import storable, storable_json
-from runs.database import update_rows
+from runs.database import increase_rows, insert_rows, update_rows
 from runs.models import AgentRun, ModelCall, ModelCallBody, ToolCall
 from runs.staff import Staff
-from runs.work import OpenCall, SeenCall
+from runs.work import OpenCall, SeenCall, ToolUse
 
-_COST = DecimalField(max_digits=16, decimal_places=8)
 _ZERO = Decimal(0)
 _SETTLED = [
     "status",
@@ -97,10 +93,8 @@ def open_calls(asks: Sequence[CallAsk], staff: Staff, *, now: datetime, worker: 
             continue
         calls.append(_call_row(ask, bounds[ask.run.pk], grant.period_ids, now, worker))
         opened.append(ask)
-    ModelCall.objects.bulk_create(calls)
-    ModelCallBody.objects.bulk_create(
-        ModelCallBody(call=call, request=storable_json(ask.params)) for call, ask in zip(calls, opened, strict=True)
-    )
+    insert_rows(calls)
+    insert_rows(_body(call, ask) for call, ask in zip(calls, opened, strict=True))
     for call, ask in zip(calls, opened, strict=True):
         answers[ask.run.pk] = _open_call(call, ask)
     return answers
@@ -111,27 +105,28 @@ def settle_calls(seen: Sequence[SeenCall], staff: Staff, *, now: datetime) -> No
 
     A call that was given up as unseen and answers late replaces its estimate by the actual cost.
     """
+    if not seen:
+        return
     by_pk = {entry.call.pk: entry for entry in seen}
-    before = {
-        call.pk: call
-        for call in ModelCall.objects.filter(pk__in=by_pk)
-        .exclude(status=ModelCall.Status.FINISHED)
-        .select_for_update()
-        .order_by("pk")
-    }
-    rows, bodies, settlements, tools = [], [], [], []
-    for pk, call in before.items():
+    unsettled = ModelCall.objects.filter(pk__in=by_pk).exclude(status=ModelCall.Status.FINISHED)
+    rows, bodies, settlements, tools, costs = [], [], [], [], []
+    for pk, status in unsettled.select_for_update().order_by("pk").values_list("pk", "status"):
         entry = by_pk[pk]
+        call = entry.call
         price, cost, is_estimate = _cost(call, entry.reply, staff)
         rows.append(_settled_row(entry, price, cost, is_estimate, now))
         bodies.append((pk, storable_json(entry.reply.as_json())))
-        settlements.append(_settlement(call, cost, entry.reply))
+        # The reservation of a call that was given up is booked as spent: only the difference is left to book.
+        was_unseen = status == ModelCall.Status.UNSEEN
+        costs.append((call.run_id, cost - call.reserved_usd if was_unseen else cost))
+        if call.reserved_in:
+            settlements.append(_settlement(call, cost, entry.reply, was_unseen))
         tools += [_tool_row(call, use) for use in entry.tools]
     update_rows(ModelCall, _SETTLED, rows)
     update_rows(ModelCallBody, ["response"], bodies)
-    ToolCall.objects.bulk_create(tools)
-    settle([s for s in settlements if s.period_ids])
-    _sum_costs({call.agent_run_id for call in before.values()})
+    increase_rows(AgentRun, "cost_usd", costs)
+    insert_rows(tools)
+    settle(settlements)
 
 
 def abandon_calls(run_ids: Iterable[int], *, now: datetime) -> None:
@@ -163,14 +158,14 @@ def abandon_calls(run_ids: Iterable[int], *, now: datetime) -> None:
             if c.reserved_in
         ]
     )
-    _sum_costs({call.agent_run_id for call in calls})
+    increase_rows(AgentRun, "cost_usd", [(call.agent_run_id, call.reserved_usd) for call in calls])
 
 
-def _cost(call: ModelCall, reply: ModelReply, staff: Staff) -> tuple[ModelPrice | None, Decimal, bool]:
+def _cost(call: OpenCall, reply: ModelReply, staff: Staff) -> tuple[ModelPrice | None, Decimal, bool]:
     """The price row, the cost, and whether it is an estimate."""
-    usage, day = reply.usage, call.started_at.date()
+    usage, day, asked = reply.usage, call.started_at.date(), call.request.params["model"]
     # A server may name the model differently: then it is priced as the one we asked for.
-    for model in (reply.model, call.model_asked):
+    for model in (reply.model, asked):
         try:
             price = staff.prices.price_for(model, day, usage.prompt_tokens)
             break
@@ -183,13 +178,11 @@ def _cost(call: ModelCall, reply: ModelReply, staff: Staff) -> tuple[ModelPrice 
     return price, cost_usd(usage, price), usage.total_tokens > 0 and not reply.is_usage_final
 
 
-def _settlement(call: ModelCall, cost: Decimal, reply: ModelReply) -> Settlement:
+def _settlement(call: OpenCall, cost: Decimal, reply: ModelReply, was_unseen: bool) -> Settlement:
     tokens = reply.usage.total_tokens or (call.reserved_tokens if cost else 0)
-    periods = tuple(call.reserved_in)
-    if call.status == ModelCall.Status.UNSEEN:
-        # Its reservation was booked as spent when it was given up: only the difference is left to book.
-        return Settlement(periods, _ZERO, 0, cost - call.cost_usd, tokens - call.reserved_tokens)
-    return Settlement(periods, call.reserved_usd, call.reserved_tokens, cost, tokens)
+    if was_unseen:
+        return Settlement(call.reserved_in, _ZERO, 0, cost - call.reserved_usd, tokens - call.reserved_tokens)
+    return Settlement(call.reserved_in, call.reserved_usd, call.reserved_tokens, cost, tokens)
 
 
 def _settled_row(
@@ -241,15 +234,28 @@ def _call_row(
     )
 
 
+def _body(call: ModelCall, ask: CallAsk) -> ModelCallBody:
+    # A first request is made of what is stored already; later ones hold what the model said.
+    return ModelCallBody(call=call, request=storable_json(ask.params) if ask.number > 1 else ask.params)
+
+
 def _open_call(call: ModelCall, ask: CallAsk) -> OpenCall:
     request = ModelRequest(call.call_id, ask.agent.slug, ask.api_key_env, ask.params, ask.agent.timeout_seconds)
-    return OpenCall(call.pk, request, call.reserved_usd, call.reserved_tokens, tuple(call.reserved_in), call.started_at)
+    return OpenCall(
+        pk=call.pk,
+        run_id=ask.run.pk,
+        request=request,
+        reserved_usd=call.reserved_usd,
+        reserved_tokens=call.reserved_tokens,
+        reserved_in=tuple(call.reserved_in),
+        started_at=call.started_at,
+    )
 
 
-def _tool_row(call: ModelCall, use: Any) -> ToolCall:
+def _tool_row(call: OpenCall, use: ToolUse) -> ToolCall:
     return ToolCall(
-        agent_run_id=call.agent_run_id,
-        model_call=call,
+        agent_run_id=call.run_id,
+        model_call_id=call.pk,
         name=use.name,
         arguments=use.arguments,
         result=use.result.content,
@@ -258,14 +264,3 @@ def _tool_row(call: ModelCall, use: Any) -> ToolCall:
         started_at=use.started_at,
         latency_ms=use.latency_ms,
     )
-
-
-def _sum_costs(run_ids: set[int]) -> None:
-    total = (
-        ModelCall.objects.filter(agent_run=OuterRef("pk"))
-        .order_by()
-        .values("agent_run")
-        .annotate(total=Sum("cost_usd"))
-        .values("total")
-    )
-    AgentRun.objects.filter(pk__in=run_ids).update(cost_usd=Coalesce(Subquery(total), _ZERO, output_field=_COST))

@@ -20,8 +20,8 @@ from agents.models import Department, ModelState
 from agents.spec import OutputEvent
 from runs import dispatch, log
 from runs.calls import settle_calls
+from runs.database import insert_rows, update_rows
 from runs.database import now as database_now
-from runs.database import update_rows
 from runs.failures import BUSY, PROBE_SECONDS, judge
 from runs.inputs import schema_version
 from runs.models import AgentRun, Item, LogEntry, Output, Review
@@ -146,7 +146,7 @@ def _write_outputs(
         outputs.append(output)
         settings_ = staff.desks[run.department_id].department.settings
         events.append((items[run.item_id], output, dispatch.output_event("written", output, run.trigger, settings_)))
-    Output.objects.bulk_create(outputs)
+    insert_rows(outputs)
     return events
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from django.db import connection, models
 from django.utils import timezone
+
+AnyField = Any  # django-stubs parametrise Field, Django does not
+INSERT_BATCH = 500
+"""Rows in one statement: below the 32,766 values that SQLite takes, for every table there is."""
+_STAMPED = ("created_at", "changed_at", "at")
+"""Columns whose value the field itself may give while it is saved."""
 
 
 def now() -> datetime:
@@ -20,23 +27,96 @@ def now() -> datetime:
     return moment.astimezone(UTC)
 
 
+def insert_rows(rows: Iterable[models.Model]) -> None:
+    """Insert unsaved objects of one model and give them their ids.
+
+    What ``bulk_create`` does, at a third of its cost: it builds an expression for every value of every row.
+    """
+    objects = list(rows)
+    if not objects:
+        return
+    model = type(objects[0])
+    pk = _pk(model)
+    is_numbered = isinstance(pk, models.AutoField)
+    columns = [field for field in model._meta.concrete_fields if not (is_numbered and field is pk)]
+    plan = [(field, _prepared(field), field.attname) for field in columns]
+    names = ", ".join(_quote(field) for field in columns)
+    places = f"({', '.join(['%s'] * len(columns))})"
+    table = connection.ops.quote_name(model._meta.db_table)
+    for start in range(0, len(objects), INSERT_BATCH):
+        batch = objects[start : start + INSERT_BATCH]
+        values: list[Any] = []
+        for each in batch:
+            for field, prepare, attname in plan:
+                value = field.pre_save(each, add=True) if attname in _STAMPED else getattr(each, attname)
+                values.append(value if prepare is None or value is None else prepare(value))
+        sql = f"INSERT INTO {table} ({names}) VALUES {', '.join([places] * len(batch))}"
+        with connection.cursor() as cursor:
+            cursor.execute(f"{sql} RETURNING {_quote(pk)}" if is_numbered else sql, values)
+            if is_numbered:
+                for each, (number,) in zip(batch, cursor.fetchall(), strict=True):
+                    each.pk = number
+        for each in batch:
+            each._state.adding, each._state.db = False, connection.alias
+
+
 def update_rows(model: type[models.Model], columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Update many rows, each to values of its own: ``rows`` are ``(pk, *values)`` in the order of ``columns``.
 
     ``bulk_update`` builds one CASE per column and row, which costs more than the work it writes down.
     """
+    fields = [_field(model, name) for name in columns]
+    _execute_many(model, ", ".join(f"{_quote(field)} = %s" for field in fields), fields, rows)
+
+
+def increase_rows(model: type[models.Model], column: str, rows: Sequence[Sequence[Any]]) -> None:
+    """Add an amount of its own to one column of each row: ``rows`` are ``(pk, amount)``."""
+    field = _field(model, column)
+    _execute_many(model, f"{_quote(field)} = {_quote(field)} + %s", [field], rows)
+
+
+def _execute_many(
+    model: type[models.Model], assignments: str, fields: Sequence[AnyField], rows: Sequence[Sequence[Any]]
+) -> None:
     if not rows:
         return
-    fields: list[models.Field[Any, Any]] = [model._meta.get_field(name) for name in columns]  # type: ignore[misc]
-    quote = connection.ops.quote_name
-    assignments = ", ".join(f"{quote(str(field.column))} = %s" for field in fields)
-    sql = f"UPDATE {quote(model._meta.db_table)} SET {assignments} WHERE {quote(str(model._meta.pk.column))} = %s"
+    pk = _pk(model)
+    table = connection.ops.quote_name(model._meta.db_table)
+    plan = [_prepared(field) for field in fields]
     prepared = [
         [
-            *(field.get_db_prep_save(value, connection) for field, value in zip(fields, row[1:], strict=True)),
+            *(
+                value if prepare is None or value is None else prepare(value)
+                for prepare, value in zip(plan, row[1:], strict=True)
+            ),
             row[0],
         ]
         for row in rows
     ]
     with connection.cursor() as cursor:
-        cursor.executemany(sql, prepared)
+        cursor.executemany(f"UPDATE {table} SET {assignments} WHERE {_quote(pk)} = %s", prepared)
+
+
+def _prepared(field: AnyField) -> Callable[[Any], Any] | None:
+    """How a value of this field goes to the driver; None where it goes as it is."""
+    if isinstance(field, models.ForeignKey):
+        return _prepared(field.target_field)
+    if isinstance(field, (models.CharField, models.TextField)):
+        return str  # members of a TextChoices are strings that a driver may take for something else
+    if isinstance(field, (models.IntegerField, models.BooleanField)):
+        return None
+    return partial(field.get_db_prep_save, connection=connection)
+
+
+def _field(model: type[models.Model], name: str) -> AnyField:
+    field: AnyField = model._meta.get_field(name)
+    return field
+
+
+def _pk(model: type[models.Model]) -> AnyField:
+    pk: AnyField = model._meta.pk
+    return pk
+
+
+def _quote(field: AnyField) -> str:
+    return connection.ops.quote_name(str(field.column))

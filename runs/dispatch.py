@@ -12,14 +12,14 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from django.db import InterfaceError, OperationalError, transaction
-from django.db.models import Min, QuerySet
+from django.db.models import QuerySet
 
 from agents.spec import ITEM, Facts, OutputEvent
 from runs import log
+from runs.database import insert_rows, update_rows
 from runs.database import now as database_now
-from runs.database import update_rows
 from runs.effects import Happening, apply_effects
-from runs.facts import load_facts
+from runs.facts import load_facts_and_next
 from runs.models import AgentRun, Item, LogEntry, Output, PipelineRun, Trigger
 from runs.router import Decision
 from runs.staff import Desk, Staff
@@ -42,11 +42,6 @@ class _Routing:
     settled: list[tuple[int, str, datetime, str]] = field(default_factory=list)
 
 
-def has_due(staff: Staff) -> bool:
-    """Whether any item waits for a decision: a cheap look that takes no lock."""
-    return _due(staff, database_now()).exists()
-
-
 def route_due(limit: int, *, staff: Staff) -> int:
     """Route up to ``limit`` due items in one transaction; returns how many. Items another worker holds are left.
 
@@ -55,6 +50,8 @@ def route_due(limit: int, *, staff: Staff) -> int:
     ids = list(
         _due(staff, database_now()).order_by("priority", "route_due_at", "pk").values_list("pk", flat=True)[:limit]
     )
+    if not ids:
+        return 0  # found by a look that takes no lock
     try:
         return _route_locked(ids, staff)
     except (OperationalError, InterfaceError):
@@ -112,9 +109,7 @@ def route(items: Sequence[Item], staff: Staff, *, now: datetime, events: Sequenc
     if not items:
         return []
     routing = _Routing(now)
-    # Set before the facts are read: what comes in after this makes the item due again and cannot be missed.
-    _reset_due(items, now)
-    facts = load_facts(items, now=now)
+    facts = _look(items, now)
     if events:
         told = [
             ((item, output, replace(event, facts=facts[item.pk])), staff.desks[item.department_id])
@@ -124,8 +119,7 @@ def route(items: Sequence[Item], staff: Staff, *, now: datetime, events: Sequenc
         routing.entries += entries
         again = [item for item in items if item.pk in changed]
         if again:
-            _reset_due(again, now)
-            facts.update(load_facts(again, now=now))
+            facts.update(_look(again, now))
     active = {run.item_id: run for run in PipelineRun.objects.filter(item__in=items, status=PipelineRun.Status.ACTIVE)}
     finishing = []
     for item in items:
@@ -143,17 +137,15 @@ def _due(staff: Staff, now: datetime) -> QuerySet[Item]:
     )
 
 
-def _reset_due(items: Sequence[Item], now: datetime) -> None:
-    """The next future trigger, or null."""
-    coming = dict(
-        Trigger.objects.filter(item__in=items, status=Trigger.Status.OPEN, due_at__gt=now)
-        .order_by()
-        .values("item_id")
-        .annotate(next=Min("due_at"))
-        .values_list("item_id", "next")
-    )
+def _look(items: Sequence[Item], now: datetime) -> dict[int, Facts]:
+    """The facts; each item is due again at its next future trigger, or not at all.
+
+    Whoever makes an item due in between waits for the item's lock, so nothing is missed.
+    """
+    facts, coming = load_facts_and_next(items, now=now)
     for item in items:
         item.route_due_at = coming.get(item.pk)
+    return facts
 
 
 def _route_one(item: Item, facts: Facts, desk: Desk, active: PipelineRun | None, routing: _Routing) -> bool:
@@ -166,7 +158,8 @@ def _route_one(item: Item, facts: Facts, desk: Desk, active: PipelineRun | None,
         _settle_triggers(decision, facts, routing)
         if not gone:
             break
-        facts = replace(facts, triggers=tuple(t for t in facts.triggers if t.id not in gone))
+        left = tuple(t for t in facts.triggers if t.id not in gone)
+        facts = _with_status(item, replace(facts, triggers=left), desk, routing)
     else:
         item.route_due_at = routing.now
     if decision.start:
@@ -234,8 +227,10 @@ def _start(item: Item, decision: Decision, desk: Desk, pipeline: PipelineRun, ro
 
 
 def _write(routing: _Routing) -> None:
-    PipelineRun.objects.bulk_create(routing.new_pipelines.values())
-    AgentRun.objects.bulk_create(routing.agent_runs)
+    insert_rows(routing.new_pipelines.values())
+    for run in routing.agent_runs:
+        run.pipeline_run_id = run.pipeline_run.pk  # it has its id only now
+    insert_rows(routing.agent_runs)
     routing.entries += [
         log.run_entry(run, "decision", f"Wanted: {run.why}", at=routing.now) for run in routing.agent_runs
     ]

@@ -7,12 +7,11 @@ from datetime import datetime, timedelta
 
 from agents.spec import Effect, OpenReview, OutputEvent, ScheduleTrigger, SetItem, Suppress, WithdrawTriggers
 from runs import log
+from runs.facts import SUPPRESSED_TAG
 from runs.models import Item, LogEntry, Output, Review, Suppression, Trigger
 from runs.staff import Desk
 
 REVIEW_DEADLINE = timedelta(days=1)
-SUPPRESSED_TAG = "suppressed"
-"""The tag that tells the router that the item's person must not be written to."""
 
 Happening = tuple[Item, Output, OutputEvent]
 

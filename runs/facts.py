@@ -23,12 +23,17 @@ def load_facts(items: Sequence[Item], *, now: datetime) -> dict[int, Facts]:
 
     The status is the one the item has. Triggers are due at ``now`` or not yet.
     """
+    return load_facts_and_next(items, now=now)[0]
+
+
+def load_facts_and_next(items: Sequence[Item], *, now: datetime) -> tuple[dict[int, Facts], dict[int, datetime]]:
+    """The facts, and when each item's next future trigger is due, for items that have one."""
     ids = [item.pk for item in items]
     outputs = _outputs(ids)
     runs = _runs(ids)
-    triggers = _triggers(ids, now)
+    triggers, coming = _triggers(ids, now)
     marks = _marks(ids)
-    return {
+    facts = {
         item.pk: Facts(
             status=item.status,
             outputs=tuple(outputs.get(item.pk, ())),
@@ -39,6 +44,7 @@ def load_facts(items: Sequence[Item], *, now: datetime) -> dict[int, Facts]:
         )
         for item in items
     }
+    return facts, coming
 
 
 def load_router(department: Department) -> Router:
@@ -94,12 +100,15 @@ def _runs(ids: list[int]) -> dict[int, list[RunFact]]:
     return found
 
 
-def _triggers(ids: list[int], now: datetime) -> dict[int, list[TriggerFact]]:
+def _triggers(ids: list[int], now: datetime) -> tuple[dict[int, list[TriggerFact]], dict[int, datetime]]:
     found: dict[int, list[TriggerFact]] = {}
+    coming: dict[int, datetime] = {}
     rows = Trigger.objects.filter(item__in=ids, status=Trigger.Status.OPEN).order_by("pk")
     for item_id, pk, kind, due_at in rows.values_list("item_id", "pk", "kind", "due_at"):
         found.setdefault(item_id, []).append(TriggerFact(pk, kind, due_at <= now))
-    return found
+        if due_at > now:
+            coming[item_id] = min(due_at, coming.get(item_id, due_at))
+    return found, coming
 
 
 def _marks(ids: list[int]) -> dict[int, set[str]]:

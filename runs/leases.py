@@ -35,47 +35,48 @@ MAX_LOST_BEFORE_ALONE = 2
 """After so many lost leases a run is claimed only by a shift that holds nothing else."""
 
 
-def has_due(staff: Staff) -> bool:
-    """Whether a claim would find anything: a cheap look that takes no lock."""
-    return _due(staff, database_now()).exists()
-
-
 def claim(limit: int, *, staff: Staff, worker: str, is_alone: bool) -> list[Work]:
     """Take up to ``limit`` due agent runs: token, budget and ModelCall in one transaction.
 
     A run that does not fit its budget, or whose model takes no calls now, stays queued and says what it waits for.
     """
+    due = _due(staff, database_now())
+    if not is_alone:
+        due = due.filter(lost_leases__lt=MAX_LOST_BEFORE_ALONE)
+    # More than wanted: other shifts look at the same ones, and what they have locked is skipped.
+    first = due.order_by("priority", "due_at", "pk").values_list("pk", "lost_leases")[: 2 * limit]
+    found = list(first)
+    poison = [pk for pk, lost in found if lost >= MAX_LOST_BEFORE_ALONE]
+    ids = poison[:1] or [pk for pk, _ in found]
+    if not ids:
+        return []  # found by a look that takes no lock
     try:
-        return _claim(limit, staff, worker, is_alone, None)
+        return _claim(ids, limit, staff, worker)
     except (OperationalError, InterfaceError):
         raise
     except Exception:
         logger.exception("could not claim together; trying one by one")
-    due = _due(staff, database_now()).order_by("priority", "due_at", "pk").values_list("pk", flat=True)[:limit]
-    return [work for pk in list(due) for work in _claim_alone(pk, staff, worker, is_alone)]
+    return [work for pk in ids[:limit] for work in _claim_alone(pk, staff, worker)]
 
 
-def _claim(limit: int, staff: Staff, worker: str, is_alone: bool, only: int | None) -> list[Work]:
+def _claim(ids: Sequence[int], limit: int, staff: Staff, worker: str) -> list[Work]:
     with transaction.atomic():
         now = database_now()
-        due = _due(staff, now) if only is None else _due(staff, now).filter(pk=only)
-        if not is_alone:
-            due = due.filter(lost_leases__lt=MAX_LOST_BEFORE_ALONE)
         runs = list(
-            due.select_related("trigger")
+            _due(staff, now)
+            .filter(pk__in=ids)
+            .select_related("trigger")
             .order_by("priority", "due_at", "pk")
             .select_for_update(skip_locked=True, of=("self",))[:limit]
         )
-        if is_alone and any(run.lost_leases >= MAX_LOST_BEFORE_ALONE for run in runs):
-            runs = [run for run in runs if run.lost_leases >= MAX_LOST_BEFORE_ALONE][:1]
         runs = _without_halted(_without_closed_models(runs, staff, now), staff, now)
         return _take(runs, staff, now=now, worker=worker) if runs else []
 
 
-def _claim_alone(pk: int, staff: Staff, worker: str, is_alone: bool) -> list[Work]:
+def _claim_alone(pk: int, staff: Staff, worker: str) -> list[Work]:
     """Claim one run; one that cannot even be prepared is put off with its reason, so that it blocks nobody."""
     try:
-        return _claim(1, staff, worker, is_alone, pk)
+        return _claim([pk], 1, staff, worker)
     except (OperationalError, InterfaceError):
         raise
     except Exception as error:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
+from runs.database import insert_rows
 from runs.models import AgentRun, Item, LogEntry
 
 
@@ -59,4 +60,4 @@ def run_entry(
 
 def write(entries: Iterable[LogEntry]) -> None:
     """Save the lines in their order, in the transaction that did what they tell."""
-    LogEntry.objects.bulk_create(list(entries))
+    insert_rows(entries)

@@ -201,12 +201,10 @@ class Shift:
         works: list[Work] = []
         routed = 0
         if self._is_claiming and not is_stopping():
-            if dispatch.has_due(staff):
-                routed = dispatch.route_due(BATCH, staff=staff)
+            routed = dispatch.route_due(BATCH, staff=staff)
             room = min(self.concurrency - len(self._flights), BATCH)
-            if room > 0 and leases.has_due(staff):
-                is_alone = not self._flights
-                works = leases.claim(room, staff=staff, worker=self.worker, is_alone=is_alone)
+            if room > 0:
+                works = leases.claim(room, staff=staff, worker=self.worker, is_alone=not self._flights)
         return works, lost, bool(finished or routed or works)
 
     def _keep_up(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -22,8 +23,9 @@ class OpenCall:
     """A ModelCall that is written as ``started``: its budget is reserved, so the request may go out."""
 
     pk: int
+    run_id: int
     request: ModelRequest
-    reserved_usd: Any
+    reserved_usd: Decimal
     reserved_tokens: int
     reserved_in: tuple[int, ...]
     started_at: datetime

@@ -45,6 +45,23 @@ def ago(moment: datetime | None) -> SafeString | str:
 
 
 @register.filter
+def age(moment: datetime | None) -> SafeString | str:
+    """How long something has lasted: ``12 s``."""
+    if moment is None:
+        return ""
+    return _time(moment, measure((timezone.now() - moment).total_seconds()), "data-age")
+
+
+@register.filter
+def due(moment: datetime | None) -> SafeString | str:
+    """When something is to happen: ``in 12 s``, and ``now`` once the time has come."""
+    if moment is None:
+        return ""
+    seconds = (moment - timezone.now()).total_seconds()
+    return _time(moment, f"in {measure(seconds)}" if seconds >= 1 else "now", "data-due")
+
+
+@register.filter
 def moment(value: datetime | None) -> SafeString | str:
     """Date and time to the second, UTC."""
     if value is None:
@@ -72,12 +89,16 @@ def _time(value: datetime, text: str, mark: str) -> SafeString:
 
 def describe_age(seconds: float) -> str:
     """``just now``, ``12 s ago``, ``3 min ago``; negative seconds lie ahead: ``in 2 h``."""
-    distance = abs(seconds)
-    if distance < 1:
+    if abs(seconds) < 1:
         return "just now"
+    return f"{measure(seconds)} ago" if seconds > 0 else f"in {measure(seconds)}"
+
+
+def measure(seconds: float) -> str:
+    """A time in its largest unit: ``12 s``, ``3 min``, ``2 h``, ``4 d``."""
+    distance = abs(seconds)
     size, unit = next(((size, unit) for size, unit in _AGES if distance >= size), (1, "s"))
-    text = f"{int(distance // size)} {unit}"
-    return f"{text} ago" if seconds > 0 else f"in {text}"
+    return f"{int(distance // size)} {unit}"
 
 
 @register.filter

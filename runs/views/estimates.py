@@ -49,6 +49,7 @@ class Estimate:
     sampled: int
     with_work: int
     agents: tuple[AgentEstimate, ...]
+    departments: int
 
     @property
     def usd_at_most(self) -> Decimal:
@@ -67,7 +68,7 @@ def estimate_run(items: QuerySet[Item]) -> Estimate:
     active = items.filter(automation=Item.Automation.ACTIVE)
     sample = list(active.select_related("department").order_by("-pk")[:SAMPLE])
     departments = {item.department_id: item.department for item in sample}
-    agents = list(Agent.objects.filter(department__in=departments).order_by("pk"))
+    agents = list(Agent.objects.filter(department__in=departments).select_related("department").order_by("pk"))
     starts, at_most, with_work = _count(sample, agents, now)
     total = active.count() if len(sample) == SAMPLE else len(sample)
     scale = Decimal(total) / len(sample) if sample else Decimal(0)
@@ -82,6 +83,7 @@ def estimate_run(items: QuerySet[Item]) -> Estimate:
             for agent in agents
             if at_most[agent.pk]
         ),
+        departments=len(departments),
     )
 
 
@@ -121,7 +123,7 @@ def _missing(facts: Facts, team: Iterable[Agent]) -> list[Agent]:
 def _prices(agents: Sequence[Agent], now: datetime) -> dict[int, tuple[Decimal | None, bool]]:
     """The average cost of each agent's latest runs; of one that has none, that of a typical call at list price."""
     ids = {agent.department_id for agent in agents}
-    runs = AgentRun.objects.filter(department__in=ids, status=AgentRun.Status.DONE).order_by("-pk")
+    runs = AgentRun.objects.filter(department__in=ids, status=AgentRun.Status.DONE, cost_usd__gt=0).order_by("-pk")
     seen: dict[int, list[Decimal]] = {}
     for agent_id, cost in runs.values_list("agent_id", "cost_usd")[:HISTORY]:
         seen.setdefault(agent_id, []).append(cost)

@@ -44,6 +44,10 @@ def item_context(request: HttpRequest, item: Item) -> dict[str, Any]:
     occasions = build_occasions(Desk(agents, outputs, runs, triggers, decision.trace, now))
     cards = {output.pk: build_card(output, spec) for output in outputs}
     sent = {message.output_id for message in messages if message.direction == Message.Direction.OUT}
+    questions = _questions(request, item, cards, outputs)
+    unsent = [cards[output.pk] for output in outputs if _is_unsent(output, spec.final_key, sent)]
+    # What a person is asked about stands at the top, and once is enough.
+    above = {question.review.output_id for question in questions} | {card.output.pk for card in unsent}
     pipelines = item.pipeline_runs.order_by("-pk")[:RUN_ROWS]
     return {
         "access": access,
@@ -53,9 +57,9 @@ def item_context(request: HttpRequest, item: Item) -> dict[str, Any]:
         "shown": show_item(item, spec),
         "automation": show_automation(item),
         "occasions": occasions,
-        "questions": _questions(request, item, cards, outputs),
-        "groups": _groups(occasions, cards),
-        "unsent": [cards[output.pk] for output in outputs if _is_unsent(output, spec.final_key, sent)],
+        "questions": questions,
+        "groups": _groups(occasions, {pk: card for pk, card in cards.items() if pk not in above}),
+        "unsent": unsent,
         "messages_list": messages,
         "moments": read_timeline(item, triggers, messages),
         "pipelines": [(run, show_pipeline_run(run)) for run in pipelines],
@@ -95,13 +99,14 @@ def _outputs(item: Item) -> list[Output]:
 
 
 def _groups(occasions: Sequence[Occasion], cards: dict[int, Card]) -> list[tuple[Occasion, list[Card]]]:
-    """The cards of every occasion, in the order of its steps and then of their age."""
+    """The cards of every occasion."""
     groups = []
     for occasion in occasions:
         number = occasion.trigger.pk if occasion.trigger else None
         own = {pk: card for pk, card in cards.items() if card.output.trigger_id == number}
         ordered = [step.output.pk for step in occasion.steps if step.output]
-        keys = list(dict.fromkeys([*ordered, *own]))
+        # The last step first: what came out, then what it was made from.
+        keys = list(dict.fromkeys([*reversed(ordered), *own]))
         if own:
             groups.append((occasion, [own[pk] for pk in keys if pk in own]))
     # The newest occasion is what somebody comes to see.
@@ -149,11 +154,15 @@ def _next(item: Item, runs: Sequence[AgentRun], triggers: Sequence[Trigger]) -> 
     if any(run.status in AgentRun.ACTIVE for run in runs):
         names = ", ".join(dict.fromkeys(run.agent.title for run in runs if run.status in AgentRun.ACTIVE))
         return Shown(f"Being worked on by {names}.", "progress", "loader-2", is_live=True)
+    department = item.department
+    if department.state not in department.WORKING or department.stopped_by_error:
+        state = "its line stands still" if department.stopped_by_error else f"it is {department.get_state_display()}"
+        return Shown(f"Nothing new starts in {department}: {state}.", "warning", "ban")
     if item.automation != Item.Automation.ACTIVE:
         return Shown("Nothing starts until a person switches the automation on again.", "warning", "ban")
     if item.route_due_at is not None and item.route_due_at <= timezone.now():
         return Shown(
-            "Waits for a worker to decide what is next", "neutral", "clock", since=item.route_due_at, is_live=True
+            "Waits for a worker to decide what is next.", "neutral", "clock", since=item.route_due_at, is_live=True
         )
     if item.route_due_at is not None:
         coming = [t for t in triggers if t.status == Trigger.Status.OPEN and t.due_at == item.route_due_at]

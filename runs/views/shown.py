@@ -14,7 +14,7 @@ from runs.models import AgentRun, Item, ModelCall, PipelineRun
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A state as a page shows it. ``note``: what it waits for, ``since`` when; ``then``: what comes next."""
+    """A state as a page shows it. ``note`` is a sentence: what it waits for; ``since`` when; ``then``: what comes next."""
 
     label: str
     colour: str
@@ -55,9 +55,9 @@ def show_agent_run(run: AgentRun, now: datetime) -> Shown:
             "lost, being recovered",
             "warning",
             "alert-triangle",
-            note="its worker has not been heard of",
+            note="Its worker has not been heard of.",
             since=run.lease_expires_at,
-            then="it is queued again by the next worker that looks",
+            then="The next worker that looks queues it again",
             is_live=True,
         )
     if run.status == AgentRun.Status.RUNNING:
@@ -70,12 +70,12 @@ def _queued(run: AgentRun, now: datetime) -> Shown:
     if run.waiting_for:
         note = run.waiting_for
     elif run.due_at > now:
-        note = "its next try"
+        note = "Its next try is not due yet."
     else:
-        note = "a free place at a worker"
+        note = "No worker has taken it yet."
     if run.due_at > now:
-        return Shown("waiting", "neutral", "hourglass", note, since, "it is claimed after", run.due_at, is_live=True)
-    return Shown("queued", "neutral", "clock", note, since, "the next free place takes it", is_live=True)
+        return Shown("waiting", "neutral", "hourglass", note, since, "Goes on", run.due_at, is_live=True)
+    return Shown("queued", "neutral", "clock", note, since, "The next free place takes it", is_live=True)
 
 
 def show_pipeline_run(run: PipelineRun) -> Shown:
@@ -105,6 +105,6 @@ def show_automation(item: Item) -> Shown | None:
         "neutral" if item.automation == Item.Automation.CLOSED else "warning",
         "ban",
         note=item.automation_reason,
-        then="it goes on by itself" if item.automation_until else "nothing starts until a person says so",
+        then="Goes on by itself" if item.automation_until else "Nothing starts until a person says so",
         then_at=item.automation_until,
     )
