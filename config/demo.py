@@ -43,7 +43,7 @@ class Demo:
         self._is_open = False
 
     def start(self) -> None:
-        """Start simulator, web server and worker."""
+        """Start what the worker needs, and the web server."""
         manage = [sys.executable, "manage.py"]
         if self.plan.endpoint.is_simulated:
             port = str(self.plan.simulator_port)
@@ -60,17 +60,19 @@ class Demo:
             "3",
         ]
         self.processes.start("web", [*web, *address, *quiet])
-        self.processes.start("worker", [*manage, "worker"])
 
     def tick(self) -> None:
-        """Once the web server answers, say where to look and run the pipeline, which reports when it is done."""
+        """Once the web server answers, say where to look and let the work begin."""
         if self._is_open:
             return
         if self._web_answers():
             self._is_open = True
             self.processes.say(self._welcome())
-            command = [sys.executable, "manage.py", "run_pipeline", "--all", "--wait", str(PIPELINE_SECONDS)]
-            self.processes.start("pipeline", command, is_service=False)
+            manage = [sys.executable, "manage.py"]
+            # First the command that waits and reports, so that it counts what the worker does from its start.
+            wait = ["run_pipeline", "--all", "--wait", str(PIPELINE_SECONDS)]
+            self.processes.start("pipeline", [*manage, *wait], is_service=False)
+            self.processes.start("worker", [*manage, "worker"])
         elif time.monotonic() - self._told_at > WEB_START_SECONDS:
             self._told_at = time.monotonic()
             self.processes.say(f"The web server has not answered for {WEB_START_SECONDS} s. Still waiting.")
@@ -96,7 +98,7 @@ class Demo:
                 f"  Kontor is running:   http://127.0.0.1:{self.plan.web_port}/",
                 f"  Log in as            demo    password  {self.password}",
                 f"  Answers come from    {self.plan.endpoint.description}",
-                f"  Data is kept in      {own.relative_to(ROOT) if own else 'the database of DATABASE_URL'}",
+                f"  Data is kept in      {os.path.relpath(own) if own else 'the database of DATABASE_URL'}",
                 "",
                 "  The sales department is working on the leads now. Ctrl-C stops everything;",
                 "  `make demo` goes on where it stopped" + ("; `make demo RESET=1` starts over." if own else "."),
@@ -147,14 +149,14 @@ def run_demo(given: Mapping[str, str], var: Path) -> int:
     return code
 
 
-def main() -> int:
+def main(var: Path = ROOT / "var") -> int:
     """The command ``python -m config.demo``: 0 after Ctrl-C, 1 with a sentence when it cannot run."""
     # Until there are processes to stop, a terminal that closes is the same as Ctrl-C.
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.default_int_handler)
     with foreground():
         try:
-            return run_demo(os.environ, ROOT / "var")
+            return run_demo(os.environ, var)
         except DemoProblem as problem:
             print(problem, file=sys.stderr, flush=True)
             return 1
