@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -23,6 +24,7 @@ from agents.knowledge import search_documents
 from agents.models import Agent, Budget, BudgetPeriod, Department, KnowledgeDocument, Member, ModelPrice, Soul
 from agents.souls import create_draft, publish, published_soul, sections_of
 from agents.spec import DepartmentSpec
+from leads.department import SALES
 from runs.models import AgentRun, Item, PipelineRun, Rule, Suppression
 from runs.syncing import sync_department, sync_everything
 from tests.agents.desk import desk_kind
@@ -391,6 +393,27 @@ class TestAgents:
         assert (agent.writes, agent.slug, agent.scope) == ("answer", "answerer", "occasion")
         assert alice.get(listing(Agent, "add")).status_code == 403
         assert alice.post(page(agent, "delete"), {"post": "yes"}).status_code == 403
+
+
+class TestSales:
+    def test_every_page_of_a_sales_department_can_be_saved_as_it_is(
+        self, root: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(registry, "_registry", {"sales": SALES})
+        sync_everything()
+        department = Department.objects.get(slug="sales")
+        for agent in department.agents.all():
+            assert root.post(page(agent), agent_data(agent)).status_code == 302, agent
+        for rule in department.rules.all():
+            values = {"position": rule.position, "when": json.dumps(rule.when), "want": json.dumps(rule.want)}
+            assert root.post(page(rule), {**values, "is_enabled": "on"}).status_code == 302, rule
+        shown = root.get(page(department)).context["adminform"].form
+        values = {name: shown.get_initial_for_field(field, name) for name, field in shown.fields.items()}
+        assert root.post(page(department), {**values, **NO_MEMBERS}).status_code == 302
+        assert sync_everything().differences == []
+        before = department.settings
+        department.refresh_from_db()
+        assert department.settings == before
 
 
 class TestSouls:
