@@ -81,7 +81,7 @@ def _control_share(head: bytes) -> float:
 
 
 def _utf16_without_mark(head: bytes) -> str:
-    """Delimiters and line ends are ASCII: in UTF-16 the zero bytes of these stand on one side only."""
+    """Delimiters and line ends are ASCII: in UTF-16 their zero bytes stand on one side, and they are found."""
     even, odd = head[0::2].count(0), head[1::2].count(0)
     name = "utf-16-le" if odd > even else "utf-16-be"
     if min(even, odd) * 20 <= max(even, odd) and (even + odd) * 50 > len(head):
@@ -90,7 +90,7 @@ def _utf16_without_mark(head: bytes) -> str:
         except UnicodeDecodeError as error:
             # A pair of surrogates may be cut in half at the end of the sample.
             text = head[: error.start].decode(name) if error.start > len(head) - 4 else "\0"
-        if "\0" not in text:
+        if "\0" not in text and any(sign in text for sign in ",;\t|\r\n"):
             return name
     raise ReadError("This is not a table: the file holds NUL bytes. Save it again as .csv (UTF-8) or .xlsx.")
 

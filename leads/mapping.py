@@ -174,7 +174,7 @@ def check_mapping(given: Mapping[str, Any], columns: Sequence[str]) -> dict[str,
         if column not in result:
             raise MappingError(f"There is no column {column!r}. There are: {', '.join(columns)}.")
         name = target or IGNORE
-        if name not in TARGETS:
+        if not isinstance(name, str) or name not in TARGETS:
             raise MappingError(f"{column!r} is mapped to {target!r}. A column can be: {', '.join(TARGETS)}.")
         result[column] = name
     chosen = [c for c, target in given.items() if target == "external_id"]
@@ -241,7 +241,7 @@ def _first(name: str, entries: list[tuple[str, str]], attributes: dict[str, Any]
             continue
         if not candidate:
             notes.append(f"{text[:60]!r} is no {FIELDS[name].lower()}: kept as attribute.")
-        if candidate != value:
+        if not candidate or candidate != value:
             _keep(attributes, column, text)
     return value
 
