@@ -128,6 +128,8 @@ def agent_data(agent: Agent, **changes: Any) -> dict[str, Any]:
         "escalate_to": "",
         "is_enabled": "on",
     }
+    if agent.conversation:
+        values["conversation"] = "on"
     return {**values, **changes}
 
 

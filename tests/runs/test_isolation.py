@@ -132,9 +132,10 @@ class TestItems:
         make_rule(acme, when={"status": ["new"]}, want=["research"])
         item = make_item(acme)
         facts = load_facts([item], now=timezone.now())[item.pk]
-        wanted = {pk: router.pending(facts) for pk, router in load_routers([acme, bolt]).items()}
-        assert ("research", None) in wanted[acme.pk]
-        assert wanted[bolt.pk] == (("intake", None),)
+        decided = {pk: router.decide(facts) for pk, router in load_routers([acme, bolt]).items()}
+        assert "researcher" in {waiting.agent for waiting in decided[acme.pk].waiting}
+        assert decided[bolt.pk].waiting == ()
+        assert [start.agent for start in decided[bolt.pk].start] == ["intake"]
 
     def test_routing_both_at_once_crosses_nothing(self, acme: Department, bolt: Department) -> None:
         items = [make_lead(department, route_due_at=timezone.now()).item for department in (acme, bolt) * 5]
