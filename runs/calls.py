@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -16,7 +16,7 @@ from uuid import uuid4
 from agents.budgets import Ask, Refused, Settlement, reserve, settle
 from agents.llm import ModelReply, ModelRequest
 from agents.models import Agent, ModelPrice
-from agents.pricing import UnknownPrice, cost_usd
+from agents.pricing import UnknownPrice, Usage, cost_usd
 from agents.reading import storable, storable_json
 from runs.database import increase_rows, insert_rows, update_rows
 from runs.models import AgentRun, ModelCall, ModelCallBody, ToolCall
@@ -173,13 +173,25 @@ def _cost(call: OpenCall, reply: ModelReply, staff: Staff) -> tuple[ModelPrice |
             continue
     else:
         return None, call.reserved_usd, True
-    if not usage.total_tokens and reply.was_sent and not reply.is_usage_final:
-        return price, call.reserved_usd, True
-    return price, cost_usd(usage, price), usage.total_tokens > 0 and not reply.is_usage_final
+    if reply.is_usage_final or not reply.was_sent:
+        return price, cost_usd(usage, price), False
+    return price, cost_usd(_at_most(call, usage), price) if usage.total_tokens else call.reserved_usd, True
+
+
+def _at_most(call: OpenCall, usage: Usage) -> Usage:
+    """What a call may have used whose end was not seen: the prompt as reported, and all the room it had to answer."""
+    return replace(usage, output_tokens=max(usage.output_tokens, int(call.request.params["max_tokens"])))
+
+
+def _tokens(call: OpenCall, reply: ModelReply) -> int:
+    """What counts against a budget in tokens."""
+    if reply.is_usage_final or not reply.was_sent:
+        return reply.usage.total_tokens
+    return _at_most(call, reply.usage).total_tokens if reply.usage.total_tokens else call.reserved_tokens
 
 
 def _settlement(call: OpenCall, cost: Decimal, reply: ModelReply, was_unseen: bool) -> Settlement:
-    tokens = reply.usage.total_tokens or (call.reserved_tokens if cost else 0)
+    tokens = _tokens(call, reply)
     if was_unseen:
         return Settlement(call.reserved_in, _ZERO, 0, cost - call.reserved_usd, tokens - call.reserved_tokens)
     return Settlement(call.reserved_in, call.reserved_usd, call.reserved_tokens, cost, tokens)

@@ -31,6 +31,11 @@ from runs.work import Finished
 logger = logging.getLogger(__name__)
 _spread = random.Random()
 _REVIEW_KINDS = {Cause.REFUSAL: Review.Kind.REFUSAL}
+# All that an attempt changes but the costs: the settlement has added to those since the run was read.
+_ATTEMPT = [
+    *("status", "due_at", "cause", "error", "waiting_for", "waiting_since", "failures", "lost_leases", "trespasses"),
+    *("lease_token", "lease_expires_at", "ended_at"),
+]
 
 
 def commit(finished: Sequence[Finished], staff: Staff) -> None:
@@ -94,7 +99,7 @@ def fail_run(run: AgentRun, item: Item, cause: Cause, error: str, now: datetime)
     run.status, run.cause, run.error = AgentRun.Status.FAILED, cause, error
     run.lease_token = run.lease_expires_at = None
     run.waiting_for, run.waiting_since, run.ended_at = "", None, now
-    run.save()
+    run.save(update_fields=_ATTEMPT)
     title = run.agent.title
     item.flag = f"{title} failed: {cause.label}."[:300]
     item.route_due_at = now
@@ -189,7 +194,7 @@ def _end_failed(
         verdict = judge(
             one.cause,
             failures=run.failures,
-            waiting_since=run.waiting_since,
+            waiting_since=_waiting_since(run, one.cause, now),
             retry_after_seconds=one.retry_after_seconds,
             cap_seconds=settings.RETRY_AFTER_CAP_SECONDS,
             now=now,
@@ -209,12 +214,18 @@ def _end_failed(
 
 def _requeue(run: AgentRun, one: Finished, due_at: datetime, waiting_for: str, now: datetime) -> LogEntry:
     run.status, run.due_at, run.waiting_for = AgentRun.Status.QUEUED, due_at, waiting_for[:300]
-    run.waiting_since = run.waiting_since or now
+    run.waiting_since = _waiting_since(run, one.cause, now)
     run.cause, run.error = one.cause, one.error
     run.lease_token = run.lease_expires_at = None
-    run.save()
+    run.save(update_fields=_ATTEMPT)
     text = f"{one.work.agent.title}: {one.error or one.cause.label} {waiting_for}"
     return log.run_entry(run, "waiting", text, at=now, level=LogEntry.Level.WARNING)
+
+
+def _waiting_since(run: AgentRun, cause: Cause, now: datetime) -> datetime:
+    """Since when it waits for what it waits for: another reason begins anew."""
+    is_same = run.cause == cause or {run.cause, cause} <= BUSY
+    return run.waiting_since if run.waiting_since and is_same else now
 
 
 def _close_model(one: Finished, until: datetime) -> None:

@@ -151,6 +151,10 @@ def _look(items: Sequence[Item], now: datetime) -> dict[int, Facts]:
 def _route_one(item: Item, facts: Facts, desk: Desk, active: PipelineRun | None, routing: _Routing) -> bool:
     """Route one item. Returns whether its pipeline run goes on."""
     facts = _with_status(item, facts, desk, routing)
+    if item.automation != Item.Automation.ACTIVE or not desk.is_working:
+        # A step that was in flight has ended. What is next is decided when item and department go on.
+        item.route_due_at = routing.now
+        return True
     woken_by = [t for t in facts.triggers if t.is_due]
     for _ in range(MAX_HANDLED):
         decision = desk.router.decide(facts)
