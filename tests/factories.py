@@ -67,9 +67,7 @@ PAYLOADS: dict[str, dict[str, Any]] = {
         "reasoning_summary": "Volume and date are concrete, so start from the audit.",
         "angle": "A free audit of the last three months of invoices",
         "pains": ["Invoices are checked by hand"],
-        "proof_points": [
-            {"statement": "Halden Furniture found 3.8 %", "source": "Case study Halden Furniture#2"}
-        ],
+        "proof_points": [{"statement": "Halden Furniture found 3.8 %", "source": "Case study Halden Furniture#2"}],
         "call_to_action": "A call on Thursday",
     },
     "draft": {
@@ -226,9 +224,7 @@ def make_output(item: Item, key: str = "qualification", **fields: Any) -> Output
     payload = fields.pop("payload", None) or PAYLOADS.get(key, {"reasoning_summary": "Because."})
     facets = fields.pop("facets", None)
     if facets is None:
-        promoted = {
-            name for spec in _spec(item.department.kind).agents if spec.writes == key for name in spec.facets
-        }
+        promoted = {name for spec in _spec(item.department.kind).agents if spec.writes == key for name in spec.facets}
         facets = {name: payload[name] for name in sorted(promoted) if name in payload}
     fields.setdefault("schema_version", "1")
     return Output.objects.create(item=item, key=key, payload=payload, facets=facets, **fields)
@@ -294,6 +290,8 @@ def make_model_call(run: AgentRun, **fields: Any) -> ModelCall:
     }
     call = ModelCall.objects.create(agent_run=run, **{**values, **fields})
     ModelCallBody.objects.create(call=call, request=request, response=response)
+    run.cost_usd += call.cost_usd
+    run.save(update_fields=["cost_usd"])
     return call
 
 

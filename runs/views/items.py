@@ -161,9 +161,7 @@ def _next(item: Item, runs: Sequence[AgentRun], triggers: Sequence[Trigger]) -> 
     if item.automation != Item.Automation.ACTIVE:
         return Shown("Nothing starts until a person switches the automation on again.", "warning", "ban")
     if item.route_due_at is not None and item.route_due_at <= timezone.now():
-        return Shown(
-            "Waits for a worker to decide what is next.", "neutral", "clock", since=item.route_due_at, is_live=True
-        )
+        return Shown("A worker decides next what is wanted.", "neutral", "clock", since=item.route_due_at, is_live=True)
     if item.route_due_at is not None:
         coming = [t for t in triggers if t.status == Trigger.Status.OPEN and t.due_at == item.route_due_at]
         what = coming[0].get_kind_display() if coming else "look"

@@ -145,6 +145,5 @@ def _step(request: HttpRequest, steps: list[AgentRun], calls: list[ModelCall]) -
         step = next(urgent, steps[-1])
     is_known = tab in [name for name, _ in TABS]
     own = [call for call in calls if call.agent_run_id == step.pk]
-    return build_step_view(
-        step, own, tab if is_known else "", can_operate=access_of(request).can(step.department_id, "operator")
-    )
+    can_operate = access_of(request).can(step.department_id, "operator")
+    return build_step_view(step, own, tab if is_known else "", can_operate=can_operate, is_chosen=bool(chosen))

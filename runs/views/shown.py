@@ -14,7 +14,7 @@ from runs.models import AgentRun, Item, ModelCall, PipelineRun
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A state as a page shows it. ``note`` is a sentence: what it waits for; ``since`` when; ``then``: what comes next."""
+    """A state as a page shows it. ``note``: a sentence on what it waits for, ``since`` when; ``then``: what is next."""
 
     label: str
     colour: str

@@ -60,6 +60,8 @@ class StepView:
     tabs: list[tuple[str, str]]
     can_retry: bool
     retry_hint: str
+    is_chosen: bool
+    """Whether a person chose the step; else the page follows the run."""
     calls: list[CallRow] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
     card: Card | None = None
@@ -67,7 +69,9 @@ class StepView:
     cost_usd: Decimal = Decimal(0)
 
 
-def build_step_view(run: AgentRun, calls: Sequence[ModelCall], tab: str, *, can_operate: bool) -> StepView:
+def build_step_view(
+    run: AgentRun, calls: Sequence[ModelCall], tab: str, *, can_operate: bool, is_chosen: bool
+) -> StepView:
     """Read what one tab of an agent run shows. Without a tab: Error if it failed, else Output, else Input."""
     has_failed = run.status == AgentRun.Status.FAILED or any(call.cause for call in calls)
     tab = tab or _first_tab(run)
@@ -78,6 +82,7 @@ def build_step_view(run: AgentRun, calls: Sequence[ModelCall], tab: str, *, can_
         tabs=[(name, label) for name, label in TABS if name != "error" or has_failed or tab == "error"],
         can_retry=run.status == AgentRun.Status.FAILED and can_operate,
         retry_hint=_retry_hint(run, can_operate),
+        is_chosen=is_chosen,
         cost_usd=sum((call.cost_usd for call in calls), Decimal(0)),
     )
     tools = _tools(run) if tab in ("calls", "error") else {}

@@ -2,18 +2,22 @@
 (() => {
   "use strict";
 
-  /* --- Ages: <time data-ago>. The same words as describe_age in runs/templatetags/kontor.py. ------------------ */
+  /* --- Ages: <time data-ago>, data-age, data-due. The same words as in runs/templatetags/kontor.py. ----------- */
   const UNITS = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
-  const age = (seconds) => {
+  const measure = (seconds) => {
     const distance = Math.abs(seconds);
-    if (distance < 1) return "just now";
-    const [size, unit] = UNITS.find(([step]) => distance >= step);
-    const text = `${Math.floor(distance / size)} ${unit}`;
-    return seconds > 0 ? `${text} ago` : `in ${text}`;
+    const [size, unit] = UNITS.find(([step]) => distance >= step) ?? [1, "s"];
+    return `${Math.floor(distance / size)} ${unit}`;
+  };
+  const words = (time, seconds) => {
+    if ("age" in time.dataset) return measure(seconds);
+    if ("due" in time.dataset) return seconds <= -1 ? `in ${measure(seconds)}` : "now";
+    if (Math.abs(seconds) < 1) return "just now";
+    return seconds > 0 ? `${measure(seconds)} ago` : `in ${measure(seconds)}`;
   };
   const tellAges = () => {
-    for (const time of document.querySelectorAll("time[data-ago]")) {
-      const text = age((Date.now() - Date.parse(time.dateTime)) / 1000);
+    for (const time of document.querySelectorAll("time[data-ago], time[data-age], time[data-due]")) {
+      const text = words(time, (Date.now() - Date.parse(time.dateTime)) / 1000);
       if (time.textContent !== text) time.textContent = text;
     }
   };
