@@ -93,7 +93,8 @@ if IS_SQLITE:
     _database["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
         "timeout": 20,
-        "init_command": f"PRAGMA journal_mode=WAL; PRAGMA synchronous={_synchronous}; PRAGMA cache_size=-16000;",
+        "init_command": f"PRAGMA journal_mode=WAL; PRAGMA synchronous={_synchronous}; PRAGMA cache_size=-16000; "
+        "PRAGMA wal_autocheckpoint=4000; PRAGMA journal_size_limit=67108864;",
     }
     # A file, not memory: the engine's database thread opens a connection of its own.
     _database["TEST"] = {"NAME": BASE_DIR / "var" / "test.sqlite3"}

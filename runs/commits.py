@@ -71,7 +71,7 @@ def _commit_group(finished: Sequence[Finished], staff: Staff) -> None:
                 lease_token__in=[one.work.token for one in finished], status=AgentRun.Status.RUNNING
             )
             .select_for_update(of=("self",))
-            .select_related("trigger")
+            .prefetch_related("trigger")
             .order_by("pk")
         }
         settle_calls([seen for one in finished for seen in one.unsettled], staff, now=now)

@@ -65,7 +65,7 @@ def _claim(ids: Sequence[int], limit: int, staff: Staff, worker: str) -> list[Wo
         runs = list(
             _due(staff, now)
             .filter(pk__in=ids)
-            .select_related("trigger")
+            .prefetch_related("trigger")
             .order_by("priority", "due_at", "pk")
             .select_for_update(skip_locked=True, of=("self",))[:limit]
         )
