@@ -125,9 +125,9 @@ def prepare(environment: Mapping[str, str], password: str) -> None:
 
 def run_demo(given: Mapping[str, str], var: Path) -> int:
     """Prepare and run the demo until it is stopped; the exit code. DemoProblem if it cannot start."""
-    # The second: where collected static files would lie. Its absence is a warning of whitenoise's.
-    for folder in (var, var / "static"):
-        folder.mkdir(exist_ok=True)
+    # The second is where collected static files would lie; whitenoise warns where it is missing.
+    for folder in (var, ROOT / "var" / "static"):
+        folder.mkdir(parents=True, exist_ok=True)
     plan = read_plan(given, var)
     with only_demo(var):
         require_free_ports(plan)
