@@ -158,31 +158,29 @@ def _without_halted(runs: list[AgentRun], staff: Staff, now: datetime) -> list[A
     )
     if not halted:
         return runs
-    kept, waiting, probed = [], [], set()
+    kept, waiting = [], []
+    asked: set[str] = set()
     for run in runs:
-        probe_at = halted.get(run.department_id)
-        key = staff.desks[run.department_id].department.api_key_env
         if run.department_id not in halted:
             kept.append(run)
-        elif key not in probed and (probe_at is None or probe_at <= now):
-            probed.add(key)
-            kept.append(run)
-        else:
-            due = max(probe_at or now, now + timedelta(seconds=1))
-            waiting.append(
-                (
-                    run.pk,
-                    due,
-                    "The line stands still: the API does not accept the key.",
-                    run.waiting_since or now,
-                )
-            )
-    for key in probed:
-        Department.objects.filter(api_key_env=key).exclude(stopped_by_error="").update(
-            next_probe_at=now + timedelta(seconds=PROBE_SECONDS)
-        )
+            continue
+        key = staff.desks[run.department_id].department.api_key_env
+        if key not in asked:
+            asked.add(key)
+            if _take_probe(key, now):
+                kept.append(run)
+                continue
+        due = max(halted[run.department_id] or now, now + timedelta(seconds=1))
+        reason = "The line stands still: the API does not accept the key."
+        waiting.append((run.pk, due, reason, run.waiting_since or now))
     update_rows(AgentRun, ["due_at", "waiting_for", "waiting_since"], waiting)
     return kept
+
+
+def _take_probe(key: str, now: datetime) -> bool:
+    """Whether this minute's probe is ours. Conditional, because several shifts look at the same time."""
+    due = Department.objects.filter(Q(next_probe_at=None) | Q(next_probe_at__lte=now), api_key_env=key)
+    return bool(due.exclude(stopped_by_error="").update(next_probe_at=now + timedelta(seconds=PROBE_SECONDS)))
 
 
 def _take(runs: list[AgentRun], staff: Staff, *, now: datetime, worker: str) -> list[Work]:
@@ -233,6 +231,7 @@ def _work(ask: CallAsk, call: OpenCall, prepared: Prepared, staff: Staff) -> Wor
         attempt=ask.attempt,
         prepared=prepared,
         first_call=call,
+        is_poison=ask.run.lost_leases >= MAX_LOST_BEFORE_ALONE,
     )
 
 

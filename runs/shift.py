@@ -207,7 +207,7 @@ class Shift:
         if self._is_claiming and not is_stopping():
             routed = dispatch.route_due(BATCH, staff=staff)
             room = min(self.concurrency - len(self._flights), BATCH)
-            if room > 0:
+            if room > 0 and not any(flight.work.is_poison for flight in list(self._flights.values())):
                 works = leases.claim(room, staff=staff, worker=self.worker, is_alone=not self._flights)
         return works, lost, bool(finished or routed or works)
 

@@ -70,6 +70,8 @@ class Work:
     attempt: int
     prepared: Prepared
     first_call: OpenCall
+    is_poison: bool = False
+    """It has lost its worker so often that nothing else may fly beside it."""
 
 
 @dataclass(slots=True)

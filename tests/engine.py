@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 from uuid import UUID
 
+from django.db import connection
 from django.db.models import Sum
 from django.utils import timezone
 
@@ -24,6 +27,7 @@ from runs.staff import load_staff
 from runs.work import Finished, SeenCall, Work
 from tests.factories import PAYLOADS, make_agent_run, make_department, make_lead
 
+_T = TypeVar("_T")
 LIMIT_SECONDS = 20.0
 LOOK_SECONDS = 0.02
 USED = Usage(input_tokens=900, output_tokens=200)
@@ -103,6 +107,25 @@ def picture() -> str:
     due = Item.objects.filter(route_due_at__isnull=False)[:20]
     lines += [f"item {item.pk} {item.status} due {item.route_due_at:%H:%M:%S} {item.flag}" for item in due]
     return "\n".join([*lines, *LogEntry.objects.order_by("-pk").values_list("text", flat=True)[:10]])
+
+
+# --- Races ----------------------------------------------------------------------------------------------------
+
+
+def in_threads(job: Callable[[int], _T], count: int) -> list[_T]:
+    """Run ``job(number)`` in threads that start together, each with a connection of its own; what they return."""
+    together = threading.Barrier(count)
+
+    def run(number: int) -> _T:
+        try:
+            connection.ensure_connection()
+            together.wait(LIMIT_SECONDS)
+            return job(number)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(run, range(count)))
 
 
 # --- Single attempts ------------------------------------------------------------------------------------------
