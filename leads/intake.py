@@ -21,6 +21,8 @@ from runs import log
 from runs.database import update_rows
 from runs.models import Item, Trigger
 
+_BATCH_TRIES = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
@@ -63,15 +65,18 @@ class Landed:
 def upsert_leads(*, department: Department, rows: Sequence[LeadRow], arrival: Arrival) -> list[Landed]:
     """Store at most a few hundred rows in one transaction; results in the order of the rows.
 
-    Where another transaction stores one of the leads at the same moment, the rows are done again one by one:
-    by then the other's lead can be seen. A delivery that is already recorded is an ``IntegrityError``.
+    Where another transaction stores one of the leads at the same moment, the rows are done again, in the end one by
+    one: by then the other's lead can be seen. A delivery that is already recorded is an ``IntegrityError``. Two
+    writers of the same new people can deadlock: an ``OperationalError``, after which the caller begins again.
     """
     with transaction.atomic():
-        try:
-            with transaction.atomic():
-                return _land(department, rows, arrival)
-        except IntegrityError:
-            return [landed for row in rows for landed in _land_again(department, row, arrival)]
+        for _ in range(_BATCH_TRIES):
+            try:
+                with transaction.atomic():
+                    return _land(department, rows, arrival)
+            except IntegrityError:
+                continue  # whole again first: one by one would lock the known items out of their order
+        return [landed for row in rows for landed in _land_again(department, row, arrival)]
 
 
 def preview_leads(*, department: Department, rows: Sequence[LeadRow], source: str) -> list[Landed]:

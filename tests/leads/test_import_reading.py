@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leads.reading import MAX_RECORD_CHARS, ReadError, Row, open_table
+from leads.decoding import ReadError
+from leads.reading import MAX_RECORD_CHARS, Row, open_table
 
 GERMAN = "Vorname;Nachname;Firma\r\nJürgen;Weiß;Größe & Söhne\r\nFrançois;Lefèvre;Café – Zürich\r\n"
 
