@@ -107,7 +107,10 @@ def _prepare(
     given: dict[str, Any] = {}
     made_from = []
     for key in (*agent.needs, *agent.uses):
-        found = outputs.get((run.item_id, key, run.trigger_id)) or outputs.get((run.item_id, key, None))
+        found = outputs.get((run.item_id, key, run.trigger_id))
+        # The first mail's fact check says nothing about an answer: only what is the item's own stands in.
+        if found is None and run.trigger is not None and desk.router.is_of_item(key, run.trigger.kind):
+            found = outputs.get((run.item_id, key, None))
         if found:
             made_from.append(found[0])
             given[key] = found[1]

@@ -120,6 +120,14 @@ class Router:
             self,
         )
 
+    def is_of_item(self, key: str, kind: str) -> bool:
+        """Whether an agent at work for an occasion of this kind is given the item's own output of the key.
+
+        So it is where the key is made once for the item, or where nobody makes it for such an occasion.
+        """
+        step = self._graph.step(key, kind)
+        return step is None or step.is_item
+
     def matching(self, facts: Facts) -> tuple[tuple[RuleView, int | None], ...]:
         """The rules that hold now, each with the occasion for which it holds."""
         return tuple((rule.view, occasion) for rule, occasion, _ in self._matches(Known(facts)))
