@@ -30,7 +30,7 @@ processes = Processes(environment=os.environ, directory=Path.cwd(), grace_second
 def begin():
     print("leader", os.getpid(), flush=True)
     processes.start("server", [sys.executable, "-c", child], stops_last=True)
-    processes.start("worker", [sys.executable, "-c", {worker}])
+    processes.start("worker", [sys.executable, "-c", {worker}], is_quiet_at_end={quiet})
 
 with foreground():
     code = processes.run(begin, lambda: None)
@@ -47,9 +47,11 @@ time.sleep(600)
 STUBBORN = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
 
 
-def write_group(path: Path, *, on_term: str = POLITE, grace: float = 20, worker: str = "child") -> Path:
+def write_group(
+    path: Path, *, on_term: str = POLITE, grace: float = 20, worker: str = "child", quiet: bool = False
+) -> Path:
     """A program that runs a server and a worker until it is told to stop."""
-    path.write_text(GROUP.format(on_term=on_term, grace=grace, worker=worker))
+    path.write_text(GROUP.format(on_term=on_term, grace=grace, worker=worker, quiet=quiet))
     return path
 
 
@@ -130,6 +132,15 @@ def test_what_others_talk_to_stops_last(start: Callable[..., Started]) -> None:
     group.end()
     goodbyes = [line.split()[1] for line in group.text().splitlines() if line.endswith("| bye")]
     assert goodbyes == ["worker", "server"]
+
+
+def test_one_that_is_quiet_at_its_end_is_heard_until_then(start: Callable[..., Started]) -> None:
+    group = start(quiet=True)
+    group.wait_until_up()
+    group.process.send_signal(signal.SIGTERM)
+    assert group.end() == 0
+    goodbyes = [line.split()[1] for line in group.text().splitlines() if line.endswith("| bye")]
+    assert goodbyes == ["server"]
 
 
 def test_a_signal_that_comes_before_the_children_are_up_stops_them_too(start: Callable[..., Started]) -> None:
