@@ -35,10 +35,11 @@ def request_run(*, items: Iterable[int], user: User | None = None, reason: str =
             # One lead is asked for by somebody who waits for it; a whole list is not.
             priority = Item.Priority.PERSON if len(ids) == 1 else None
             _add(chosen, Trigger.Kind.OPERATOR, now, payload={"reason": reason}, priority=priority)
-            Action.objects.bulk_create(
-                Action(department_id=i.department_id, item=i, user=user, verb="run", reason=reason[:300])
-                for i in chosen
-            )
+            if user is not None:
+                Action.objects.bulk_create(
+                    Action(department_id=i.department_id, item=i, user=user, verb="run", reason=reason[:300])
+                    for i in chosen
+                )
             total += len(chosen)
     return total
 
