@@ -153,7 +153,7 @@ def _write(desk: Desk, arrival: Arrival) -> None:
     for lead in new:
         lead.item = lead.item  # takes over the id; setting `item_id` would forget the item
     Lead.objects.bulk_create(new)
-    changed = [e for e in desk.entries if e.changed and not e.is_new]
+    changed = [entry for entry in desk.entries if not entry.is_new and entry.changed]
     update_rows(Lead, STORED, [(e.lead.pk, *(getattr(e.lead, name) for name in STORED)) for e in changed])
     update_rows(Item, ("title",), [(e.lead.pk, e.lead.item.title) for e in changed if "item_title" in e.changed])
     if arrival.job:

@@ -7,7 +7,7 @@ or replaces a field.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from agents.models import Department
@@ -22,13 +22,19 @@ STORED = (*_FILLED, "source", "external_id", "message", "attributes")
 """The columns of a lead that a merge may change."""
 
 
-@dataclass(eq=False)
 class Entry:
-    """One lead on the desk: stored already or new, and which of its columns these rows changed."""
+    """One lead on the desk: stored already or new. It remembers what is stored, because rows may undo each other:
+    two rows about one person that differ in an attribute change nothing when they come again."""
 
-    lead: Lead
-    is_new: bool
-    changed: set[str] = field(default_factory=set)
+    def __init__(self, lead: Lead, *, is_new: bool) -> None:
+        self.lead = lead
+        self.is_new = is_new
+        self._stored = _values(lead)
+
+    @property
+    def changed(self) -> set[str]:
+        """The columns that differ from what is stored, and ``item_title`` where the item's title does."""
+        return {name for name, value in _values(self.lead).items() if value != self._stored[name]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +42,20 @@ class Taken:
     """One row, with what was remarked on it, and the lead it went to."""
 
     row: LeadRow
-    what: What
     entry: Entry
+    has_begun: bool
+    has_changed: bool = False
+
+    @property
+    def what(self) -> What:
+        """What became of the row, once all rows of the batch are taken."""
+        if self.has_begun:
+            return "created"
+        return "merged" if self.has_changed and (self.entry.is_new or self.entry.changed) else "unchanged"
+
+
+def _values(lead: Lead) -> dict[str, Any]:
+    return {**{name: getattr(lead, name) for name in STORED}, "item_title": lead.item.title}
 
 
 class Desk:
@@ -59,14 +77,13 @@ class Desk:
         """Merge one row into the lead it is about, or start a new one."""
         entry, note = self._find(row)
         if entry is None:
-            return Taken(row, "created", self._start(row))
+            return Taken(row, self._start(row), has_begun=True)
         notes = [note] if note else []
-        changed = self._merge(entry.lead, row, notes)
-        entry.changed |= changed
+        has_changed = self._merge(entry.lead, row, notes)
         self._index(entry)
         if notes:
             row = replace(row, notes=(*row.notes, *notes))
-        return Taken(row, "merged" if changed else "unchanged", entry)
+        return Taken(row, entry, has_begun=False, has_changed=has_changed)
 
     def _find(self, row: LeadRow) -> tuple[Entry | None, str]:
         by_email = self._by_email.get(row.email) if row.email else None
@@ -97,7 +114,7 @@ class Desk:
         if entry.lead.external_id and entry.lead.source == self.source:
             self._by_id.setdefault(entry.lead.external_id, entry)
 
-    def _merge(self, lead: Lead, row: LeadRow, notes: list[str]) -> set[str]:
+    def _merge(self, lead: Lead, row: LeadRow, notes: list[str]) -> bool:
         changed = {name for name in _FILLED if row.fields.get(name) and not getattr(lead, name)}
         for name in changed:
             setattr(lead, name, row.fields[name])
@@ -107,8 +124,7 @@ class Desk:
         changed |= _merge_attributes(lead, attributes, notes)
         if "name" in changed and lead.item.title in (lead.email, lead.company, lead.external_id):
             lead.item.title = lead.name
-            changed.add("item_title")
-        return changed
+        return bool(changed)
 
     def _merge_external_id(self, lead: Lead, external_id: str, attributes: dict[str, Any]) -> set[str]:
         if not external_id or (lead.external_id == external_id and lead.source == self.source):

@@ -130,6 +130,17 @@ def test_duplicates_in_one_batch_merge_with_each_other(sales: Department) -> Non
     assert Trigger.objects.count() == 1
 
 
+def test_rows_that_undo_each_other_change_nothing_when_they_come_again(sales: Department) -> None:
+    rows = [
+        _row(1, email="anna@x.example", attributes={"from": "form"}),
+        _row(2, email="anna@x.example", attributes={"from": "fair"}),
+    ]
+    assert _fates(_land(sales, *rows)) == ["created", "merged"]
+    assert _fates(_land(sales, *rows)) == ["unchanged", "unchanged"]
+    assert Lead.objects.get().attributes == {"from": "fair"}
+    assert not LogEntry.objects.exists()
+
+
 def test_departments_do_not_see_each_others_leads(sales: Department) -> None:
     other = make_department(slug="other")
     make_lead(other, email="anna@x.example", source="crm", external_id="7", company="")
