@@ -59,7 +59,8 @@ class Demo:
             "--timeout-graceful-shutdown",
             "3",
         ]
-        self.processes.start("web", [*web, *address, *quiet])
+        # At its end uvicorn calls it an error that browsers hold their event streams open.
+        self.processes.start("web", [*web, *address, *quiet], is_quiet_at_end=True)
 
     def tick(self) -> None:
         """Once the web server answers, say where to look and let the work begin."""

@@ -29,6 +29,7 @@ class Child:
     process: Process
     is_service: bool
     stops_last: bool
+    is_quiet_at_end: bool
     thread: Thread | None = None
     pid: int | None = None
     returncode: int | None = None
@@ -57,8 +58,19 @@ class Processes:
         self._stopping_since: float | None = None
         self._terminal = find_terminal()
 
-    def start(self, name: str, command: Sequence[str], *, is_service: bool = True, stops_last: bool = False) -> None:
-        """Start a process in a session of its own, so that a Ctrl-C reaches it through here only."""
+    def start(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        is_service: bool = True,
+        stops_last: bool = False,
+        is_quiet_at_end: bool = False,
+    ) -> None:
+        """Start a process in a session of its own, so that a Ctrl-C reaches it through here only.
+
+        What one that is quiet at its end prints after it was asked to stop is dropped.
+        """
         process = Process(
             # exec: no shell stands between the process and its signals.
             f"exec {shlex.join(command)}",
@@ -67,7 +79,7 @@ class Processes:
             env=self._environment,
             cwd=str(self._directory),
         )
-        child = Child(process, is_service, stops_last)
+        child = Child(process, is_service, stops_last, is_quiet_at_end)
         child.thread = Thread(target=process.run, args=(self._events,), name=name, daemon=True)
         self.children[name] = child
         child.thread.start()
@@ -111,7 +123,7 @@ class Processes:
             if child.is_service and self._stopping_since is None and self.failed is None:
                 self.failed = message.name
                 self._stopping_since = time.monotonic()
-        else:
+        elif not (child.is_asked and child.is_quiet_at_end):
             self._print(message)
 
     def _print(self, message: Message) -> None:
