@@ -98,9 +98,7 @@ def _endpoint(given: Mapping[str, str], simulator_port: int) -> Endpoint:
     if key:
         return Endpoint(CLAUDE_URL, key, "Claude, paid with your key (ANTHROPIC_API_KEY is set)")
     if url:
-        raise DemoProblem(
-            f"ANTHROPIC_BASE_URL is {url}, which wants a key. Set ANTHROPIC_API_KEY, or unset both."
-        )
+        raise DemoProblem(f"ANTHROPIC_BASE_URL is {url}, which wants a key. Set ANTHROPIC_API_KEY, or unset both.")
     return Endpoint(
         f"http://127.0.0.1:{simulator_port}",
         "simulator",

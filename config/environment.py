@@ -89,9 +89,7 @@ class Environment:
         count = sum(1 for line in (self.root / lock).read_text().splitlines() if line[:1].isalnum())
         say(f"Installing {count} packages from {lock}.")
         pip = [str(self.python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-input"]
-        problem = (
-            "The packages could not be installed: see pip's message above, then run the same command again."
-        )
+        problem = "The packages could not be installed: see pip's message above, then run the same command again."
         run([*pip, "--require-hashes", "--requirement", str(self.root / lock)], problem)
         # The development lock contains the runtime lock, version for version (tests/test_project.py).
         locks = [RUNTIME, lock] if lock == DEVELOPMENT else [lock]

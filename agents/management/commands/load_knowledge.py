@@ -21,9 +21,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Files or folders, and the department."""
-        parser.add_argument(
-            "paths", nargs="+", type=Path, metavar="PATH", help="A file, or a folder of files."
-        )
+        parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="A file, or a folder of files.")
         parser.add_argument("--department", default="sales", help="Slug of the department (default: sales).")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -31,13 +29,8 @@ class Command(BaseCommand):
         try:
             department = Department.objects.get(slug=options["department"])
         except Department.DoesNotExist:
-            known = (
-                ", ".join(Department.objects.values_list("slug", flat=True))
-                or "none; run sync_departments first"
-            )
-            raise CommandError(
-                f"There is no department {options['department']!r}. There is: {known}."
-            ) from None
+            known = ", ".join(Department.objects.values_list("slug", flat=True)) or "none; run sync_departments first"
+            raise CommandError(f"There is no department {options['department']!r}. There is: {known}.") from None
         loaded, refused = 0, []
         for path in find_files(options["paths"]):
             try:
