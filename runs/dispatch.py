@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 PUT_OFF = timedelta(minutes=1)
 MAX_HANDLED = 20
 """So many triggers of one item are settled in one routing; what is left makes it due again."""
+UNDECIDED = "Kontor could not decide what is next:"
+"""How the flag of an item begins that could not be routed; it goes when the item can be."""
 _WANTS_PERSON = (Trigger.Kind.OPERATOR, Trigger.Kind.RESUME)
 
 
@@ -78,7 +80,7 @@ def _route_alone(pk: int, staff: Staff) -> int:
         raise
     except Exception as error:
         logger.exception("item %s cannot be routed", pk)
-        text = f"Kontor could not decide what is next: {type(error).__name__}: {error}"[:300]
+        text = f"{UNDECIDED} {type(error).__name__}: {error}"[:300]
         later = database_now() + PUT_OFF
         Item.objects.filter(pk=pk).update(route_due_at=later, flag=text)
         return 1
@@ -125,6 +127,8 @@ def route(items: Sequence[Item], staff: Staff, *, now: datetime, events: Sequenc
     for item in items:
         if not _route_one(item, facts[item.pk], staff.desks[item.department_id], active.get(item.pk), routing):
             finishing.append(item)
+            if item.priority <= Item.Priority.PROSPECT:
+                item.priority = Item.Priority.NORMAL  # what somebody waited for is done
     _write(routing)
     _finish([active[item.pk] for item in finishing if item.pk in active], items, routing)
     _save_items(items, now)
@@ -150,6 +154,8 @@ def _look(items: Sequence[Item], now: datetime) -> dict[int, Facts]:
 
 def _route_one(item: Item, facts: Facts, desk: Desk, active: PipelineRun | None, routing: _Routing) -> bool:
     """Route one item. Returns whether its pipeline run goes on."""
+    if item.flag.startswith(UNDECIDED):
+        item.flag = ""
     facts = _with_status(item, facts, desk, routing)
     if item.automation != Item.Automation.ACTIVE or not desk.is_working:
         # A step that was in flight has ended. What is next is decided when item and department go on.
@@ -257,8 +263,6 @@ def _finish(pipelines: Sequence[PipelineRun], items: Sequence[Item], routing: _R
     rows = []
     for run in pipelines:
         item = by_id[run.item_id]
-        if item.priority <= Item.Priority.PROSPECT:
-            item.priority = Item.Priority.NORMAL  # what somebody waited for is done
         failed = run.pk in degraded
         status = PipelineRun.Status.DEGRADED if failed else PipelineRun.Status.COMPLETED
         rows.append((run.pk, status, routing.now))
@@ -278,6 +282,6 @@ def _finish(pipelines: Sequence[PipelineRun], items: Sequence[Item], routing: _R
 def _save_items(items: Sequence[Item], now: datetime) -> None:
     update_rows(
         Item,
-        ["title", "status", "priority", "tags", "route_due_at", "changed_at"],
-        [(i.pk, i.title, i.status, i.priority, i.tags, i.route_due_at, now) for i in items],
+        ["title", "status", "priority", "tags", "flag", "route_due_at", "changed_at"],
+        [(i.pk, i.title, i.status, i.priority, i.tags, i.flag, i.route_due_at, now) for i in items],
     )
