@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -14,6 +15,7 @@ from agents.spec import kinds
 from runs.database import now as database_now
 from runs.models import Item, LogEntry
 
+logger = logging.getLogger(__name__)
 EVERY_MINUTE = "runs.tasks.every_minute"
 BATCH = 2_000
 
@@ -39,14 +41,17 @@ def run_due() -> list[str]:
     """Fire every schedule that is due, each once, whoever asks. Returns the departments' slugs."""
     now, fired = database_now(), []
     for department in Department.objects.filter(kind__in=[spec.kind for spec in kinds()]).exclude(schedule=""):
-        following = next_run(department, now)
-        due = department.schedule_next_at
-        if due is not None and due > now and due <= (following or due):
+        try:
+            following = next_run(department, now)
+        except (ValueError, KeyError):
+            logger.exception("the schedule %r of %s cannot be read", department.schedule, department.slug)
             continue
+        due = department.schedule_next_at
         # Conditional on the date that was read: of two workers that look at the same time one fires.
         ours = Department.objects.filter(pk=department.pk, schedule_next_at=due)
-        if due is None or due > now:  # new, or the expression was changed to fire earlier or later
-            ours.update(schedule_next_at=following)
+        if due is None or due > now:
+            if due != following:  # new, or the expression was changed
+                ours.update(schedule_next_at=following)
         elif ours.update(schedule_next_at=following, schedule_last_at=now):
             mark_due(department, now)
             fired.append(department.slug)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from zoneinfo import ZoneInfo
 
+from croniter import croniter
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
@@ -85,6 +86,8 @@ class Department(models.Model):
         return kind(self.kind)
 
     def clean(self) -> None:
+        if self.schedule.strip() and not croniter.is_valid(self.schedule):
+            raise ValidationError({"schedule": "This is no cron expression. Every six hours is 0 */6 * * *."})
         try:
             self.spec.settings_schema.model_validate(self.settings)
         except LookupError as error:
