@@ -167,10 +167,11 @@ def make_user(
     department: Department | None = None,
     role: str = Member.Role.OPERATOR,
     is_superuser: bool = False,
+    password: str | None = None,
 ) -> User:
-    """A person with the password ``pass``, a member of the department if one is given."""
+    """A person, a member of the department if one is given. Hashing a password takes long, so few have one."""
     user = User.objects.create_user(
-        username, f"{username}@example.com", "pass", is_superuser=is_superuser, is_staff=is_superuser
+        username, f"{username}@example.com", password, is_superuser=is_superuser, is_staff=is_superuser
     )
     if department is not None:
         Member.objects.create(department=department, user=user, role=role)
@@ -290,7 +291,7 @@ def make_model_call(run: AgentRun, **fields: Any) -> ModelCall:
     }
     call = ModelCall.objects.create(agent_run=run, **{**values, **fields})
     ModelCallBody.objects.create(call=call, request=request, response=response)
-    run.cost_usd += call.cost_usd
+    run.cost_usd += Decimal(call.cost_usd)
     run.save(update_fields=["cost_usd"])
     return call
 

@@ -1,0 +1,297 @@
+"""The live stream: every line of the log once, in whatever order transactions end, to whom it concerns."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.db import OperationalError, transaction
+from django.test import AsyncClient, Client
+from django.urls import reverse
+
+from runs import live
+from runs.live import BATCH, QUEUE_EVENTS, Event, Feed, LogTail, Subscriber
+from runs.models import LogEntry
+from tests import factories
+
+LIMIT_SECONDS = 10
+
+
+def _event(number: int, department: int = 1) -> Event:
+    return Event(number, department, 2, 3, 4, "decision", "info")
+
+
+# --- What is read --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_a_line_is_read_once() -> None:
+    item = factories.make_item()
+    tail = LogTail()
+    factories.make_log_entry(item, text="Before.")
+    tail.start()
+    entry = factories.make_log_entry(item)
+    events = tail.read()
+    assert events is not None
+    assert [(event.id, event.item, event.department) for event in events] == [(entry.pk, item.pk, item.department_id)]
+    assert tail.read() == []
+
+
+@pytest.mark.django_db
+def test_a_line_that_commits_late_is_still_read() -> None:
+    item = factories.make_item()
+    first = factories.make_log_entry(item)
+    tail = LogTail()
+    tail.start()
+    late, early = first.pk + 1, first.pk + 3
+    factories.make_log_entry(item, pk=early)
+    assert [event.id for event in tail.read() or []] == [early]
+    factories.make_log_entry(item, pk=late)
+    assert [event.id for event in tail.read() or []] == [late]
+    assert tail.read() == []
+    assert set(tail.gaps) == {first.pk + 2}
+
+
+@pytest.mark.django_db
+def test_a_gap_that_stays_empty_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    item = factories.make_item()
+    tail = LogTail()
+    tail.start()
+    factories.make_log_entry(item, pk=tail.last_id + 5)
+    tail.read()
+    assert len(tail.gaps) == 4
+    monkeypatch.setattr(live, "GAP_SECONDS", 0.0)
+    factories.make_log_entry(item, pk=tail.last_id + 1)
+    tail.read()
+    assert tail.gaps == {}
+
+
+@pytest.mark.django_db
+def test_a_wide_jump_of_ids_does_not_become_as_many_gaps() -> None:
+    item = factories.make_item()
+    tail = LogTail()
+    tail.start()
+    factories.make_log_entry(item, pk=10_000_000)
+    assert [event.id for event in tail.read() or []] == [10_000_000]
+    assert len(tail.gaps) <= live.MAX_GAPS
+
+
+@pytest.mark.django_db
+def test_too_many_lines_are_passed_over() -> None:
+    item = factories.make_item()
+    tail = LogTail()
+    tail.start()
+    line = factories.make_log_entry(item)
+    LogEntry.objects.bulk_create(
+        LogEntry(item=item, department=item.department, kind="decision", text="x", at=line.at) for _ in range(BATCH + 1)
+    )
+    assert tail.read() is None
+    assert tail.read() == []
+
+
+# --- Who is told ---------------------------------------------------------------------------------------------
+
+
+def test_a_browser_hears_of_its_departments_only() -> None:
+    subscriber = Subscriber(frozenset({1}))
+    for department in (1, 2, 1):
+        subscriber.put(_event(department, department))
+    assert [subscriber.queue.get_nowait().department for _ in range(2)] == [1, 1]  # type: ignore[union-attr]
+    assert subscriber.queue.empty()
+
+
+def test_a_slow_browser_is_told_to_fetch_everything_and_costs_no_more_memory() -> None:
+    subscriber = Subscriber(frozenset({1}))
+    for number in range(QUEUE_EVENTS * 3 + 1):
+        subscriber.put(_event(number))
+    assert subscriber.queue.qsize() <= QUEUE_EVENTS
+    assert subscriber.queue.get_nowait() is live.REFETCH
+
+
+def test_an_event_is_written_as_the_standard_has_it() -> None:
+    text = _event(7).encode()
+    assert text.startswith("id: 7\nevent: log\ndata: {")
+    assert text.endswith("}\n\n")
+    assert '"item":2,"run":3,"step":4' in text
+
+
+# --- The stream ----------------------------------------------------------------------------------------------
+
+
+async def _next(stream: Any, wanted: str) -> str:
+    """The next piece of the stream that contains ``wanted``."""
+    async with asyncio.timeout(LIMIT_SECONDS):
+        async for piece in stream:
+            text = piece if isinstance(piece, str) else piece.decode()
+            if wanted in text:
+                return text
+    raise AssertionError("The stream ended.")
+
+
+async def _gone(feed: Feed) -> None:
+    """Wait until the poller has ended and closed its connection."""
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while feed._task is not None:
+            await asyncio.sleep(0.01)
+        await feed.in_thread(lambda: None)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "POLL_SECONDS", 0.02)
+
+
+@pytest.fixture
+def people(transactional_db: None) -> tuple[Any, Any]:
+    """A member of a department, and an item of it."""
+    department = factories.make_department()
+    return factories.make_user(department=department), factories.make_item(department)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_line_that_is_written_reaches_the_browser_and_others_do_not(people: tuple[Any, Any]) -> None:
+    user, item = people
+    foreign = factories.make_item(factories.make_department(slug="other"))
+
+    async def watch() -> str:
+        client = AsyncClient()
+        await client.aforce_login(user)
+        response: Any = await client.get(reverse("runs:events"))
+        assert response["Content-Type"] == "text/event-stream"
+        stream = response.streaming_content
+        await _next(stream, "event: refetch")
+        await sync_to_async(factories.make_log_entry)(foreign, text="Not for you.")
+        await sync_to_async(factories.make_log_entry)(item)
+        text = await _next(stream, "event: log")
+        # The browser leaves: the server cancels whatever waits for the next piece.
+        reading = asyncio.create_task(_next(stream, "never"))
+        await asyncio.sleep(0)
+        reading.cancel()
+        await _gone(live.feed())
+        return text
+
+    assert f'"item":{item.pk}' in asyncio.run(watch())
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_browser_that_comes_back_gets_what_it_missed(people: tuple[Any, Any]) -> None:
+    user, item = people
+    seen = factories.make_log_entry(item)
+    missed = factories.make_log_entry(item)
+
+    async def watch() -> str:
+        feed = live.feed()
+        stream = live.stream(feed, [item.department_id], seen.pk)
+        text = await _next(stream, "event: log")
+        await stream.aclose()  # type: ignore[attr-defined]
+        await _gone(feed)
+        return text
+
+    text = asyncio.run(watch())
+    assert f"id: {missed.pk}\n" in text
+    assert f"id: {seen.pk}\n" not in text
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_quiet_stream_beats(people: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "BEAT_SECONDS", 0.05)
+
+    async def watch() -> str:
+        feed = live.feed()
+        stream = live.stream(feed, [people[1].department_id], None)
+        await _next(stream, "event: refetch")
+        text = await _next(stream, ": still here")
+        await stream.aclose()  # type: ignore[attr-defined]
+        await _gone(feed)
+        return text
+
+    assert "event: beat" in asyncio.run(watch())
+
+
+@pytest.mark.usefixtures("quick")
+def test_many_browsers_share_one_poller_which_ends_with_the_last(people: tuple[Any, Any]) -> None:
+    async def watch() -> tuple[int, int]:
+        feed = live.feed()
+        streams = [live.stream(feed, [people[1].department_id], None) for _ in range(20)]
+        for stream in streams:
+            await _next(stream, "event: beat")
+        tasks = [task for task in asyncio.all_tasks() if "Feed._poll" in repr(task.get_coro())]
+        for stream in streams:
+            await stream.aclose()  # type: ignore[attr-defined]
+        await _gone(feed)
+        return len(tasks), len(feed.subscribers)
+
+    assert asyncio.run(watch()) == (1, 0)
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_stream_goes_on_after_the_database_was_away(
+    people: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_away = threading.Event()
+    read = live.read_events
+
+    def read_or_fail(**lookup: Any) -> list[Event]:
+        if is_away.is_set():
+            raise OperationalError("The server closed the connection.")
+        return read(**lookup)
+
+    monkeypatch.setattr(live, "read_events", read_or_fail)
+
+    async def watch() -> None:
+        feed = live.feed()
+        stream = live.stream(feed, [people[1].department_id], None)
+        await _next(stream, "event: refetch")
+        is_away.set()
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while feed.is_reading:
+                await asyncio.sleep(0.01)
+        is_away.clear()
+        await _next(stream, "event: refetch")
+        await stream.aclose()  # type: ignore[attr-defined]
+        await _gone(feed)
+
+    asyncio.run(watch())
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_transaction_that_is_rolled_back_is_not_told(people: tuple[Any, Any]) -> None:
+    item = people[1]
+
+    def write() -> int:
+        with transaction.atomic():
+            factories.make_log_entry(item)
+            transaction.set_rollback(True)
+        return factories.make_log_entry(item).pk
+
+    async def watch() -> tuple[str, int]:
+        feed = live.feed()
+        stream = live.stream(feed, [item.department_id], None)
+        await _next(stream, "event: refetch")
+        pk = await sync_to_async(write)()
+        text = await _next(stream, "event: log")
+        await stream.aclose()  # type: ignore[attr-defined]
+        await _gone(feed)
+        return text, pk
+
+    text, pk = asyncio.run(watch())
+    assert text.startswith(f"id: {pk}\n")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_stranger_is_told_to_stay_away() -> None:
+    async def ask() -> int:
+        response = await AsyncClient().get(reverse("runs:events"))
+        await live.feed().in_thread(live._disconnect)
+        return response.status_code
+
+    assert asyncio.run(ask()) == 204
+
+
+@pytest.mark.django_db
+def test_a_server_that_cannot_stream_says_so() -> None:
+    response = Client().get(reverse("runs:events"))
+    assert response.status_code == 501
