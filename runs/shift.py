@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 IDLE_SECONDS = 0.1
 BATCH = 50
 """The most items routed and runs claimed in one transaction, so that no lock is held long."""
-KEEP_UP_SECONDS = 5.0
+KEEP_UP_SECONDS = 2.0
 LOOK_AFTER_SECONDS = 1.0
 SILENCE_SECONDS = 30.0
 GRACE_SECONDS = 5.0

@@ -18,7 +18,7 @@ from runs.database import now as database_now
 from runs.models import ShiftSlot
 
 HOLD_SHIFT = "runs.tasks.hold_shift"
-LEASE_SECONDS = 15
+LEASE_SECONDS = 7
 PICK_UP_SECONDS = 5
 """A task that nobody has picked up for so long is written off, and another one queued."""
 DRAIN_SECONDS = 300
@@ -66,6 +66,11 @@ def renew(number: int, token: UUID, in_flight: int) -> bool:
 def leave(number: int, token: UUID) -> None:
     """Empty the slot."""
     ShiftSlot.objects.filter(number=number, token=token).update(token=None, lease_expires_at=None, in_flight=0)
+
+
+def count_alive() -> int:
+    """How many shifts hold their slots now, on whatever machine."""
+    return ShiftSlot.objects.filter(lease_expires_at__gt=database_now(), started_at__isnull=False).count()
 
 
 def _empty(now: datetime) -> Q:

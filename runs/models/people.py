@@ -58,7 +58,9 @@ class Review(models.Model):
 
     class Meta:
         constraints = [
-            models.CheckConstraint(condition=Q(status__in=["open", "answered", "withdrawn"]), name="review_status_known"),
+            models.CheckConstraint(
+                condition=Q(status__in=["open", "answered", "withdrawn"]), name="review_status_known"
+            ),
             models.UniqueConstraint(
                 fields=["output", "kind"],
                 condition=Q(status="open", output__isnull=False),
@@ -70,7 +72,10 @@ class Review(models.Model):
                 name="one_open_incident_per_cause",
             ),
         ]
-        indexes = [models.Index(fields=["department", "-risk", "deadline"], condition=Q(status="open"), name="review_open")]
+        indexes = [
+            # the review queue: by risk, then deadline.
+            models.Index(fields=["department", "-risk", "deadline"], condition=Q(status="open"), name="review_open")
+        ]
 
     def __str__(self) -> str:
         return self.ask

@@ -31,7 +31,8 @@ class PipelineRun(models.Model):
                 fields=["item"], condition=Q(status="active"), name="one_active_pipeline_run_per_item"
             ),
             models.CheckConstraint(
-                condition=Q(status__in=["active", "completed", "degraded", "cancelled"]), name="pipeline_run_status_known"
+                condition=Q(status__in=["active", "completed", "degraded", "cancelled"]),
+                name="pipeline_run_status_known",
             ),
         ]
 
