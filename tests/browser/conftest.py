@@ -1,0 +1,133 @@
+"""A real Chromium, and the real ASGI application on a free port; both in this process's test database."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
+from django.db import connections
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from config.asgi import application
+from tests import factories
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+STARTUP_SECONDS = 20
+WAIT_MS = 15_000
+
+# Playwright's sync API runs a loop of its own in this thread, which Django takes for asynchronous code.
+os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+
+
+def chromium_path() -> str:
+    """Chromium as the machine has it, empty if it has none."""
+    candidates = (os.environ.get("CHROMIUM", ""), "/usr/bin/chromium")
+    found = [path for path in candidates if path and Path(path).exists()]
+    return found[0] if found else shutil.which("chromium") or shutil.which("chromium-browser") or ""
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = chromium_path()
+    if not path:
+        text = "There is no Chromium: install it, or name it in CHROMIUM."
+        if os.environ.get("REQUIRE_BROWSER") == "1":
+            pytest.fail(text)
+        pytest.skip(text)
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield launched
+        launched.close()
+
+
+class _Server(uvicorn.Server):
+    """Runs in a thread; signals stay with pytest."""
+
+    def install_signal_handlers(self) -> None:
+        return
+
+
+@pytest.fixture
+def site(transactional_db: None) -> Iterator[str]:
+    """The address of the running site. It uses threads, so the database is a real one and is emptied afterwards."""
+    config = uvicorn.Config(
+        ASGIStaticFilesHandler(application), port=0, log_level="error", lifespan="off", timeout_graceful_shutdown=1
+    )
+    server = _Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    waited = threading.Event()
+    for _ in range(STARTUP_SECONDS * 20):
+        if server.started:
+            break
+        waited.wait(0.05)
+    assert server.started, "The web server did not start."
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(STARTUP_SECONDS)
+    assert not thread.is_alive(), "The web server did not stop."
+    connections.close_all()
+
+
+@dataclass
+class Visit:
+    """A page in which somebody is signed in, and every complaint of its console."""
+
+    page: Page
+    site: str
+    complaints: list[str] = field(default_factory=list)
+
+    def open(self, path: str) -> None:
+        """Go there and wait until the live stream is up."""
+        self.page.goto(self.site + path)
+        self.page.locator("#live[data-state=live]").wait_for(timeout=WAIT_MS)
+
+    def overflow(self) -> int:
+        """By how many pixels the page is wider than the window."""
+        return int(self.page.evaluate("document.documentElement.scrollWidth - window.innerWidth"))
+
+
+@pytest.fixture
+def visit(browser: Browser, site: str) -> Iterator[Callable[..., Visit]]:
+    """``visit(user, width=…, scheme=…)`` opens a window in which the person is signed in."""
+    contexts: list[BrowserContext] = []
+
+    def start(name: str = "olga", *, width: int = 1440, scheme: Any = "light") -> Visit:
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(WAIT_MS)
+        opened = Visit(page, site)
+        page.on("console", lambda m: opened.complaints.append(m.text) if m.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: opened.complaints.append(str(error)))
+        page.goto(f"{site}/login/")
+        page.get_by_label("Name").fill(name)
+        page.get_by_label("Password").fill("a-password")
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_url(f"{site}/")
+        return opened
+
+    yield start
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def olga(transactional_db: None) -> Any:
+    """An operator of the sales department."""
+    return factories.make_user("olga", department=factories.make_department(), password="a-password")
