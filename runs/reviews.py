@@ -71,8 +71,9 @@ def _answer(review: Review, user: User, answer: str, note: str, verdict: Output.
         _act(item, user, answer, f"review:{review.pk}", note)
         text = f"{user} answered {answer} to: {review.ask}"
         log.write([log.item_entry(item, "answer", text, at=now)])
-        record_decision(item=item, payload={"answer": answer, "key": output.key, "note": note}, user=user)
-        _tell(item, output, "approved" if verdict == Output.Verdict.APPROVED else "rejected", now)
+        decided = record_decision(item=item, payload={"answer": answer, "key": output.key, "note": note}, user=user)
+        # At the time of the decision, or it would count as one to come.
+        _tell(item, output, "approved" if verdict == Output.Verdict.APPROVED else "rejected", decided.due_at)
     return True
 
 

@@ -343,7 +343,7 @@ def test_the_costs_of_all_attempts_are_the_costs_of_the_run() -> None:
     assert_accounts_agree()
 
 
-# --- Costs of calls whose end nobody saw ---------------------------------------------------------------------------
+# --- Costs of calls whose end nobody saw ----------------------------------------------------------------------
 
 
 def test_a_call_without_usage_stands_at_its_reservation() -> None:
@@ -387,7 +387,7 @@ def test_a_request_that_never_left_costs_nothing() -> None:
     assert_accounts_agree()
 
 
-# --- Pipeline runs and paused items ---------------------------------------------------------------------------------
+# --- Pipeline runs and paused items ---------------------------------------------------------------------------
 
 
 def test_a_pipeline_run_ends_degraded_if_something_failed_on_the_way() -> None:

@@ -148,7 +148,7 @@ def test_the_most_urgent_are_routed_first() -> None:
     assert not started(bulk)
 
 
-# --- Pipeline runs -----------------------------------------------------------------------------------------------
+# --- Pipeline runs --------------------------------------------------------------------------------------------
 
 
 def test_a_trigger_during_a_run_joins_it() -> None:
@@ -212,7 +212,7 @@ def test_what_comes_after_the_end_is_another_pipeline_run() -> None:
     assert PipelineRun.objects.exclude(pk=first.pk).get().status == "active"
 
 
-# --- Triggers ------------------------------------------------------------------------------------------------------
+# --- Triggers -------------------------------------------------------------------------------------------------
 
 
 def test_a_trigger_is_handled_once_everything_wanted_for_it_is_settled() -> None:
@@ -286,7 +286,7 @@ def test_who_asked_for_a_run_is_told_when_there_is_nothing_to_do() -> None:
     assert item.priority == Item.Priority.NORMAL, "nobody waits any more"
 
 
-# --- Status ----------------------------------------------------------------------------------------------------------
+# --- Status ---------------------------------------------------------------------------------------------------
 
 
 def test_a_change_of_status_is_logged_with_its_labels() -> None:
@@ -307,7 +307,7 @@ def test_the_new_status_counts_in_the_same_decision() -> None:
     assert {slug for slug, _ in started(item)} == {"researcher"}
 
 
-# --- What goes wrong -------------------------------------------------------------------------------------------------
+# --- What goes wrong ------------------------------------------------------------------------------------------
 
 
 def test_an_item_that_cannot_be_routed_is_put_off_and_blocks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -346,7 +346,7 @@ def test_a_token_that_was_taken_away_is_no_longer_held() -> None:
     assert still_held({kept.token, taken.token, done.token, uuid4()}) == {kept.token}
 
 
-# --- Lost and given back ---------------------------------------------------------------------------------------
+# --- Lost and given back --------------------------------------------------------------------------------------
 
 
 def test_a_run_whose_lease_ran_out_is_queued_again_and_its_call_stands_as_an_estimate() -> None:

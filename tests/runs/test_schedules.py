@@ -34,7 +34,7 @@ def set_now(monkeypatch: pytest.MonkeyPatch, moment: datetime) -> None:
     monkeypatch.setattr(schedules, "database_now", lambda: moment)
 
 
-# --- When ------------------------------------------------------------------------------------------------------------
+# --- When -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_an_expression_that_nobody_understands_cannot_be_saved(office: Departmen
         office.full_clean()
 
 
-# --- Firing ----------------------------------------------------------------------------------------------------------
+# --- Firing ---------------------------------------------------------------------------------------------------
 
 
 def test_a_new_schedule_does_not_fire_but_shows_when_it_will(
@@ -190,7 +190,7 @@ def test_it_fires_once_whoever_looks(office: Department) -> None:
     assert LogEntry.objects.filter(kind="schedule").count() == 1
 
 
-# --- The queue's clock -----------------------------------------------------------------------------------------------
+# --- The queue's clock ----------------------------------------------------------------------------------------
 
 
 def test_the_clock_is_one_entry_of_the_queues_scheduler() -> None:

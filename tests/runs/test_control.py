@@ -1,0 +1,115 @@
+"""What a person does to a run."""
+
+from __future__ import annotations
+
+import pytest
+
+from agents.models import Department
+from runs.control import retry_agent_run
+from runs.models import Action, AgentRun, LogEntry, PipelineRun, Review
+from tests.engine import claim, in_threads, make_office
+from tests.factories import (
+    make_agent_run,
+    make_lead,
+    make_output,
+    make_pipeline_run,
+    make_review,
+    make_trigger,
+    make_user,
+)
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def office() -> Department:
+    return make_office()
+
+
+def failed_run(**fields: object) -> AgentRun:
+    """A run that has failed for good: its item flagged, its pipeline run over, a person asked."""
+    item = make_lead(flag="Qualifier failed: no answer in time.").item
+    ended = make_pipeline_run(item, status=PipelineRun.Status.DEGRADED)
+    run = make_agent_run(item, "qualifier", status="failed", pipeline_run=ended, lost_leases=1, **fields)
+    make_review(item, agent_run=run)
+    return run
+
+
+def test_a_failed_run_is_tried_again_with_all_its_tries() -> None:
+    run, user = failed_run(), make_user("olga")
+    assert retry_agent_run(run=run, user=user, reason="The API is back.")
+    run.refresh_from_db()
+    assert (run.status, run.failures, run.lost_leases, run.cause, run.error) == ("queued", 0, 0, "", "")
+    assert (run.ended_at, run.priority) == (None, 0)
+    run.item.refresh_from_db()
+    assert run.item.flag == ""
+    assert run.item.route_due_at is not None
+    review = Review.objects.get()
+    assert (review.status, review.answer, review.answered_by) == ("answered", "retry", user)
+    action = Action.objects.get()
+    assert (action.verb, action.user, action.reason) == ("retry", user, "The API is back.")
+    assert action.before == {"status": "failed", "cause": "timeout", "failures": 4}
+    assert action.after == {"status": "queued"}
+    assert "olga" in LogEntry.objects.get(kind="retry").text
+    assert [work.run_id for work in claim()] == [run.pk]
+
+
+def test_a_run_that_ended_stays_ended_and_the_retry_belongs_to_another() -> None:
+    run = failed_run()
+    ended = run.pipeline_run
+    retry_agent_run(run=run, user=None)
+    run.refresh_from_db()
+    ended.refresh_from_db()
+    assert ended.status == "degraded"
+    assert run.pipeline_run != ended
+    assert (run.pipeline_run.status, run.pipeline_run.cause) == ("active", "retry")
+
+
+def test_a_retry_joins_a_run_that_is_under_way() -> None:
+    run = failed_run()
+    active = make_pipeline_run(run.item)
+    retry_agent_run(run=run, user=None)
+    run.refresh_from_db()
+    assert run.pipeline_run == active
+
+
+def test_the_trigger_it_worked_for_is_open_again() -> None:
+    item = make_lead().item
+    reply = make_trigger(item, "reply", status="handled", settled_note="settled")
+    run = make_agent_run(item, "reply_handler", status="failed", trigger=reply)
+    assert retry_agent_run(run=run, user=None)
+    reply.refresh_from_db()
+    assert (reply.status, reply.settled_at, reply.settled_note) == ("open", None, "")
+
+
+def test_a_flag_stays_while_another_run_of_the_item_has_failed() -> None:
+    run = failed_run()
+    make_agent_run(run.item, "intake", status="failed")
+    retry_agent_run(run=run, user=None)
+    run.item.refresh_from_db()
+    assert run.item.flag == "Qualifier failed: no answer in time."
+
+
+def test_reviews_about_other_things_stay_open() -> None:
+    run = failed_run()
+    about_an_output = make_review(run.item, agent_run=run, output=make_output(run.item))
+    about_another = make_review(run.item)
+    retry_agent_run(run=run, user=None)
+    open_ones = set(Review.objects.filter(status="open"))
+    assert open_ones == {about_an_output, about_another}
+
+
+@pytest.mark.parametrize("status", ["queued", "running", "done", "cancelled", "superseded"])
+def test_only_a_failed_run_can_be_retried(status: str) -> None:
+    run = make_agent_run(make_lead().item, status=status)
+    assert not retry_agent_run(run=run, user=None)
+    run.refresh_from_db()
+    assert run.status == status
+    assert not Action.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_people_who_retry_at_once_one_does() -> None:
+    run = failed_run()
+    assert sorted(in_threads(lambda _: retry_agent_run(run=run, user=None), 4)) == [False, False, False, True]
+    assert Action.objects.count() == 1
