@@ -7,24 +7,19 @@ by ``resume_stalled``, or by the same command; its leads are staged until then a
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from django.contrib.auth.models import User
 from django.db import OperationalError, connection, transaction
 from django.db.models import F, Q
 from django.utils import timezone
-from django_q.models import Schedule
-from django_q.tasks import async_task, schedule
 
-from agents.models import Department
 from leads.decoding import ReadError
+from leads.import_jobs import LEASE_SECONDS, LostLeaseError, claim_job, hand_over, look_again, put_back
 from leads.intake import Arrival, Landed, upsert_leads
 from leads.mapping import LeadRow, MappingError, RowError, check_mapping, read_lead
 from leads.models import ImportJob, ImportRemark, StagedLead
@@ -32,15 +27,10 @@ from leads.reading import Row, Table, open_table
 from runs import database
 from runs.models import Item, LogEntry
 
-IMPORT_TASK = "leads.tasks.import_file"
 BATCH_ROWS = 500
-LEASE_SECONDS = 60
 SLICE_SECONDS = 40
 """How long one task works before it hands over: well within the queue's ``retry``."""
-TASK_TIMEOUT_SECONDS = 600
-CLAIM_WITHIN_SECONDS = 600
 _BATCH_TRIES = 3
-_CHUNK_BYTES = 1_048_576
 _RENEW_EVERY_ROWS = 5_000
 _MAX_REMARK = 500
 _ANALYSE_AFTER = (4, 16, 64, 256, 1_024)
@@ -49,142 +39,22 @@ _ANALYSE_AFTER = (4, 16, 64, 256, 1_024)
 logger = logging.getLogger(__name__)
 
 
-class LostLeaseError(Exception):
-    """Somebody else works on this import now; nothing more may be written."""
-
-
-# --- Making and starting jobs ------------------------------------------------------------------------------
-
-
-def store_upload(
-    *, department: Department, user: User, chunks: Iterable[bytes], file_name: str, source: str
-) -> ImportJob:
-    """Keep an uploaded file under a name of our own and make a draft of it; ``ReadError`` if it is no table."""
-    job = ImportJob(department=department, user=user, file_name=file_name[:200])
-    job.source = (source or Path(file_name).stem or "upload")[:80]
-    job.path.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256()
-    try:
-        with job.path.open("xb") as file:
-            for chunk in chunks:
-                file.write(chunk)
-                digest.update(chunk)
-        job.file_bytes = job.path.stat().st_size
-        job.digest = digest.hexdigest()
-        with open_table(job.path):
-            pass
-        job.save()
-    except BaseException:
-        job.path.unlink(missing_ok=True)
-        raise
-    return job
-
-
-def open_command_job(
-    *, department: Department, path: Path, source: str, mapping: Mapping[str, str]
-) -> tuple[ImportJob, bool]:
-    """A claimed job for a file on this machine, and whether it continues one that was interrupted.
-
-    It starts at the first row either way: what is stored already comes out unchanged. A process that still works on
-    the file loses its token and stops.
-    """
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    interrupted = ImportJob.objects.filter(
-        department=department,
-        digest=digest,
-        source=source,
-        origin=ImportJob.Origin.COMMAND,
-        status=ImportJob.Status.RUNNING,
-    )
-    job = interrupted.order_by("-pk").first() or ImportJob(department=department, digest=digest, source=source)
-    is_continued = job.pk is not None
-    now = database.now()
-    job.origin, job.status, job.error = ImportJob.Origin.COMMAND, ImportJob.Status.RUNNING, ""
-    job.file_name, job.file_bytes, job.mapping = path.name[:200], path.stat().st_size, dict(mapping)
-    job.rows_done = job.percent = job.created = job.merged = job.unchanged = job.rejected = job.attempts = 0
-    job.lease_token, job.lease_expires_at = uuid.uuid4(), now + timedelta(seconds=LEASE_SECONDS)
-    job.started_at = now
-    with transaction.atomic():
-        job.save()
-        job.remarks.all().delete()
-    return job, is_continued
-
-
-def start_job(*, job: ImportJob) -> bool:
-    """Hand a draft to the queue; False if it was started already."""
-    with transaction.atomic():
-        started = ImportJob.objects.filter(pk=job.pk, status=ImportJob.Status.DRAFT).update(
-            status=ImportJob.Status.WAITING,
-            lease_expires_at=database.now() + timedelta(seconds=CLAIM_WITHIN_SECONDS),
-        )
-        if started:
-            _enqueue(job.pk)
-    return bool(started)
-
-
-def discard_job(*, job: ImportJob) -> bool:
-    """Throw a draft and its file away; False if it is no draft any more."""
-    deleted, _ = ImportJob.objects.filter(pk=job.pk, status=ImportJob.Status.DRAFT).delete()
-    if deleted:
-        job.path.unlink(missing_ok=True)
-    return bool(deleted)
-
-
-def discard_old_drafts(*, older_than: timedelta = timedelta(days=1)) -> int:
-    """Throw away what was uploaded and never started: the files hold personal data. Returns how many."""
-    drafts = ImportJob.objects.filter(status=ImportJob.Status.DRAFT, created_at__lt=timezone.now() - older_than)
-    return sum(discard_job(job=job) for job in drafts)
-
-
-def resume_stalled() -> int:
-    """Queue uploads whose worker died or that no worker ever took; returns how many."""
-    stalled = ImportJob.objects.filter(origin=ImportJob.Origin.UPLOAD, status__in=ImportJob.ACTIVE)
-    return sum(resume_job(job=job) for job in stalled.filter(lease_expires_at__lt=database.now()))
-
-
-def resume_job(*, job: ImportJob) -> bool:
-    """Queue one stalled upload again; False if somebody works on it or did so a moment ago."""
-    now = database.now()
-    with transaction.atomic():
-        resumed = ImportJob.objects.filter(
-            pk=job.pk,
-            origin=ImportJob.Origin.UPLOAD,
-            status__in=ImportJob.ACTIVE,
-            lease_expires_at__lt=now,
-        ).update(
-            status=ImportJob.Status.WAITING,
-            lease_token=None,
-            lease_expires_at=now + timedelta(seconds=CLAIM_WITHIN_SECONDS),
-        )
-        if resumed:
-            _enqueue(job.pk)
-    return bool(resumed)
-
-
-def _enqueue(job_id: int) -> None:
-    async_task(IMPORT_TASK, job_id, timeout=TASK_TIMEOUT_SECONDS)
-
-
-# --- Working on a job --------------------------------------------------------------------------------------
-
-
 def work_on(job_id: int, *, seconds: float = SLICE_SECONDS) -> None:
     """What the task does: work for a while, then queue the rest. Presented twice, the second one only looks again
     when the first one's lease would have run out."""
-    job = _claim(job_id)
+    job = claim_job(job_id)
     if job is None:
-        _look_again(job_id)
+        look_again(job_id)
         return
     try:
         if job.attempts > ImportJob.MAX_ATTEMPTS:
             _give_up(job)
         elif not run_import(job, job.path, seconds=seconds):
-            _hand_over(job)
+            hand_over(job)
     except LostLeaseError:
         logger.warning("Import %s is worked on by somebody else.", job_id)
     except Exception as error:
-        _put_back(job, error)
+        put_back(job, error)
         raise
 
 
@@ -363,57 +233,6 @@ def _end(job: ImportJob, problem: str) -> None:
         )
     if job.origin == ImportJob.Origin.UPLOAD:
         job.path.unlink(missing_ok=True)
-
-
-# --- Leases ------------------------------------------------------------------------------------------------
-
-
-def _claim(job_id: int) -> ImportJob | None:
-    now, token = database.now(), uuid.uuid4()
-    claimed = (
-        ImportJob.objects.filter(pk=job_id, status__in=ImportJob.ACTIVE)
-        .filter(Q(lease_token=None) | Q(lease_expires_at__lt=now))
-        .update(
-            status=ImportJob.Status.RUNNING,
-            lease_token=token,
-            lease_expires_at=now + timedelta(seconds=LEASE_SECONDS),
-            attempts=F("attempts") + 1,
-        )
-    )
-    if not claimed:
-        return None
-    ImportJob.objects.filter(pk=job_id, started_at=None).update(started_at=now)
-    return ImportJob.objects.select_related("department").get(pk=job_id)
-
-
-def _look_again(job_id: int) -> None:
-    """The queue forgets both presentations of a task when one of them ends. If the other one dies, this look finds
-    its lease expired."""
-    job = ImportJob.objects.filter(pk=job_id, status=ImportJob.Status.RUNNING).first()
-    if job is not None and job.lease_expires_at is not None:
-        moment = job.lease_expires_at + timedelta(seconds=5)
-        schedule(IMPORT_TASK, job_id, schedule_type=Schedule.ONCE, next_run=moment)
-
-
-def _hand_over(job: ImportJob) -> None:
-    with transaction.atomic():
-        if _release(job, error=""):
-            _enqueue(job.pk)
-
-
-def _put_back(job: ImportJob, error: Exception) -> None:
-    with transaction.atomic():
-        if _release(job, error=f"{type(error).__name__}: {error}"[:1_000]):
-            _enqueue(job.pk)
-
-
-def _release(job: ImportJob, *, error: str) -> int:
-    return ImportJob.objects.filter(pk=job.pk, lease_token=job.lease_token).update(
-        status=ImportJob.Status.WAITING,
-        error=error,
-        lease_token=None,
-        lease_expires_at=database.now() + timedelta(seconds=CLAIM_WITHIN_SECONDS),
-    )
 
 
 def _give_up(job: ImportJob) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leads import importing
+from leads import import_jobs, importing
 
 
 def import_file(job_id: int) -> None:
@@ -12,5 +12,5 @@ def import_file(job_id: int) -> None:
 
 def tidy_imports() -> None:
     """Once a minute: continue imports whose worker died, and throw away uploads nobody started."""
-    importing.resume_stalled()
-    importing.discard_old_drafts()
+    import_jobs.resume_stalled()
+    import_jobs.discard_old_drafts()

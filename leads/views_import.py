@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import csv
-import io
-from collections.abc import Iterator
 from typing import Any
 
-from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
@@ -16,8 +14,8 @@ from agents.models import Department, Member
 from leads.decoding import ReadError
 from leads.department import SALES
 from leads.forms import UploadForm
+from leads.import_jobs import discard_job, discard_old_drafts, resume_job, start_job, store_upload
 from leads.import_preview import list_columns, preview_file
-from leads.importing import discard_job, discard_old_drafts, resume_job, start_job, store_upload
 from leads.mapping import FIELDS, TARGETS, MappingError, check_mapping, recognise
 from leads.models import ImportJob
 from runs import database
@@ -122,11 +120,15 @@ def import_resume(request: HttpRequest, pk: int) -> HttpResponse:
 
 @signed_in
 @require_safe
-def import_remarks(request: HttpRequest, pk: int) -> StreamingHttpResponse:
+def import_remarks(request: HttpRequest, pk: int) -> HttpResponse:
     """Every rejected row and every note as CSV, in the order of the rows."""
     job = _get_job(request, pk)
-    response = StreamingHttpResponse(_csv_lines(job), content_type="text/csv; charset=utf-8")
+    response = HttpResponse(content_type="text/csv; charset=utf-8")
     response["Content-Disposition"] = f'attachment; filename="import-{job.pk}-remarks.csv"'
+    writer = csv.writer(response)
+    writer.writerow(("row", "kind", "remark"))
+    remarks = job.remarks.order_by("row_number", "pk").values_list("row_number", "kind", "text")
+    writer.writerows(remarks.iterator(chunk_size=1_000))
     return response
 
 
@@ -238,16 +240,3 @@ def _progress(job: ImportJob) -> dict[str, Any]:
         "remarks": remarks[:SHOWN_REMARKS],
         "has_more": len(remarks) > SHOWN_REMARKS,
     }
-
-
-def _csv_lines(job: ImportJob) -> Iterator[str]:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer)
-    writer.writerow(("row", "kind", "remark"))
-    remarks = job.remarks.order_by("row_number", "pk").values_list("row_number", "kind", "text")
-    for remark in remarks.iterator(chunk_size=1_000):
-        writer.writerow(remark)
-        yield buffer.getvalue()
-        buffer.seek(0)
-        buffer.truncate()
-    yield buffer.getvalue()

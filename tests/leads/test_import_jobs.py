@@ -17,19 +17,19 @@ from django_q.models import OrmQ, Schedule
 from agents.models import Department
 from leads import importing
 from leads.decoding import ReadError
-from leads.importing import (
+from leads.import_jobs import (
     IMPORT_TASK,
     LostLeaseError,
+    claim_job,
     discard_job,
     discard_old_drafts,
     open_command_job,
     resume_job,
     resume_stalled,
-    run_import,
     start_job,
     store_upload,
-    work_on,
 )
+from leads.importing import run_import, work_on
 from leads.models import ImportJob, Lead, StagedLead
 from leads.tasks import import_file, tidy_imports
 from runs.models import Item, LogEntry
@@ -77,7 +77,7 @@ def test_an_upload_is_kept_under_a_name_of_our_own(sales: Department, tmp_path: 
     job = _upload(sales, file_name="../../etc/passwd.csv")
     assert job.path.parent == tmp_path / "var" / "uploads"
     assert job.path.read_bytes() == _table()
-    assert (job.file_name, job.source, job.status) == ("../../etc/passwd.csv", "passwd", "draft")
+    assert (job.file_name, job.source, job.status) == ("../../etc/passwd.csv", "passwd.csv", "draft")
 
 
 def test_what_is_no_table_is_not_kept(sales: Department, tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_an_import_whose_worker_was_killed_is_continued_where_it_stood(sales: De
 @pytest.mark.usefixtures("small_batches")
 def test_who_lost_the_lease_writes_nothing_more(sales: Department, monkeypatch: pytest.MonkeyPatch) -> None:
     job = _started(sales)
-    claimed = importing._claim(job.pk)
+    claimed = claim_job(job.pk)
     assert claimed is not None
     ImportJob.objects.filter(pk=job.pk).update(lease_token=uuid4())
     with pytest.raises(LostLeaseError):
@@ -271,7 +271,7 @@ def test_tidying_throws_old_drafts_away_and_continues_what_stalled(sales: Depart
 
 def test_a_job_that_is_held_is_not_resumed(sales: Department) -> None:
     job = _started(sales)
-    assert importing._claim(job.pk)
+    assert claim_job(job.pk)
     assert not resume_job(job=job)
 
 

@@ -17,8 +17,9 @@ from django.db.models import QuerySet
 from agents.models import Department
 from leads.decoding import ReadError
 from leads.department import SALES
+from leads.import_jobs import LostLeaseError, open_command_job
 from leads.import_preview import check_table
-from leads.importing import LostLeaseError, open_command_job, run_import
+from leads.importing import run_import
 from leads.mapping import MappingError, check_mapping
 from leads.models import ImportJob, ImportRemark
 from leads.reading import Table, open_table
