@@ -16,8 +16,8 @@ from django.utils import timezone
 
 from agents.causes import Cause
 from agents.models import Agent, Department, Member, Soul
-from agents.spec import DepartmentSpec, kind, kinds, register
-from leads.department import SALES
+from agents.spec import kind
+from agents.syncing import agent_columns
 from leads.models import Lead
 from runs.models import (
     AgentRun,
@@ -106,34 +106,15 @@ PAYLOADS: dict[str, dict[str, Any]] = {
 
 def make_department(kind_name: str = "sales", slug: str = "sales", **fields: Any) -> Department:
     """A department with its agents, one published SOUL each, and its rules, as the kind declares them."""
-    spec = _spec(kind_name)
+    spec = kind(kind_name)
     fields.setdefault("name", slug.replace("-", " ").title())
     department = Department.objects.create(kind=kind_name, slug=slug, **fields)
     for agent_spec in spec.agents:
-        agent = Agent.objects.create(department=department, **_agent_columns(agent_spec))
+        agent = Agent.objects.create(department=department, slug=agent_spec.slug, **agent_columns(agent_spec))
         make_soul(agent)
     for position, rule in enumerate(spec.rules, start=1):
         make_rule(department, name=rule.name, when=rule.when, want=list(rule.want), position=position)
     return department
-
-
-def _spec(kind_name: str) -> DepartmentSpec:
-    if kind_name == SALES.kind and SALES.kind not in [spec.kind for spec in kinds()]:
-        register(SALES)
-    return kind(kind_name)
-
-
-def _agent_columns(spec: Any) -> dict[str, Any]:
-    same = ("slug", "job", "model", "writes", "scope", "effort", "max_tokens", "timeout_seconds")
-    lists = ("needs", "uses", "fields", "tools", "serves", "fallback_models")
-    return {
-        **{name: getattr(spec, name) for name in same},
-        **{name: list(getattr(spec, name)) for name in lists},
-        "settings_keys": list(spec.settings),
-        "latency_target_seconds": spec.latency_target_seconds,
-        "conversation": spec.conversation,
-        "output_policy": spec.output_policy,
-    }
 
 
 def make_soul(agent: Agent, **fields: Any) -> Soul:
@@ -225,7 +206,7 @@ def make_output(item: Item, key: str = "qualification", **fields: Any) -> Output
     payload = fields.pop("payload", None) or PAYLOADS.get(key, {"reasoning_summary": "Because."})
     facets = fields.pop("facets", None)
     if facets is None:
-        promoted = {name for spec in _spec(item.department.kind).agents if spec.writes == key for name in spec.facets}
+        promoted = {name for spec in kind(item.department.kind).agents if spec.writes == key for name in spec.facets}
         facets = {name: payload[name] for name in sorted(promoted) if name in payload}
     fields.setdefault("schema_version", "1")
     return Output.objects.create(item=item, key=key, payload=payload, facets=facets, **fields)

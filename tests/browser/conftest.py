@@ -62,8 +62,11 @@ class _Server(uvicorn.Server):
 
 
 @pytest.fixture
-def site(transactional_db: None) -> Iterator[str]:
+def site(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of the running site. It uses threads, so the database is a real one and is emptied afterwards."""
+    # Every request has a thread of its own under ASGI; a connection kept for the next one would keep the
+    # test database from being dropped.
+    monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", 0)
     config = uvicorn.Config(
         ASGIStaticFilesHandler(application), port=0, log_level="error", lifespan="off", timeout_graceful_shutdown=1
     )
