@@ -212,6 +212,8 @@ class DepartmentSpec:
     final_key: str = ""
     """The key whose output leaves the house once a person has approved it."""
     item_url_name: str = ""
+    every_minute: Callable[[], None] | None = None
+    """Housekeeping of the kind's own tables; may be called by several workers at once."""
 
     def agent(self, slug: str) -> AgentSpec:
         """The declaration of one agent; KeyError names the kind's agents if there is none."""

@@ -24,6 +24,7 @@ from leads.schemas import (
     SalesSettings,
     Strategy,
 )
+from leads.tasks import tidy_imports
 
 HAIKU = "claude-haiku-5-5"
 SONNET = "claude-sonnet-5-5"
@@ -271,4 +272,5 @@ SALES = DepartmentSpec(
     samples=SAMPLES,
     final_key="email",
     item_url_name="leads:detail",
+    every_minute=tidy_imports,
 )

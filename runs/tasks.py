@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from uuid import UUID
 
 import uvloop
 from django.db import connection
 
+from agents.spec import kinds
 from runs import schedules, slots
 from runs.shift import Shift, worker_name
 from runs.stopping import is_stopping
+
+logger = logging.getLogger(__name__)
 
 
 def hold_shift(number: int, token: str) -> None:
@@ -26,6 +30,13 @@ async def _run(number: int, token: UUID) -> None:
 
 
 def every_minute() -> None:
-    """What the clock starts: due schedules, and shifts for empty slots should everything else have missed them."""
+    """What the clock starts: due schedules, shifts for slots that everybody else missed, the kinds' housekeeping."""
     schedules.run_due()
     slots.ensure_shifts()
+    for spec in kinds():
+        if spec.every_minute is None:
+            continue
+        try:
+            spec.every_minute()
+        except Exception:
+            logger.exception("the housekeeping of %s failed; it is tried again in a minute", spec.kind)
