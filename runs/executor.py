@@ -132,8 +132,11 @@ class _Session:
         return None
 
     async def _use_tools(self, reply: ModelReply) -> Finished | None:
-        if self.tool_rounds >= MAX_TOOL_ROUNDS or len(reply.tool_uses) > MAX_TOOLS_A_ROUND:
+        if self.tool_rounds >= MAX_TOOL_ROUNDS:
             return self.failed(Cause.TOOLS, f"It asked for tools {self.tool_rounds + 1} times without an answer.")
+        if len(reply.tool_uses) > MAX_TOOLS_A_ROUND:
+            asked = len(reply.tool_uses)
+            return self.failed(Cause.TOOLS, f"It asked for {asked} tools at once; {MAX_TOOLS_A_ROUND} are allowed.")
         self.tool_rounds += 1
         uses = await asyncio.gather(*(self._use_tool(block) for block in reply.tool_uses))
         self.unsettled = [SeenCall(self.call, reply, tools=tuple(uses))]
