@@ -100,7 +100,8 @@ if IS_SQLITE:
     _database["TEST"] = {"NAME": BASE_DIR / "var" / "test.sqlite3"}
 else:
     _database["CONN_HEALTH_CHECKS"] = True
-    _database["CONN_MAX_AGE"] = 60
+    # Under ASGI every request has a thread of its own: connections that are kept would pile up.
+    _database["CONN_MAX_AGE"] = 0
 (BASE_DIR / "var").mkdir(exist_ok=True)
 
 # --- Model API ------------------------------------------------------------------------------------------------
