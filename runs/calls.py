@@ -21,9 +21,19 @@ from agents.reading import storable, storable_json
 from runs.database import increase_rows, insert_rows, update_rows
 from runs.models import AgentRun, ModelCall, ModelCallBody, ToolCall
 from runs.staff import Staff
+from runs.statements import Among, Statement
 from runs.work import OpenCall, SeenCall, ToolUse
 
 _ZERO = Decimal(0)
+_UNSETTLED = Statement(
+    lambda: (
+        ModelCall.objects.filter(Among("pk", "calls"))
+        .exclude(status=ModelCall.Status.FINISHED)
+        .select_for_update()
+        .order_by("pk")
+        .values_list("pk", "status")
+    )
+)
 _SETTLED = [
     "status",
     "model_used",
@@ -108,9 +118,8 @@ def settle_calls(seen: Sequence[SeenCall], staff: Staff, *, now: datetime) -> No
     if not seen:
         return
     by_pk = {entry.call.pk: entry for entry in seen}
-    unsettled = ModelCall.objects.filter(pk__in=by_pk).exclude(status=ModelCall.Status.FINISHED)
     rows, bodies, settlements, tools, costs = [], [], [], [], []
-    for pk, status in unsettled.select_for_update().order_by("pk").values_list("pk", "status"):
+    for pk, status in _UNSETTLED.rows(calls=by_pk):
         entry = by_pk[pk]
         call = entry.call
         price, cost, is_estimate = _cost(call, entry.reply, staff)

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, transaction
-from django.db.models import Max
+from django.db.models import Max, prefetch_related_objects
 
 from agents.causes import Cause
 from agents.models import Department, ModelState
@@ -26,11 +26,29 @@ from runs.failures import BUSY, PROBE_SECONDS, judge
 from runs.inputs import schema_version
 from runs.models import AgentRun, Item, LogEntry, Output, Review
 from runs.staff import Staff
+from runs.statements import Among, Statement
 from runs.work import Finished
 
 logger = logging.getLogger(__name__)
 _spread = random.Random()
 _REVIEW_KINDS = {Cause.REFUSAL: Review.Kind.REFUSAL}
+_ITEMS = Statement(lambda: Item.objects.filter(Among("pk", "items")).select_for_update().order_by("pk"))
+_HELD = Statement(
+    lambda: (
+        AgentRun.objects.filter(Among("lease_token", "tokens"), status=AgentRun.Status.RUNNING)
+        .select_for_update(of=("self",))
+        .order_by("pk")
+    )
+)
+_NEWEST = Statement(
+    lambda: (
+        Output.objects.filter(Among("item_id", "items"))
+        .order_by()
+        .values("item_id", "key")
+        .annotate(newest=Max("number"))
+        .values_list("item_id", "key", "newest")
+    )
+)
 # All that an attempt changes but the costs: the settlement has added to those since the run was read.
 _ATTEMPT = [
     *("status", "due_at", "cause", "error", "waiting_for", "waiting_since", "failures", "lost_leases", "trespasses"),
@@ -65,15 +83,8 @@ def _commit_group(finished: Sequence[Finished], staff: Staff) -> None:
     with transaction.atomic():
         now = database_now()
         items = lock_items({one.work.item_id for one in finished})
-        held = {
-            run.lease_token: run
-            for run in AgentRun.objects.filter(
-                lease_token__in=[one.work.token for one in finished], status=AgentRun.Status.RUNNING
-            )
-            .select_for_update(of=("self",))
-            .prefetch_related("trigger")
-            .order_by("pk")
-        }
+        held = {run.lease_token: run for run in _HELD.objects(tokens=[one.work.token for one in finished])}
+        prefetch_related_objects([run for run in held.values() if run.trigger_id], "trigger")
         settle_calls([seen for one in finished for seen in one.unsettled], staff, now=now)
         ours = [(one, held[one.work.token]) for one in finished if one.work.token in held]
         done = [(one, run) for one, run in ours if one.payload is not None]
@@ -88,7 +99,7 @@ def _commit_group(finished: Sequence[Finished], staff: Staff) -> None:
 
 def lock_items(item_ids: set[int]) -> dict[int, Item]:
     """The items, locked in id order: the first step of every transaction that changes what the router reads."""
-    return {item.pk: item for item in Item.objects.filter(pk__in=item_ids).select_for_update().order_by("pk")}
+    return {item.pk: item for item in _ITEMS.objects(items=item_ids)}
 
 
 def fail_run(run: AgentRun, item: Item, cause: Cause, error: str, now: datetime) -> list[LogEntry]:
@@ -124,14 +135,7 @@ def _write_outputs(
     """Store the outputs and tell what happened to each, for the kind to say what it implies."""
     if not done:
         return []
-    newest = {
-        (item_id, key): number
-        for item_id, key, number in Output.objects.filter(item_id__in={run.item_id for _, run in done})
-        .order_by()
-        .values("item_id", "key")
-        .annotate(newest=Max("number"))
-        .values_list("item_id", "key", "newest")
-    }
+    newest = {(item_id, key): number for item_id, key, number in _NEWEST.rows(items={run.item_id for _, run in done})}
     outputs, events = [], []
     for one, run in done:
         key = one.work.agent.writes

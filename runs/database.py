@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from django.db import connection, models
 from django.utils import timezone
 
 AnyField = Any  # django-stubs parametrise Field, Django does not
+Prepare = Callable[[Any], Any]
 INSERT_BATCH = 500
 """Rows in one statement: below the 32,766 values that SQLite takes, for every table there is."""
 _STAMPED = ("created_at", "changed_at", "at")
@@ -35,25 +37,17 @@ def insert_rows(rows: Iterable[models.Model]) -> None:
     objects = list(rows)
     if not objects:
         return
-    model = type(objects[0])
-    pk = _pk(model)
-    is_numbered = isinstance(pk, models.AutoField)
-    columns = [field for field in model._meta.concrete_fields if not (is_numbered and field is pk)]
-    plan = [(field, _prepared(field), field.attname) for field in columns]
-    names = ", ".join(_quote(field) for field in columns)
-    places = f"({', '.join(['%s'] * len(columns))})"
-    table = connection.ops.quote_name(model._meta.db_table)
+    plan = _insertion(type(objects[0]))
     for start in range(0, len(objects), INSERT_BATCH):
         batch = objects[start : start + INSERT_BATCH]
         values: list[Any] = []
         for each in batch:
-            for field, prepare, attname in plan:
+            for field, prepare, attname in plan.columns:
                 value = field.pre_save(each, add=True) if attname in _STAMPED else getattr(each, attname)
                 values.append(value if prepare is None or value is None else prepare(value))
-        sql = f"INSERT INTO {table} ({names}) VALUES {', '.join([places] * len(batch))}"
         with connection.cursor() as cursor:
-            cursor.execute(f"{sql} RETURNING {_quote(pk)}" if is_numbered else sql, values)
-            if is_numbered:
+            cursor.execute(f"{plan.head}{', '.join([plan.places] * len(batch))}{plan.tail}", values)
+            if plan.tail:
                 for each, (number,) in zip(batch, cursor.fetchall(), strict=True):
                     each.pk = number
         for each in batch:
@@ -65,25 +59,71 @@ def update_rows(model: type[models.Model], columns: Sequence[str], rows: Sequenc
 
     ``bulk_update`` builds one CASE per column and row, which costs more than the work it writes down.
     """
-    fields = [_field(model, name) for name in columns]
-    _execute_many(model, ", ".join(f"{_quote(field)} = %s" for field in fields), fields, rows)
+    _execute_many(*_update(model, tuple(columns)), rows)
 
 
 def increase_rows(model: type[models.Model], column: str, rows: Sequence[Sequence[Any]]) -> None:
     """Add an amount of its own to one column of each row: ``rows`` are ``(pk, amount)``."""
+    _execute_many(*_increase(model, column), rows)
+
+
+def prepared(field: AnyField) -> Prepare | None:
+    """How a value of this field goes to the driver; None where it goes as it is."""
+    if isinstance(field, models.ForeignKey):
+        return prepared(field.target_field)
+    if isinstance(field, (models.CharField, models.TextField)):
+        return str  # members of a TextChoices are strings that a driver may take for something else
+    if isinstance(field, (models.IntegerField, models.BooleanField)):
+        return None
+    return partial(field.get_db_prep_save, connection=connection)
+
+
+@dataclass(frozen=True, slots=True)
+class _Insertion:
+    """An INSERT of one model, but for the number of its rows. ``tail`` is empty where the key is given."""
+
+    columns: tuple[tuple[AnyField, Prepare | None, str], ...]
+    head: str
+    places: str
+    tail: str
+
+
+@cache
+def _insertion(model: type[models.Model]) -> _Insertion:
+    pk = _pk(model)
+    is_numbered = isinstance(pk, models.AutoField)
+    columns = [field for field in model._meta.concrete_fields if not (is_numbered and field is pk)]
+    names = ", ".join(_quote(field) for field in columns)
+    return _Insertion(
+        columns=tuple((field, prepared(field), field.attname) for field in columns),
+        head=f"INSERT INTO {connection.ops.quote_name(model._meta.db_table)} ({names}) VALUES ",
+        places=f"({', '.join(['%s'] * len(columns))})",
+        tail=f" RETURNING {_quote(pk)}" if is_numbered else "",
+    )
+
+
+@cache
+def _update(model: type[models.Model], columns: tuple[str, ...]) -> tuple[str, tuple[Prepare | None, ...]]:
+    fields = [_field(model, name) for name in columns]
+    assignments = ", ".join(f"{_quote(field)} = %s" for field in fields)
+    return _of_one_row(model, assignments), tuple(prepared(field) for field in fields)
+
+
+@cache
+def _increase(model: type[models.Model], column: str) -> tuple[str, tuple[Prepare | None, ...]]:
     field = _field(model, column)
-    _execute_many(model, f"{_quote(field)} = {_quote(field)} + %s", [field], rows)
+    return _of_one_row(model, f"{_quote(field)} = {_quote(field)} + %s"), (prepared(field),)
 
 
-def _execute_many(
-    model: type[models.Model], assignments: str, fields: Sequence[AnyField], rows: Sequence[Sequence[Any]]
-) -> None:
+def _of_one_row(model: type[models.Model], assignments: str) -> str:
+    table = connection.ops.quote_name(model._meta.db_table)
+    return f"UPDATE {table} SET {assignments} WHERE {_quote(_pk(model))} = %s"
+
+
+def _execute_many(sql: str, plan: Sequence[Prepare | None], rows: Sequence[Sequence[Any]]) -> None:
     if not rows:
         return
-    pk = _pk(model)
-    table = connection.ops.quote_name(model._meta.db_table)
-    plan = [_prepared(field) for field in fields]
-    prepared = [
+    values = [
         [
             *(
                 value if prepare is None or value is None else prepare(value)
@@ -94,18 +134,7 @@ def _execute_many(
         for row in rows
     ]
     with connection.cursor() as cursor:
-        cursor.executemany(f"UPDATE {table} SET {assignments} WHERE {_quote(pk)} = %s", prepared)
-
-
-def _prepared(field: AnyField) -> Callable[[Any], Any] | None:
-    """How a value of this field goes to the driver; None where it goes as it is."""
-    if isinstance(field, models.ForeignKey):
-        return _prepared(field.target_field)
-    if isinstance(field, (models.CharField, models.TextField)):
-        return str  # members of a TextChoices are strings that a driver may take for something else
-    if isinstance(field, (models.IntegerField, models.BooleanField)):
-        return None
-    return partial(field.get_db_prep_save, connection=connection)
+        cursor.executemany(sql, values)
 
 
 def _field(model: type[models.Model], name: str) -> AnyField:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from django.db import InterfaceError, OperationalError, transaction
-from django.db.models import QuerySet
+from django.db.models import DateTimeField, QuerySet
 
 from agents.spec import ITEM, Facts, OutputEvent
 from runs import log
@@ -23,6 +23,7 @@ from runs.facts import load_facts_and_next
 from runs.models import AgentRun, Item, LogEntry, Output, PipelineRun, Trigger
 from runs.router import Decision
 from runs.staff import Desk, Staff
+from runs.statements import Among, Given, Statement
 
 logger = logging.getLogger(__name__)
 PUT_OFF = timedelta(minutes=1)
@@ -31,6 +32,22 @@ MAX_HANDLED = 20
 UNDECIDED = "Kontor could not decide what is next:"
 """How the flag of an item begins that could not be routed; it goes when the item can be."""
 _WANTS_PERSON = (Trigger.Kind.OPERATOR, Trigger.Kind.RESUME)
+
+
+def _due() -> QuerySet[Item]:
+    return Item.objects.filter(
+        Among("department_id", "departments"),
+        route_due_at__lte=Given("now", DateTimeField()),
+        automation=Item.Automation.ACTIVE,
+    )
+
+
+_DUE = Statement(lambda: _due().order_by("priority", "route_due_at", "pk").values_list("pk"))
+# Locked in id order, whatever the order of urgency that chose them.
+_DUE_LOCKED = Statement(
+    lambda: _due().filter(Among("pk", "items")).order_by("pk").select_for_update(skip_locked=True, of=("self",))
+)
+_ACTIVE = Statement(lambda: PipelineRun.objects.filter(Among("item_id", "items"), status=PipelineRun.Status.ACTIVE))
 
 
 @dataclass(slots=True)
@@ -49,9 +66,7 @@ def route_due(limit: int, *, staff: Staff) -> int:
 
     When one item cannot be routed, the others are routed one by one and that one is put off, with its reason.
     """
-    ids = list(
-        _due(staff, database_now()).order_by("priority", "route_due_at", "pk").values_list("pk", flat=True)[:limit]
-    )
+    ids = [pk for (pk,) in _DUE.rows(limit=limit, departments=staff.working_ids, now=database_now())]
     if not ids:
         return 0  # found by a look that takes no lock
     try:
@@ -66,9 +81,7 @@ def route_due(limit: int, *, staff: Staff) -> int:
 def _route_locked(ids: Sequence[int], staff: Staff) -> int:
     with transaction.atomic():
         now = database_now()
-        # Locked in id order, whatever the order of urgency that chose them.
-        due = _due(staff, now).filter(pk__in=ids).order_by("pk")
-        items = list(due.select_for_update(skip_locked=True, of=("self",)))
+        items = _DUE_LOCKED.objects(items=ids, departments=staff.working_ids, now=now)
         log.write(route(items, staff, now=now))
     return len(items)
 
@@ -122,7 +135,7 @@ def route(items: Sequence[Item], staff: Staff, *, now: datetime, events: Sequenc
         again = [item for item in items if item.pk in changed]
         if again:
             facts.update(_look(again, now))
-    active = {run.item_id: run for run in PipelineRun.objects.filter(item__in=items, status=PipelineRun.Status.ACTIVE)}
+    active = {run.item_id: run for run in _ACTIVE.objects(items=[item.pk for item in items])}
     finishing = []
     for item in items:
         if not _route_one(item, facts[item.pk], staff.desks[item.department_id], active.get(item.pk), routing):
@@ -133,12 +146,6 @@ def route(items: Sequence[Item], staff: Staff, *, now: datetime, events: Sequenc
     _finish([active[item.pk] for item in finishing if item.pk in active], items, routing)
     _save_items(items, now)
     return routing.entries
-
-
-def _due(staff: Staff, now: datetime) -> QuerySet[Item]:
-    return Item.objects.filter(
-        route_due_at__lte=now, automation=Item.Automation.ACTIVE, department_id__in=staff.working_ids
-    )
 
 
 def _look(items: Sequence[Item], now: datetime) -> dict[int, Facts]:

@@ -10,12 +10,51 @@ from agents.models import Agent, Department
 from agents.spec import Facts, OutputFact, RunFact, TriggerFact
 from runs.models import AgentRun, Item, Message, Output, Review, Rule, Trigger
 from runs.router import AgentView, Router, RuleView
+from runs.statements import Among, Statement
 
 SUPPRESSED_TAG = "suppressed"
 """The tag of an item whose person must not be written to again."""
 
 _COUNTING = (*AgentRun.ACTIVE, AgentRun.Status.FAILED)
 _DIRECTION_MARKS = {Message.Direction.OUT.value: "contacted", Message.Direction.IN.value: "replied"}
+
+_OUTPUTS = Statement(
+    lambda: (
+        Output.objects.filter(Among("item_id", "items"), is_current=True)
+        .order_by("pk")
+        .values_list("item_id", "key", "trigger_id", "facets", "verdict", "is_stale")
+    )
+)
+_RUNS = Statement(
+    lambda: (
+        AgentRun.objects.filter(Among("item_id", "items"), status__in=_COUNTING)
+        .order_by("pk")
+        .values_list("item_id", "agent__slug", "trigger_id", "status")
+    )
+)
+_TRIGGERS = Statement(
+    lambda: (
+        Trigger.objects.filter(Among("item_id", "items"), status=Trigger.Status.OPEN)
+        .order_by("pk")
+        .values_list("item_id", "pk", "kind", "due_at")
+    )
+)
+_DIRECTIONS = Statement(
+    lambda: (
+        Message.objects.filter(Among("item_id", "items"), direction__in=tuple(_DIRECTION_MARKS))
+        .order_by()
+        .values_list("item_id", "direction")
+        .distinct()
+    )
+)
+_ASKED = Statement(
+    lambda: (
+        Review.objects.filter(Among("item_id", "items"), status=Review.Status.OPEN, kind=Review.Kind.DRAFT)
+        .order_by()
+        .values_list("item_id")
+        .distinct()
+    )
+)
 
 
 def load_facts(items: Sequence[Item], *, now: datetime) -> dict[int, Facts]:
@@ -84,17 +123,14 @@ def rule_view(rule: Rule) -> RuleView:
 
 def _outputs(ids: list[int]) -> dict[int, list[OutputFact]]:
     found: dict[int, list[OutputFact]] = {}
-    rows = Output.objects.filter(item__in=ids, is_current=True).order_by("pk")
-    columns = ("item_id", "key", "trigger_id", "facets", "verdict", "is_stale")
-    for item_id, key, trigger_id, facets, verdict, is_stale in rows.values_list(*columns):
+    for item_id, key, trigger_id, facets, verdict, is_stale in _OUTPUTS.rows(items=ids):
         found.setdefault(item_id, []).append(OutputFact(key, trigger_id, facets, verdict, is_stale))
     return found
 
 
 def _runs(ids: list[int]) -> dict[int, list[RunFact]]:
     found: dict[int, list[RunFact]] = {}
-    rows = AgentRun.objects.filter(item__in=ids, status__in=_COUNTING).order_by("pk")
-    for item_id, slug, trigger_id, status in rows.values_list("item_id", "agent__slug", "trigger_id", "status"):
+    for item_id, slug, trigger_id, status in _RUNS.rows(items=ids):
         state: Literal["active", "failed"] = "failed" if status == AgentRun.Status.FAILED else "active"
         found.setdefault(item_id, []).append(RunFact(slug, trigger_id, state))
     return found
@@ -103,8 +139,7 @@ def _runs(ids: list[int]) -> dict[int, list[RunFact]]:
 def _triggers(ids: list[int], now: datetime) -> tuple[dict[int, list[TriggerFact]], dict[int, datetime]]:
     found: dict[int, list[TriggerFact]] = {}
     coming: dict[int, datetime] = {}
-    rows = Trigger.objects.filter(item__in=ids, status=Trigger.Status.OPEN).order_by("pk")
-    for item_id, pk, kind, due_at in rows.values_list("item_id", "pk", "kind", "due_at"):
+    for item_id, pk, kind, due_at in _TRIGGERS.rows(items=ids):
         found.setdefault(item_id, []).append(TriggerFact(pk, kind, due_at <= now))
         if due_at > now:
             coming[item_id] = min(due_at, coming.get(item_id, due_at))
@@ -113,11 +148,8 @@ def _triggers(ids: list[int], now: datetime) -> tuple[dict[int, list[TriggerFact
 
 def _marks(ids: list[int]) -> dict[int, set[str]]:
     found: dict[int, set[str]] = {}
-    messages = Message.objects.filter(item__in=ids, direction__in=tuple(_DIRECTION_MARKS)).order_by()
-    for item_id, direction in messages.values_list("item_id", "direction").distinct():
+    for item_id, direction in _DIRECTIONS.rows(items=ids):
         found.setdefault(item_id, set()).add(_DIRECTION_MARKS[direction])
-    reviews = Review.objects.filter(item__in=ids, status=Review.Status.OPEN, kind=Review.Kind.DRAFT)
-    for item_id in reviews.order_by().values_list("item_id", flat=True).distinct():
-        if item_id is not None:
-            found.setdefault(item_id, set()).add("awaiting_review")
+    for (item_id,) in _ASKED.rows(items=ids):
+        found.setdefault(item_id, set()).add("awaiting_review")
     return found

@@ -17,9 +17,16 @@ from agents.models import Agent, Soul
 from agents.tools import tool_definitions
 from runs.models import AgentRun, Message, Output
 from runs.staff import Desk, Staff
+from runs.statements import Among, Statement
 
 LAST_MESSAGES = 3
 LAST_NOTES = 5
+_OUTPUTS = Statement(
+    lambda: Output.objects.filter(Among("item_id", "items"), is_current=True).values_list(
+        "pk", "item_id", "key", "trigger_id", "payload"
+    )
+)
+_MESSAGES = Statement(lambda: Message.objects.filter(Among("item_id", "items")).order_by("at", "pk"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +42,10 @@ def gather_inputs(runs: Sequence[AgentRun], staff: Staff) -> dict[int, Prepared]
     """The inputs of every run: ``{run id: Prepared}``. Runs need ``trigger`` selected."""
     item_ids = {run.item_id for run in runs}
     outputs: dict[tuple[int, str, int | None], tuple[int, Any]] = {}
-    for pk, item_id, key, trigger_id, payload in Output.objects.filter(
-        item_id__in=item_ids, is_current=True
-    ).values_list("pk", "item_id", "key", "trigger_id", "payload"):
+    for pk, item_id, key, trigger_id, payload in _OUTPUTS.rows(items=item_ids):
         outputs[item_id, key, trigger_id] = (pk, payload)
     messages: dict[int, list[Message]] = {}
-    for message in Message.objects.filter(item_id__in=item_ids).order_by("at", "pk"):
+    for message in _MESSAGES.objects(items=item_ids):
         messages.setdefault(message.item_id, []).append(message)
     fields = _load_fields(runs, staff)
     return {

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, transaction
-from django.db.models import Q, QuerySet
+from django.db.models import DateTimeField, IntegerField, Q, QuerySet, prefetch_related_objects
 
 from agents.budgets import Refused
 from agents.causes import Cause
@@ -27,12 +27,45 @@ from runs.failures import MAX_LOST_LEASES, PROBE_SECONDS, backoff
 from runs.inputs import Prepared, build_params, gather_inputs
 from runs.models import AgentRun, Item, LogEntry
 from runs.staff import Staff
+from runs.statements import Among, Given, Statement
 from runs.work import OpenCall, Work
 
 logger = logging.getLogger(__name__)
 PUT_OFF = timedelta(minutes=1)
 MAX_LOST_BEFORE_ALONE = 2
 """After so many lost leases a run is claimed only by a shift that holds nothing else."""
+ANY_NUMBER = 2**31 - 1
+_URGENCY = ("priority", "due_at", "pk")
+
+
+def _due() -> QuerySet[AgentRun]:
+    return AgentRun.objects.filter(
+        Among("department_id", "departments"),
+        status=AgentRun.Status.QUEUED,
+        due_at__lte=Given("now", DateTimeField()),
+        item__automation=Item.Automation.ACTIVE,
+    )
+
+
+_FIRST = Statement(
+    lambda: (
+        _due()
+        .filter(lost_leases__lt=Given("lost", IntegerField()))
+        .order_by(*_URGENCY)
+        .values_list("pk", "lost_leases")
+    )
+)
+_FIRST_LOCKED = Statement(
+    lambda: _due().filter(Among("pk", "runs")).order_by(*_URGENCY).select_for_update(skip_locked=True, of=("self",))
+)
+_CLOSED = Statement(lambda: ModelState.objects.filter(closed_until__gt=Given("now", DateTimeField())))
+_HALTED = Statement(
+    lambda: (
+        Department.objects.filter(Among("pk", "departments"))
+        .exclude(stopped_by_error="")
+        .values_list("pk", "next_probe_at")
+    )
+)
 
 
 def claim(limit: int, *, staff: Staff, worker: str, is_alone: bool) -> list[Work]:
@@ -40,12 +73,9 @@ def claim(limit: int, *, staff: Staff, worker: str, is_alone: bool) -> list[Work
 
     A run that does not fit its budget, or whose model takes no calls now, stays queued and says what it waits for.
     """
-    due = _due(staff, database_now())
-    if not is_alone:
-        due = due.filter(lost_leases__lt=MAX_LOST_BEFORE_ALONE)
+    lost = ANY_NUMBER if is_alone else MAX_LOST_BEFORE_ALONE
     # More than wanted: other shifts look at the same ones, and what they have locked is skipped.
-    first = due.order_by("priority", "due_at", "pk").values_list("pk", "lost_leases")[: 2 * limit]
-    found = list(first)
+    found = _FIRST.rows(limit=2 * limit, departments=staff.working_ids, now=database_now(), lost=lost)
     poison = [pk for pk, lost in found if lost >= MAX_LOST_BEFORE_ALONE]
     ids = poison[:1] or [pk for pk, _ in found]
     if not ids:
@@ -62,13 +92,8 @@ def claim(limit: int, *, staff: Staff, worker: str, is_alone: bool) -> list[Work
 def _claim(ids: Sequence[int], limit: int, staff: Staff, worker: str) -> list[Work]:
     with transaction.atomic():
         now = database_now()
-        runs = list(
-            _due(staff, now)
-            .filter(pk__in=ids)
-            .prefetch_related("trigger")
-            .order_by("priority", "due_at", "pk")
-            .select_for_update(skip_locked=True, of=("self",))[:limit]
-        )
+        runs = _FIRST_LOCKED.objects(limit=limit, runs=ids, departments=staff.working_ids, now=now)
+        prefetch_related_objects([run for run in runs if run.trigger_id], "trigger")
         runs = _without_halted(_without_closed_models(runs, staff, now), staff, now)
         return _take(runs, staff, now=now, worker=worker) if runs else []
 
@@ -122,18 +147,9 @@ def _expired(now: datetime) -> Q:
     return Q(status=AgentRun.Status.RUNNING) & (Q(lease_expires_at__lt=now) | Q(lease_expires_at__gt=too_far))
 
 
-def _due(staff: Staff, now: datetime) -> QuerySet[AgentRun]:
-    return AgentRun.objects.filter(
-        status=AgentRun.Status.QUEUED,
-        due_at__lte=now,
-        department_id__in=staff.working_ids,
-        item__automation=Item.Automation.ACTIVE,
-    )
-
-
 def _without_closed_models(runs: list[AgentRun], staff: Staff, now: datetime) -> list[AgentRun]:
     """Leave out runs whose model takes no calls now; they say so and are due when it does."""
-    closed = {(state.model, state.api_key_env): state for state in ModelState.objects.filter(closed_until__gt=now)}
+    closed = {(state.model, state.api_key_env): state for state in _CLOSED.objects(now=now)}
     if not closed:
         return runs
     kept, waiting = [], []
@@ -151,11 +167,7 @@ def _without_closed_models(runs: list[AgentRun], staff: Staff, now: datetime) ->
 
 def _without_halted(runs: list[AgentRun], staff: Staff, now: datetime) -> list[AgentRun]:
     """Where the line stands still, let one run through a minute as a probe."""
-    halted = dict(
-        Department.objects.filter(pk__in={run.department_id for run in runs})
-        .exclude(stopped_by_error="")
-        .values_list("pk", "next_probe_at")
-    )
+    halted = dict(_HALTED.rows(departments={run.department_id for run in runs}))
     if not halted:
         return runs
     kept, waiting = [], []

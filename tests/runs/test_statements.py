@@ -1,0 +1,93 @@
+"""Queries that are compiled once: the same rows as the ORM's, with values of every run."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+from django.db import connection, models, transaction
+from django.db.transaction import TransactionManagementError
+from django.test.utils import CaptureQueriesContext
+
+from runs.models import AgentRun, Item
+from runs.statements import Among, Given, Statement
+from tests.factories import make_item
+
+NOW = datetime(2026, 11, 16, 9, 30, tzinfo=UTC)
+
+DUE = Statement(
+    lambda: (
+        Item.objects.filter(Among("pk", "items"), route_due_at__lte=Given("now", models.DateTimeField()))
+        .order_by("-pk")
+        .values_list("pk", "tags", "route_due_at")
+    )
+)
+WHOLE = Statement(lambda: Item.objects.filter(Among("pk", "items")).order_by("pk"))
+LOCKED = Statement(lambda: Item.objects.filter(Among("pk", "items")).select_for_update())
+BY_TOKEN = Statement(lambda: AgentRun.objects.filter(Among("lease_token", "tokens")))
+
+
+@pytest.fixture
+def items(db: None) -> list[Item]:
+    made = [make_item(title=f"Item {number}") for number in range(3)]
+    for hours, item in enumerate(made):
+        item.tags, item.route_due_at = [f"tag {hours}"], NOW + timedelta(hours=hours)
+        item.save()
+    return made
+
+
+def test_it_answers_with_the_values_of_each_run(items: list[Item]) -> None:
+    first, second, third = items
+    ids = [item.pk for item in items]
+    assert [row[0] for row in DUE.rows(items=ids, now=NOW)] == [first.pk]
+    assert [row[0] for row in DUE.rows(items=ids, now=NOW + timedelta(hours=2))] == [third.pk, second.pk, first.pk]
+    assert [row[0] for row in DUE.rows(items=ids[:1], now=NOW + timedelta(hours=2))] == [first.pk]
+
+
+def test_values_come_back_as_the_orm_gives_them(items: list[Item]) -> None:
+    assert DUE.rows(items=[items[0].pk], now=NOW) == [(items[0].pk, ["tag 0"], NOW)]
+    loaded = WHOLE.objects(items=[item.pk for item in items])
+    assert [item.__dict__.keys() for item in loaded] == [item.__dict__.keys() for item in Item.objects.order_by("pk")]
+    assert [(i.title, i.tags, i.route_due_at, i.changed_at) for i in loaded] == [
+        (i.title, i.tags, i.route_due_at, i.changed_at) for i in Item.objects.order_by("pk")
+    ]
+
+
+def test_what_it_loads_can_be_saved(items: list[Item]) -> None:
+    [item] = WHOLE.objects(items=[items[0].pk])
+    item.title = "Another title"
+    item.save(update_fields=["title"])
+    assert Item.objects.get(pk=items[0].pk).title == "Another title"
+    assert Item.objects.count() == 3
+
+
+def test_an_empty_list_finds_nothing(items: list[Item]) -> None:
+    assert DUE.rows(items=[], now=NOW) == []
+    assert BY_TOKEN.objects(tokens=[]) == []
+    assert BY_TOKEN.objects(tokens=[uuid4()]) == []
+
+
+def test_a_limit_holds_for_its_run_only(items: list[Item]) -> None:
+    ids = [item.pk for item in items]
+    assert [item.pk for item in WHOLE.objects(limit=2, items=ids)] == ids[:2]
+    assert [item.pk for item in WHOLE.objects(limit=1, items=ids)] == ids[:1]
+    assert [item.pk for item in WHOLE.objects(items=ids)] == ids
+
+
+def test_the_statement_is_the_same_whatever_the_number_of_values(items: list[Item]) -> None:
+    with CaptureQueriesContext(connection) as captured:
+        WHOLE.objects(items=[items[0].pk])
+        WHOLE.objects(items=[item.pk for item in items])
+    shapes = {query["sql"].split("ANY")[0].split("json_each")[0] for query in captured.captured_queries}
+    assert len(captured) == 2
+    assert len(shapes) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_rows_are_locked_in_a_transaction_only() -> None:
+    item = make_item()
+    with transaction.atomic():
+        assert [locked.pk for locked in LOCKED.objects(items=[item.pk])] == [item.pk]
+    with pytest.raises(TransactionManagementError, match="belongs into a transaction"):
+        LOCKED.objects(items=[item.pk])
