@@ -141,34 +141,15 @@ def start(database_url: str) -> Iterator[Callable[[Path], RunningDemo]]:
             demo.process.wait(60)
 
 
-def test_the_demo_works_the_sample_leads_and_stops_cleanly_and_goes_on(
+def test_the_demo_works_the_sample_leads_and_can_be_stopped_at_any_time(
     start: Callable[[Path], RunningDemo], tmp_path: Path, database_url: str
 ) -> None:
     var = tmp_path / "var"
     demo = start(var)
     demo.log_in()
     assert 'href="/leads/1/"' in demo.get("/leads/")
-    done = demo.wait_for(r"(\d+) calls, [\d,]+ tokens in")
-    assert int(done[1]) > 100  # the samples need 189 calls
-    assert re.search(r"Leads: .*\d+ drafted", demo.text())
-    assert demo.stop() == 0
-    assert "Traceback" not in demo.text()
     assert stat.S_IMODE((var / "demo.env").stat().st_mode) == 0o600
     assert (var / "demo.sqlite3").exists() is not bool(database_url)
-
-    again = start(var)
-    again.log_in()
-    assert "The leads that are there stay" in again.text()
-    assert again.wait_for(r"(\d+) calls, [\d,]+ tokens in")[1] == "0"
-    assert again.stop(signal.SIGTERM) == 0
-    assert "Traceback" not in again.text()
-
-
-def test_a_demo_that_is_stopped_at_work_leaves_nothing_running_and_loses_nothing(
-    start: Callable[[Path], RunningDemo], tmp_path: Path
-) -> None:
-    var = tmp_path / "var"
-    demo = start(var)
     demo.wait_for(r"Worker \d+ is at work")
     # It holds the checkout until it has ended.
     second = start(var)
@@ -176,7 +157,12 @@ def test_a_demo_that_is_stopped_at_work_leaves_nothing_running_and_loses_nothing
     assert "running already" in second.text()
     assert demo.stop() == 0
     assert "Traceback" not in demo.text()
+
     again = start(var)
+    again.log_in()
+    assert "The leads that are there stay" in again.text()
     again.wait_for(r"\d+ calls, [\d,]+ tokens in")
+    assert re.search(r"Leads: .*\d+ drafted", again.text())
     assert re.search(r"Agent runs: \d+ done\.", again.text())
-    assert again.stop() == 0
+    assert again.stop(signal.SIGTERM) == 0
+    assert "Traceback" not in again.text()
