@@ -11,16 +11,18 @@ from django.db import connection
 
 from tests.simulator_fixture import SimulatorServer
 
-# Tests have nothing to lose, so nothing waits for the disk.
+# For the processes that tests start.
 os.environ.setdefault("SQLITE_SYNCHRONOUS", "OFF")
 os.environ.setdefault("PGOPTIONS", "-c synchronous_commit=off")
 os.environ.setdefault("ANTHROPIC_API_KEY", "test-key")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _quick_flush() -> None:
-    """Empty PostgreSQL's tables by DELETE: TRUNCATE makes a new file for each and waits two seconds for the disk."""
-    if connection.vendor != "postgresql":
+def _no_waiting_for_the_disk() -> None:
+    """Tests have nothing to lose. PostgreSQL's TRUNCATE makes a new file for each table: two seconds a test."""
+    if connection.vendor == "sqlite":
+        options = connection.settings_dict["OPTIONS"]
+        options["init_command"] = options["init_command"].replace("synchronous=FULL", "synchronous=OFF")
         return
 
     def sql_flush(_: Any, style: Any, tables: Iterable[str], **__: Any) -> list[str]:
