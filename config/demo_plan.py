@@ -51,6 +51,8 @@ class Plan:
             "ANTHROPIC_API_KEY": self.endpoint.key,
             "KONTOR_SIMULATED": "1" if self.endpoint.is_simulated else "0",
             "DEBUG": "0",
+            # Django says so of every static file: whitenoise reads files synchronously, which is quick enough.
+            "PYTHONWARNINGS": "ignore:StreamingHttpResponse must consume synchronous iterators",
             # The demo is plain HTTP on this machine, whatever the .env of an installation says.
             "SECURE_COOKIES": "0",
             "BEHIND_TLS_PROXY": "0",
