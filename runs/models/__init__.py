@@ -1,5 +1,6 @@
 """Items, triggers, outputs, runs, calls, the log, and what people did: one file a topic."""
 
+from runs.models.alert import Alert, AlertDelivery
 from runs.models.call import ModelCall, ModelCallBody, ToolCall
 from runs.models.conversation import Message, OutboxMessage, Suppression
 from runs.models.item import Item, Trigger
@@ -13,6 +14,8 @@ from runs.models.shift import ShiftSlot
 __all__ = [
     "Action",
     "AgentRun",
+    "Alert",
+    "AlertDelivery",
     "BulkAction",
     "Item",
     "LogEntry",

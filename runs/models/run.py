@@ -22,6 +22,9 @@ class PipelineRun(models.Model):
     item = models.ForeignKey(Item, on_delete=models.CASCADE, related_name="pipeline_runs")
     status = models.CharField(max_length=12, choices=Status, default=Status.ACTIVE)
     cause = models.CharField(max_length=200, blank=True, help_text="What woke it, in words.")
+    missing = models.TextField(
+        blank=True, help_text="Of a degraded run: what is missing, what was done without it, what was left out."
+    )
     started_at = models.DateTimeField()
     ended_at = models.DateTimeField(null=True, blank=True)
 
@@ -82,6 +85,15 @@ class AgentRun(models.Model):
     trespasses = models.PositiveIntegerField(default=0, help_text="Answers refused for keys outside the role.")
     cause = models.CharField(max_length=16, choices=Cause, blank=True, default=Cause.NONE)
     error = models.TextField(blank=True)
+    incident = models.ForeignKey(
+        "runs.Review",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="affected_runs",
+        db_index=False,
+        help_text="The question about many failures of one cause that stands for this run's.",
+    )
     cost_usd = models.DecimalField(max_digits=16, decimal_places=8, default=0)
     queued_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True, blank=True, help_text="Of the latest attempt.")
@@ -115,6 +127,8 @@ class AgentRun(models.Model):
             # leases.reap: expired leases.
             models.Index(fields=["lease_expires_at"], condition=Q(status="running"), name="agent_run_leased"),
             models.Index(fields=["department", "status", "-id"], name="agent_run_by_status"),
+            # incidents: the few runs of one incident; no other run pays for it.
+            models.Index(fields=["incident"], condition=Q(incident__isnull=False), name="agent_run_of_incident"),
         ]
 
     def __str__(self) -> str:
