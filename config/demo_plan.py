@@ -63,7 +63,7 @@ class Plan:
             # The sample companies do not exist; and no proxy may stand before the simulator.
             demo["KONTOR_TOOLS_NETWORK"] = "0"
             demo["NO_PROXY"] = demo["no_proxy"] = _without_proxy(self.given)
-        return {"LOG_LEVEL": "WARNING", **self.given, **demo}
+        return {"LOG_LEVEL": "WARNING", "LOG_FORMAT": "text", **self.given, **demo}
 
 
 def read_plan(given: Mapping[str, str], var: Path) -> Plan:

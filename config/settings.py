@@ -5,6 +5,8 @@ from pathlib import Path
 
 import environ
 
+from config.logging import build_logging
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 VERSION = tomllib.loads((BASE_DIR / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 env = environ.Env()
@@ -143,14 +145,12 @@ else:
     Q_CLUSTER["orm"] = "default"
 
 # --- Log ------------------------------------------------------------------------------------------------------
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
-    "loggers": {
-        "httpx2": {"level": "WARNING"},
-        "django-q": {"handlers": ["console"], "level": "WARNING", "propagate": False},
-    },
-}
+LOGGING = build_logging(
+    env.str("LOG_LEVEL", default="INFO"), style=env.str("LOG_FORMAT", default="auto"), is_debug=DEBUG
+)
+
+# --- Observation ----------------------------------------------------------------------------------------------
+# Spans are exported when this is set; the exporter reads it and OTEL_EXPORTER_OTLP_HEADERS by itself.
+OTEL_ENDPOINT = env.str("OTEL_EXPORTER_OTLP_ENDPOINT", default="")
+METRICS_TOKEN = env.str("KONTOR_METRICS_TOKEN", default="")
+PING_URL = env.str("KONTOR_PING_URL", default="")
