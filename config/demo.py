@@ -121,7 +121,7 @@ def prepare(environment: Mapping[str, str], password: str) -> None:
         child.wait()
         raise
     if code:
-        raise DemoProblem("The demo's data could not be prepared: see above. `make demo RESET=1` starts over.")
+        raise DemoProblem("The demo's data could not be prepared, for the reason above.")
 
 
 def run_demo(given: Mapping[str, str], var: Path) -> int:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from config.environment import DEVELOPMENT, RUNTIME, Environment
+from config import environment
+from config.environment import DEVELOPMENT, RUNTIME, Environment, EnvironmentProblem, require_venv
 from tests.engine_size import LIMIT, count_lines
 from tests.lint import LOCKS, find_places
 
@@ -98,9 +99,16 @@ def test_a_missing_or_old_python_gets_a_sentence(tmp_path: Path, version: str) -
 def built(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     root = tmp_path_factory.mktemp("checkout")
     (root / RUNTIME).write_text("")
-    environment = Environment(root)
-    assert environment.ensure(RUNTIME)
-    return environment
+    fresh = Environment(root)
+    assert fresh.ensure(RUNTIME)
+    return fresh
+
+
+def test_a_python_without_venv_gets_a_sentence_with_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What Debian's python3 without python3-venv does; this Python cannot be made to lack it.
+    monkeypatch.setattr(environment, "run_quietly", lambda command: False)
+    with pytest.raises(EnvironmentProblem, match=r"apt install python3\.\d+-venv"):
+        require_venv()
 
 
 class TestEnvironment:

@@ -11,6 +11,7 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
+from django.db import OperationalError
 
 from agents.models import Department, Member
 from leads.models import Lead
@@ -30,7 +31,10 @@ class Command(BaseCommand):
         password = os.environ.get("DEMO_PASSWORD", "")
         if not password:
             raise CommandError("Set DEMO_PASSWORD to the password that the user demo shall have.")
-        call_command("migrate", interactive=False, verbosity=0)
+        try:
+            call_command("migrate", interactive=False, verbosity=0)
+        except OperationalError as error:
+            raise CommandError(f"The database cannot be used: {error}") from error
         # Its list of everything created tells an administrator much and somebody who tries the demo nothing.
         call_command("sync_departments", stdout=StringIO())
         department = Department.objects.get(slug=DEPARTMENT)
