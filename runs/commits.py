@@ -18,7 +18,7 @@ from django.db.models import Max, prefetch_related_objects
 from agents.causes import Cause
 from agents.models import Department, ModelState
 from agents.spec import OutputEvent
-from runs import dispatch, log
+from runs import dispatch, log, tracing
 from runs.calls import settle_calls
 from runs.database import insert_rows, update_rows
 from runs.database import now as database_now
@@ -69,7 +69,8 @@ def commit(finished: Sequence[Finished], staff: Staff) -> None:
     except (OperationalError, InterfaceError):
         raise
     except Exception as error:
-        logger.exception("could not write down agent runs %s", [one.work.run_id for one in finished])
+        ids = tracing.ids_of(finished[0].work) if len(finished) == 1 else {}
+        logger.exception("could not write down agent runs %s", [one.work.run_id for one in finished], extra=ids)
         if len(finished) == 1 and finished[0].payload is not None:
             # Its output cannot be stored as it is: the attempt counts as failed, so that it neither hangs nor loops.
             text = f"{type(error).__name__}: {error}"
@@ -80,7 +81,7 @@ def commit(finished: Sequence[Finished], staff: Staff) -> None:
 
 
 def _commit_group(finished: Sequence[Finished], staff: Staff) -> None:
-    with transaction.atomic():
+    with tracing.step("commit", agent_runs=len(finished)), transaction.atomic():
         now = database_now()
         items = lock_items({one.work.item_id for one in finished})
         held = {run.lease_token: run for run in _HELD.objects(tokens=[one.work.token for one in finished])}

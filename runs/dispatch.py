@@ -15,7 +15,7 @@ from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import DateTimeField, QuerySet
 
 from agents.spec import ITEM, Facts, OutputEvent
-from runs import log
+from runs import log, tracing
 from runs.database import insert_rows, update_rows
 from runs.database import now as database_now
 from runs.effects import Happening, apply_effects
@@ -79,7 +79,7 @@ def route_due(limit: int, *, staff: Staff) -> int:
 
 
 def _route_locked(ids: Sequence[int], staff: Staff) -> int:
-    with transaction.atomic():
+    with tracing.step("route", items=len(ids)), transaction.atomic():
         now = database_now()
         items = _DUE_LOCKED.objects(items=ids, departments=staff.working_ids, now=now)
         log.write(route(items, staff, now=now))
@@ -92,7 +92,7 @@ def _route_alone(pk: int, staff: Staff) -> int:
     except (OperationalError, InterfaceError):
         raise
     except Exception as error:
-        logger.exception("item %s cannot be routed", pk)
+        logger.exception("item %s cannot be routed", pk, extra={"item": pk})
         text = f"{UNDECIDED} {type(error).__name__}: {error}"[:300]
         later = database_now() + PUT_OFF
         Item.objects.filter(pk=pk).update(route_due_at=later, flag=text)

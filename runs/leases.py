@@ -18,7 +18,7 @@ from django.db.models import DateTimeField, IntegerField, Q, QuerySet, prefetch_
 from agents.budgets import Refused
 from agents.causes import Cause
 from agents.models import Department, ModelState
-from runs import log
+from runs import log, tracing
 from runs.calls import CallAsk, abandon_calls, open_calls
 from runs.commits import fail_run
 from runs.database import now as database_now
@@ -90,7 +90,7 @@ def claim(limit: int, *, staff: Staff, worker: str, is_alone: bool) -> list[Work
 
 
 def _claim(ids: Sequence[int], limit: int, staff: Staff, worker: str) -> list[Work]:
-    with transaction.atomic():
+    with tracing.step("claim", agent_runs=len(ids)), transaction.atomic():
         now = database_now()
         runs = _FIRST_LOCKED.objects(limit=limit, runs=ids, departments=staff.working_ids, now=now)
         prefetch_related_objects([run for run in runs if run.trigger_id], "trigger")
@@ -105,7 +105,7 @@ def _claim_alone(pk: int, staff: Staff, worker: str) -> list[Work]:
     except (OperationalError, InterfaceError):
         raise
     except Exception as error:
-        logger.exception("agent run %s cannot be prepared", pk)
+        logger.exception("agent run %s cannot be prepared", pk, extra={"agent_run": pk, "worker": worker})
         text = f"Kontor could not prepare its request: {type(error).__name__}: {error}"[:300]
         now = database_now()
         AgentRun.objects.filter(pk=pk, status=AgentRun.Status.QUEUED).update(
@@ -233,6 +233,7 @@ def _work(ask: CallAsk, call: OpenCall, prepared: Prepared, staff: Staff) -> Wor
     return Work(
         run_id=ask.run.pk,
         item_id=ask.run.item_id,
+        pipeline_run_id=ask.run.pipeline_run_id,
         department_id=ask.run.department_id,
         agent=ask.agent,
         schema=spec.schema,

@@ -27,7 +27,7 @@ from django.db.migrations.recorder import MigrationRecorder
 
 from agents.budgets import Refused
 from agents.llm import ModelClient
-from runs import dispatch, leases, slots
+from runs import dispatch, leases, slots, tracing
 from runs.calls import CallAsk, open_calls, settle_calls
 from runs.commits import commit
 from runs.database import now as database_now
@@ -151,7 +151,8 @@ class Shift:
             if flight is not None:
                 flight.heard_at = time.monotonic()
 
-        finished = await execute(work, client=self._client, books=self, on_event=heard)
+        with tracing.attempt(work):
+            finished = await execute(work, client=self._client, books=self, on_event=heard)
         if self._flights.pop(work.token, None) is not None and finished is not None:
             self._finished.append(finished)
         self._news.set()

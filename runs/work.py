@@ -60,6 +60,7 @@ class Work:
 
     run_id: int
     item_id: int
+    pipeline_run_id: int
     department_id: int
     agent: Agent
     schema: type[BaseModel]
