@@ -1,0 +1,67 @@
+"""``make faults``: break everything there is, look through the database afterwards, and print a table.
+
+``python -m tests.faults [--short] [--database sqlite|postgres] [--case NAME ...] [--list]``. Exit code 1 if a row
+of the table is not good. Everything runs on loopback, in scratch databases that are dropped at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import django
+
+POSTGRES_URL = "KONTOR_FAULTS_POSTGRES"
+DATABASES = ("sqlite", "postgres")
+
+
+def main() -> int:
+    """Run one database here, or each in a process of its own."""
+    options = _parse()
+    if options.list or options.database:
+        return _run(options)
+    codes = []
+    for database in DATABASES:
+        command = [sys.executable, "-m", "tests.faults", "--database", database, *sys.argv[1:]]
+        codes.append(subprocess.run(command, check=False).returncode)
+    return max(codes)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--short", action="store_true", help="the form for CI: few tries, leases of 3 s")
+    parser.add_argument("--database", choices=DATABASES, help="only on this one (default: both, one after the other)")
+    parser.add_argument("--case", action="append", default=[], help="only this case; may be repeated")
+    parser.add_argument("--list", action="store_true", help="name the cases and end")
+    return parser.parse_args()
+
+
+def _run(options: argparse.Namespace) -> int:
+    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.faults.settings"
+    os.environ.setdefault("ANTHROPIC_API_KEY", "key")
+    server = os.environ.get(POSTGRES_URL, "postgres://postgres@127.0.0.1:5432")
+    with tempfile.TemporaryDirectory(prefix="kontor-faults-") as folder:
+        is_sqlite = options.database != "postgres"
+        os.environ["DATABASE_URL"] = f"sqlite:///{folder}/none.sqlite3" if is_sqlite else f"{server}/postgres"
+        django.setup()
+        # After the set-up, because these import models.
+        from tests.faults.everything import SUITE, run_cases
+        from tests.faults.table import render
+
+        if options.list:
+            for name, (case, databases) in SUITE.cases.items():
+                print(f"{name} ({', '.join(databases)}): {(case.__doc__ or '').splitlines()[0]}")
+            return 0
+        began = time.monotonic()
+        rows = run_cases(options.database, Path(folder), server, is_short=options.short, only=options.case)
+        print(f"\n{options.database}, {time.monotonic() - began:.0f} s\n{render(rows)}", flush=True)
+        return 0 if rows and all(row.is_good for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
