@@ -1,5 +1,7 @@
 from django.apps import AppConfig
 
+from config import telemetry
+
 
 class KontorConfig(AppConfig):
     name = "config"
@@ -7,5 +9,7 @@ class KontorConfig(AppConfig):
     verbose_name = "Kontor"
 
     def ready(self) -> None:
-        """Register the system checks."""
+        """Register the system checks, and send spans where they are wanted."""
         from config import checks  # noqa: F401, PLC0415 - checks need the app registry
+
+        telemetry.start()
