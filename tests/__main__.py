@@ -57,6 +57,8 @@ def run_pytest(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the tests on every database there is; the first exit code that is not 0."""
+    # Where collected static files would lie; whitenoise warns once a test where it is missing.
+    (ROOT / "var" / "static").mkdir(parents=True, exist_ok=True)
     here = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
     print("Tests on SQLite", flush=True)
     codes = [run_pytest(arguments, here)]
