@@ -47,5 +47,5 @@ shot: dev ## Take the README's picture of a lead from the running demo (WEB_PORT
 	@$(BIN)/python -m tests.shot
 
 clean: ## Delete the environment and what tools left behind; databases under var/ stay
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache var/test* var/discarded-venv-*
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache var/test* var/*.test.sqlite3* var/discarded-venv-*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

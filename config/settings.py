@@ -99,7 +99,7 @@ if IS_SQLITE:
         "PRAGMA wal_autocheckpoint=4000; PRAGMA journal_size_limit=67108864;",
     }
     # A file, not memory: the engine's database thread opens a connection of its own.
-    _database["TEST"] = {"NAME": BASE_DIR / "var" / "test.sqlite3"}
+    _database["TEST"] = {"NAME": Path(_database["NAME"]).with_suffix(".test.sqlite3")}
 else:
     _database["CONN_HEALTH_CHECKS"] = True
     # Under ASGI every request has a thread of its own: connections that are kept would pile up.
@@ -143,6 +143,15 @@ if _redis := env.str("REDIS_URL", default=""):
     Q_CLUSTER["redis"] = _redis
 else:
     Q_CLUSTER["orm"] = "default"
+
+# --- Mail and alerts ------------------------------------------------------------------------------------------
+EMAIL_IS_CONFIGURED = bool(env.str("EMAIL_URL", default=""))
+vars().update(env.email("EMAIL_URL", default="consolemail://"))
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str("EMAIL_FROM", default="kontor@localhost")
+SLACK_WEBHOOK_URL = env.str("KONTOR_SLACK_WEBHOOK_URL", default="")
+# Alerts are read outside the site: links in them need the address at which people reach it.
+BASE_URL = env.str("KONTOR_BASE_URL", default="http://127.0.0.1:8000").rstrip("/")
 
 # --- Log ------------------------------------------------------------------------------------------------------
 LOGGING = build_logging(

@@ -13,25 +13,27 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, transaction
-from django.db.models import Max, prefetch_related_objects
+from django.db.models import Max, Q, prefetch_related_objects
 
 from agents.causes import Cause
-from agents.models import Department, ModelState
+from agents.model_state import Key, record_busy, record_failures, record_successes
+from agents.models import Department
 from agents.spec import OutputEvent
 from runs import dispatch, log, tracing
 from runs.calls import settle_calls
 from runs.database import insert_rows, update_rows
 from runs.database import now as database_now
-from runs.failures import BUSY, PROBE_SECONDS, judge
+from runs.failure_reviews import open_failure
+from runs.failures import BUSY, PROBE_SECONDS, busy_seconds, judge
+from runs.gates import LINE_STANDS
 from runs.inputs import schema_version
-from runs.models import AgentRun, Item, LogEntry, Output, Review
+from runs.models import AgentRun, Item, LogEntry, Output
 from runs.staff import Staff
 from runs.statements import Among, Statement
 from runs.work import Finished
 
 logger = logging.getLogger(__name__)
 _spread = random.Random()
-_REVIEW_KINDS = {Cause.REFUSAL: Review.Kind.REFUSAL}
 _ITEMS = Statement(lambda: Item.objects.filter(Among("pk", "items")).select_for_update().order_by("pk"))
 _HELD = Statement(
     lambda: (
@@ -86,16 +88,16 @@ def _commit_group(finished: Sequence[Finished], staff: Staff) -> None:
         items = lock_items({one.work.item_id for one in finished})
         held = {run.lease_token: run for run in _HELD.objects(tokens=[one.work.token for one in finished])}
         prefetch_related_objects([run for run in held.values() if run.trigger_id], "trigger")
-        settle_calls([seen for one in finished for seen in one.unsettled], staff, now=now)
         ours = [(one, held[one.work.token]) for one in finished if one.work.token in held]
+        told = _tell_gates(ours, staff, now)
+        settle_calls([seen for one in finished for seen in one.unsettled], staff, now=now)
         done = [(one, run) for one, run in ours if one.payload is not None]
         entries = _end_failed([(one, run) for one, run in ours if one.payload is None], items, staff, now)
         events = _write_outputs(done, items, staff, now)
         entries += _end_done(done, now)
-        _reopen_line([one for one, _ in done], staff)
         touched = [items[pk] for pk in sorted({run.item_id for _, run in ours})]
         entries += dispatch.route(touched, staff, now=now, events=events)
-        log.write(entries)
+        log.write(told + entries)
 
 
 def lock_items(item_ids: set[int]) -> dict[int, Item]:
@@ -104,28 +106,21 @@ def lock_items(item_ids: set[int]) -> dict[int, Item]:
 
 
 def fail_run(run: AgentRun, item: Item, cause: Cause, error: str, now: datetime) -> list[LogEntry]:
-    """The run has failed for good: it says why, the item is flagged, a person is asked. The item must be locked.
+    """The run has failed for good: it says why, the item is flagged, a person is asked, the chain of command told.
+
+    The item must be locked.
 
     Returns the log lines, not yet written; the caller routes the item again.
     """
     run.status, run.cause, run.error = AgentRun.Status.FAILED, cause, error
     run.lease_token = run.lease_expires_at = None
     run.waiting_for, run.waiting_since, run.ended_at = "", None, now
-    run.save(update_fields=_ATTEMPT)
     title = run.agent.title
     item.flag = f"{title} failed: {cause.label}."[:300]
     item.route_due_at = now
     item.save(update_fields=["flag", "route_due_at", "changed_at"])
-    Review.objects.create(
-        department_id=run.department_id,
-        item=item,
-        agent_run=run,
-        kind=_REVIEW_KINDS.get(cause, Review.Kind.FAILURE),
-        cause=f"{run.agent.slug}:{cause}",
-        ask=f"{title} could not do its work on {item.title} ({cause.label}). Retry, or go on without it?"[:500],
-        risk=2,
-        deadline=now + timedelta(days=1),
-    )
+    open_failure(run, item, now)
+    run.save(update_fields=[*_ATTEMPT, "incident"])
     text = f"{title} failed for good: {cause.label}. {error}"
     return [log.run_entry(run, "failed", text, at=now, level=LogEntry.Level.ERROR)]
 
@@ -191,7 +186,8 @@ def _end_failed(
     failed: Sequence[tuple[Finished, AgentRun]], items: dict[int, Item], staff: Staff, now: datetime
 ) -> list[LogEntry]:
     entries: list[LogEntry] = []
-    for one, run in failed:
+    # Questions about failures are locked by agent and cause: everybody in the same order.
+    for one, run in sorted(failed, key=lambda pair: (pair[1].department_id, pair[0].work.agent.slug, pair[0].cause)):
         run.trespasses += one.trespasses
         if one.waiting_until is not None:
             entries.append(_requeue(run, one, one.waiting_until, one.error, now))
@@ -206,10 +202,6 @@ def _end_failed(
             spread=_spread,
         )
         run.failures += verdict.is_counted
-        if one.cause in BUSY and verdict.due_at is not None:
-            _close_model(one, verdict.due_at)
-        if one.cause is Cause.ACCOUNT:
-            _stop_line(one, now)
         if verdict.due_at is None:
             entries += fail_run(run, items[run.item_id], one.cause, one.error, now)
         else:
@@ -233,12 +225,40 @@ def _waiting_since(run: AgentRun, cause: Cause, now: datetime) -> datetime:
     return run.waiting_since if run.waiting_since and is_same else now
 
 
-def _close_model(one: Finished, until: datetime) -> None:
-    """No call to this model with this key starts before ``until``; a later date that is there already stands."""
-    state, _ = ModelState.objects.get_or_create(model=one.work.agent.model, api_key_env=one.work.api_key_env)
-    ModelState.objects.filter(pk=state.pk).exclude(closed_until__gt=until).update(
-        closed_until=until, reason=f"{one.cause.label}: {one.error}"[:300]
-    )
+def _tell_gates(ours: Sequence[tuple[Finished, AgentRun]], staff: Staff, now: datetime) -> list[LogEntry]:
+    """What these attempts say about keys and models, for all workers. Before budgets are locked, as in claims."""
+    done = [one for one, _ in ours if one.payload is not None]
+    _reopen_line(done, staff, now)
+    for one in {_key(one): one for one, _ in ours if one.cause in BUSY or one.cause is Cause.ACCOUNT}.values():
+        if one.cause is Cause.ACCOUNT:
+            _stop_line(one, now)
+        else:
+            until = now + timedelta(seconds=busy_seconds(one.retry_after_seconds, settings.RETRY_AFTER_CAP_SECONDS))
+            record_busy(_key(one), until=until, reason=f"{one.cause.label}: {one.error}", now=now)
+    broken = [one for one, _ in ours if one.cause in (Cause.TRANSIENT, Cause.TIMEOUT)]
+    changes = record_successes([_key(one) for one in done])
+    if changes:
+        # Whoever waited for the model need not sit out its pause.
+        models = Q()
+        for change in changes:
+            models |= Q(waiting_for__startswith=f"{change.model} takes no calls")
+        AgentRun.objects.filter(models, status=AgentRun.Status.QUEUED).update(due_at=now, waiting_for="")
+    if broken:
+        changes += record_failures([_key(one) for one in broken], f"{broken[-1].cause.label}: {broken[-1].error}", now)
+    return [
+        LogEntry(
+            kind="breaker",
+            level=LogEntry.Level.WARNING if change.is_opening else LogEntry.Level.INFO,
+            text=change.text,
+            data={"model": change.model, "api_key_env": change.api_key_env},
+            at=now,
+        )
+        for change in changes
+    ]
+
+
+def _key(one: Finished) -> Key:
+    return one.work.model, one.work.api_key_env
 
 
 def _stop_line(one: Finished, now: datetime) -> None:
@@ -248,7 +268,7 @@ def _stop_line(one: Finished, now: datetime) -> None:
     )
 
 
-def _reopen_line(done: Sequence[Finished], staff: Staff) -> None:
+def _reopen_line(done: Sequence[Finished], staff: Staff, now: datetime) -> None:
     keys = {one.work.api_key_env for one in done if staff.desks[one.work.department_id].department.stopped_by_error}
     if keys:
         Department.objects.filter(api_key_env__in=keys).update(stopped_by_error="", next_probe_at=None)
@@ -256,5 +276,5 @@ def _reopen_line(done: Sequence[Finished], staff: Staff) -> None:
         AgentRun.objects.filter(
             status=AgentRun.Status.QUEUED,
             department__api_key_env__in=keys,
-            waiting_for__startswith="The line stands still",
-        ).update(due_at=database_now(), waiting_for="")
+            waiting_for=LINE_STANDS,
+        ).update(due_at=now, waiting_for="")

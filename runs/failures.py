@@ -51,14 +51,18 @@ def judge(
     if cause in BUSY:
         if waiting_since is not None and now - waiting_since > GIVE_UP_WAITING:
             return Verdict(None)
-        wanted = BUSY_SECONDS if retry_after_seconds is None else retry_after_seconds
-        due = now + timedelta(seconds=min(wanted, cap_seconds) + spread.random())
+        due = now + timedelta(seconds=busy_seconds(retry_after_seconds, cap_seconds) + spread.random())
         return Verdict(due, f"The model is busy ({cause.label}); again at {due:%H:%M:%S} UTC.")
     if cause is Cause.ACCOUNT:
         due = now + timedelta(seconds=PROBE_SECONDS)
         return Verdict(due, "The line stands still until the API accepts the department's key again.")
     # A refusal, an answer that does not fit after its repairs, a request the API refuses: trying again changes nothing.
     return Verdict(None)
+
+
+def busy_seconds(retry_after_seconds: float | None, cap_seconds: float) -> float:
+    """How long a busy model is left alone: as long as it says, but no longer than the cap."""
+    return min(BUSY_SECONDS if retry_after_seconds is None else retry_after_seconds, cap_seconds)
 
 
 def backoff(count: int, spread: random.Random) -> float:

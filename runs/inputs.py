@@ -15,6 +15,7 @@ from agents import prompts
 from agents.llm import api_schema
 from agents.models import Agent, Soul
 from agents.tools import tool_definitions
+from runs.gates import Choice
 from runs.models import AgentRun, Message, Output
 from runs.staff import Desk, Staff
 from runs.statements import Among, Statement
@@ -53,16 +54,18 @@ def gather_inputs(runs: Sequence[AgentRun], staff: Staff) -> dict[int, Prepared]
     }
 
 
-def build_params(run: AgentRun, agent: Agent, soul: Soul, desk: Desk, data: prompts.AgentInput) -> dict[str, Any]:
+def build_params(agent: Agent, soul: Soul, desk: Desk, data: prompts.AgentInput, choice: Choice) -> dict[str, Any]:
     """The Messages API parameters of the first request of an agent run."""
     settings = prompts.settings_text(desk.department.settings, tuple(agent.settings_keys))
     config: dict[str, Any] = {"format": {"type": "json_schema", "schema": api_schema(desk.agent_spec(agent).schema)}}
     if agent.effort:
         config["effort"] = agent.effort
     params: dict[str, Any] = {
-        "model": agent.model,
+        "model": choice.model,
         "max_tokens": agent.max_tokens,
-        "system": prompts.system_blocks(soul.text, agent.writes, settings, has_tools=bool(agent.tools)),
+        "system": prompts.system_blocks(
+            soul.text, agent.writes, settings, has_tools=bool(agent.tools), fallback_note=choice.fallback_note
+        ),
         "messages": [{"role": "user", "content": prompts.user_message(data, agent.writes)}],
         "output_config": config,
     }

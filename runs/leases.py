@@ -17,13 +17,13 @@ from django.db.models import DateTimeField, IntegerField, Q, QuerySet, prefetch_
 
 from agents.budgets import Refused
 from agents.causes import Cause
-from agents.models import Department, ModelState
 from runs import log, tracing
 from runs.calls import CallAsk, abandon_calls, open_calls
 from runs.commits import fail_run
 from runs.database import now as database_now
 from runs.database import update_rows
-from runs.failures import MAX_LOST_LEASES, PROBE_SECONDS, backoff
+from runs.failures import MAX_LOST_LEASES, backoff
+from runs.gates import Choice, let_through
 from runs.inputs import Prepared, build_params, gather_inputs
 from runs.models import AgentRun, Item, LogEntry
 from runs.staff import Staff
@@ -58,14 +58,6 @@ _FIRST = Statement(
 _FIRST_LOCKED = Statement(
     lambda: _due().filter(Among("pk", "runs")).order_by(*_URGENCY).select_for_update(skip_locked=True, of=("self",))
 )
-_CLOSED = Statement(lambda: ModelState.objects.filter(closed_until__gt=Given("now", DateTimeField())))
-_HALTED = Statement(
-    lambda: (
-        Department.objects.filter(Among("pk", "departments"))
-        .exclude(stopped_by_error="")
-        .values_list("pk", "next_probe_at")
-    )
-)
 
 
 def claim(limit: int, *, staff: Staff, worker: str, is_alone: bool) -> list[Work]:
@@ -94,8 +86,9 @@ def _claim(ids: Sequence[int], limit: int, staff: Staff, worker: str) -> list[Wo
         now = database_now()
         runs = _FIRST_LOCKED.objects(limit=limit, runs=ids, departments=staff.working_ids, now=now)
         prefetch_related_objects([run for run in runs if run.trigger_id], "trigger")
-        runs = _without_halted(_without_closed_models(runs, staff, now), staff, now)
-        return _take(runs, staff, now=now, worker=worker) if runs else []
+        runs = [run for run in runs if not _misses_something(run, staff, now)]
+        choices = let_through(runs, staff, now) if runs else {}
+        return _take(runs, choices, staff, now=now, worker=worker) if choices else []
 
 
 def _claim_alone(pk: int, staff: Staff, worker: str) -> list[Work]:
@@ -147,63 +140,15 @@ def _expired(now: datetime) -> Q:
     return Q(status=AgentRun.Status.RUNNING) & (Q(lease_expires_at__lt=now) | Q(lease_expires_at__gt=too_far))
 
 
-def _without_closed_models(runs: list[AgentRun], staff: Staff, now: datetime) -> list[AgentRun]:
-    """Leave out runs whose model takes no calls now; they say so and are due when it does."""
-    closed = {(state.model, state.api_key_env): state for state in _CLOSED.objects(now=now)}
-    if not closed:
-        return runs
-    kept, waiting = [], []
-    for run in runs:
-        desk = staff.desks[run.department_id]
-        state = closed.get((desk.agents[run.agent_id].model, desk.department.api_key_env))
-        if state is None:
-            kept.append(run)
-        else:
-            reason = f"{state.model} takes no calls until {state.closed_until:%H:%M:%S} UTC: {state.reason}"
-            waiting.append((run.pk, state.closed_until, reason[:300], run.waiting_since or now))
-    update_rows(AgentRun, ["due_at", "waiting_for", "waiting_since"], waiting)
-    return kept
-
-
-def _without_halted(runs: list[AgentRun], staff: Staff, now: datetime) -> list[AgentRun]:
-    """Where the line stands still, let one run through a minute as a probe."""
-    halted = dict(_HALTED.rows(departments={run.department_id for run in runs}))
-    if not halted:
-        return runs
-    kept, waiting = [], []
-    asked: set[str] = set()
-    for run in runs:
-        if run.department_id not in halted:
-            kept.append(run)
-            continue
-        key = staff.desks[run.department_id].department.api_key_env
-        if key not in asked:
-            asked.add(key)
-            if _take_probe(key, now):
-                kept.append(run)
-                continue
-        due = max(halted[run.department_id] or now, now + timedelta(seconds=1))
-        reason = "The line stands still: the API does not accept the key."
-        waiting.append((run.pk, due, reason, run.waiting_since or now))
-    update_rows(AgentRun, ["due_at", "waiting_for", "waiting_since"], waiting)
-    return kept
-
-
-def _take_probe(key: str, now: datetime) -> bool:
-    """Whether this minute's probe is ours. Conditional, because several shifts look at the same time."""
-    due = Department.objects.filter(Q(next_probe_at=None) | Q(next_probe_at__lte=now), api_key_env=key)
-    return bool(due.exclude(stopped_by_error="").update(next_probe_at=now + timedelta(seconds=PROBE_SECONDS)))
-
-
-def _take(runs: list[AgentRun], staff: Staff, *, now: datetime, worker: str) -> list[Work]:
-    runs = [run for run in runs if not _misses_something(run, staff, now)]
+def _take(runs: list[AgentRun], choices: dict[int, Choice], staff: Staff, *, now: datetime, worker: str) -> list[Work]:
+    runs = [run for run in runs if run.pk in choices]
     prepared = gather_inputs(runs, staff)
     asks = []
     for run in runs:
         desk = staff.desks[run.department_id]
         agent = desk.agents[run.agent_id]
         soul, key = desk.souls[agent.pk], desk.department.api_key_env
-        params = build_params(run, agent, soul, desk, prepared[run.pk].data)
+        params = build_params(agent, soul, desk, prepared[run.pk].data, choices[run.pk])
         asks.append(CallAsk(run, agent, soul.pk, key, run.attempt + 1, 1, params))
     opened = open_calls(asks, staff, now=now, worker=worker)
     works, waiting = [], []
@@ -221,11 +166,13 @@ def _take(runs: list[AgentRun], staff: Staff, *, now: datetime, worker: str) -> 
     )
     update_rows(AgentRun, ["due_at", "waiting_for", "waiting_since"], waiting)
     taken = {ask.run.pk: ask for ask in asks}
-    log.write(
-        log.run_entry(taken[w.run_id].run, "started", f"{w.agent.title} started, attempt {w.attempt}.", at=now)
-        for w in works
-    )
+    log.write(log.run_entry(taken[w.run_id].run, "started", _started(w), at=now) for w in works)
     return works
+
+
+def _started(work: Work) -> str:
+    stand_in = f" on {work.model}, which stands in for {work.agent.model}" if work.model != work.agent.model else ""
+    return f"{work.agent.title} started, attempt {work.attempt}{stand_in}."
 
 
 def _work(ask: CallAsk, call: OpenCall, prepared: Prepared, staff: Staff) -> Work:

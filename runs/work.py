@@ -74,6 +74,11 @@ class Work:
     is_poison: bool = False
     """It has lost its worker so often that nothing else may fly beside it."""
 
+    @property
+    def model(self) -> str:
+        """The model of this attempt: the agent's own, or one that stands in for it."""
+        return str(self.first_call.request.params["model"])
+
 
 @dataclass(slots=True)
 class Finished:

@@ -190,12 +190,12 @@ def test_an_agent_that_the_release_no_longer_declares_waits() -> None:
 
 
 def test_a_run_that_cannot_be_prepared_is_put_off_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    bad, good = make_queued("intake"), make_queued("intake")
+    bad, good = make_queued("intake"), make_queued("qualifier")
 
-    def fragile(run: AgentRun, *args: Any) -> dict[str, Any]:
-        if run.pk == bad.pk:
+    def fragile(agent: Agent, *args: Any) -> dict[str, Any]:
+        if agent.pk == bad.agent_id:
             raise ValueError("a field nobody can read")
-        return build_params(run, *args)
+        return build_params(agent, *args)
 
     monkeypatch.setattr("runs.leases.build_params", fragile)
     assert [work.run_id for work in claim()] == [good.pk]

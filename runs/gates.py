@@ -1,0 +1,153 @@
+"""What may keep a claimed run from starting now: a line that stands still, a model that takes no calls.
+
+Called inside the claiming transaction. Locks departments first, then model states, as commits do.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db.models import Count, Q
+
+from agents.model_state import FULL_CAP, Key, is_broken, is_closed, load_states, start_probe
+from agents.models import Agent, Department, ModelState
+from runs.database import update_rows
+from runs.failures import PROBE_SECONDS
+from runs.models import AgentRun, ModelCall
+from runs.staff import Staff
+from runs.statements import Among, Statement
+
+LINE_STANDS = "The line stands still: the API does not accept the key."
+CROWDED = timedelta(seconds=1)
+_HALTED = Statement(
+    lambda: (
+        Department.objects.filter(Among("pk", "departments"))
+        .exclude(stopped_by_error="")
+        .values_list("pk", "next_probe_at")
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The model a run uses now, and what it is told when that is not its own."""
+
+    model: str
+    fallback_note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wait:
+    until: datetime
+    reason: str
+
+
+def let_through(runs: Sequence[AgentRun], staff: Staff, now: datetime) -> dict[int, Choice]:
+    """The runs that may start, each with its model: ``{run id: Choice}``.
+
+    The others stay queued; each says what it waits for and is due again when that may be over.
+    """
+    passed, waiting = _past_the_line(runs, staff, now)
+    choices: dict[int, Choice] = {}
+    states = load_states()
+    in_flight = _in_flight(states)
+    for run in passed:
+        desk = staff.desks[run.department_id]
+        answer = _choose(desk.agents[run.agent_id], desk.department.api_key_env, states, in_flight, now)
+        if isinstance(answer, Choice):
+            choices[run.pk] = answer
+            in_flight[answer.model, desk.department.api_key_env] += 1
+        else:
+            waiting.append((run, answer))
+    update_rows(
+        AgentRun,
+        ["due_at", "waiting_for", "waiting_since"],
+        [(run.pk, wait.until, wait.reason[:300], run.waiting_since or now) for run, wait in waiting],
+    )
+    return choices
+
+
+def _past_the_line(
+    runs: Sequence[AgentRun], staff: Staff, now: datetime
+) -> tuple[list[AgentRun], list[tuple[AgentRun, _Wait]]]:
+    """Where the line stands still, one run a minute is let through as a probe."""
+    halted = dict(_HALTED.rows(departments={run.department_id for run in runs}))
+    if not halted:
+        return list(runs), []
+    passed, waiting = [], []
+    asked: set[str] = set()
+    for run in runs:
+        key = staff.desks[run.department_id].department.api_key_env
+        may_probe = run.department_id in halted and key not in asked
+        asked |= {key} if may_probe else set()
+        if run.department_id not in halted or (may_probe and _take_line_probe(key, now)):
+            passed.append(run)
+        else:
+            again = max(halted[run.department_id] or now, now + CROWDED)
+            waiting.append((run, _Wait(again, LINE_STANDS)))
+    return passed, waiting
+
+
+def _take_line_probe(key: str, now: datetime) -> bool:
+    """Whether this minute's probe is ours. Conditional, because several shifts look at the same time."""
+    due = Department.objects.filter(Q(next_probe_at=None) | Q(next_probe_at__lte=now), api_key_env=key)
+    return bool(due.exclude(stopped_by_error="").update(next_probe_at=now + timedelta(seconds=PROBE_SECONDS)))
+
+
+def _in_flight(states: dict[Key, ModelState]) -> Counter[Key]:
+    """Calls under way, counted only where a rate limit has lowered how many there may be."""
+    capped = [key for key, state in states.items() if state.in_flight_cap < FULL_CAP]
+    if not capped:
+        return Counter()
+    rows = (
+        ModelCall.objects.filter(status=ModelCall.Status.STARTED, model_asked__in=[model for model, _ in capped])
+        .order_by()
+        .values_list("model_asked", "department__api_key_env")
+        .annotate(count=Count("pk"))
+    )
+    return Counter({(model, env): count for model, env, count in rows})
+
+
+def _choose(
+    agent: Agent, env: str, states: dict[Key, ModelState], in_flight: Counter[Key], now: datetime
+) -> Choice | _Wait:
+    """The agent's own model; while its breaker is open, the first of its fallbacks that works; else a wait."""
+    own = states.get((agent.model, env))
+    if own is None:
+        return Choice(agent.model)
+    if not is_broken(own):
+        return _if_free(Choice(agent.model), own, in_flight[agent.model, env], now)
+    if not is_closed(own, now) and start_probe(own, now):
+        # Whoever comes next in this transaction finds the probe under way.
+        own.closed_until, own.breaker = now + CROWDED, ModelState.Breaker.PROBING
+        return Choice(agent.model)
+    again = own.closed_until or now + CROWDED
+    for model in agent.fallback_models:
+        state = states.get((model, env))
+        if is_broken(state):
+            continue
+        note = (
+            f"You stand in for {agent.model}, which is not available now. The same rules hold for you. "
+            "Where you are less sure than the task asks for, say so."
+        )
+        answer = _if_free(Choice(model, note), state, in_flight[model, env], now)
+        if isinstance(answer, Choice):
+            return answer
+        again = min(again, answer.until)
+    return _Wait(max(again, now + CROWDED), f"{agent.model} takes no calls until {again:%H:%M:%S} UTC: {own.reason}")
+
+
+def _if_free(choice: Choice, state: ModelState | None, in_flight: int, now: datetime) -> Choice | _Wait:
+    if state is None:
+        return choice
+    if is_closed(state, now):
+        until = state.closed_until or now
+        return _Wait(until, f"{state.model} takes no calls until {until:%H:%M:%S} UTC: {state.reason}")
+    if in_flight >= state.in_flight_cap:
+        return _Wait(
+            now + CROWDED, f"{state.model} takes {state.in_flight_cap} calls at once for now, after a rate limit."
+        )
+    return choice
