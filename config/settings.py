@@ -105,7 +105,8 @@ else:
     _database["CONN_HEALTH_CHECKS"] = True
     # Under ASGI every request has a thread of its own: connections that are kept would pile up.
     _database["CONN_MAX_AGE"] = 0
-(BASE_DIR / "var").mkdir(exist_ok=True)
+VAR_DIR = BASE_DIR / "var"
+VAR_DIR.mkdir(exist_ok=True)
 
 # --- Model API ------------------------------------------------------------------------------------------------
 # Given explicitly to the SDK, so that nothing but this line decides where data goes.
@@ -120,7 +121,6 @@ SHIFTS = env.int("SHIFTS", default=2)
 SHIFT_CONCURRENCY = env.int("SHIFT_CONCURRENCY", default=100)
 SHIFT_SECONDS = env.int("SHIFT_SECONDS", default=300)
 LEASE_SECONDS = env.int("LEASE_SECONDS", default=30)
-ITEM_CLAIM_LIMIT = env.int("ITEM_CLAIM_LIMIT", default=100)
 
 # --- Queue ----------------------------------------------------------------------------------------------------
 # Why each value: django-q2's defaults retry for ever, prefetch what they cannot run and acknowledge slowly.
