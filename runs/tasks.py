@@ -9,7 +9,7 @@ import uvloop
 from django.db import connection
 
 from agents.spec import kinds
-from runs import schedules, slots
+from runs import pings, restore, schedules, slots
 from runs.shift import Shift, worker_name
 from runs.stopping import is_stopping
 
@@ -31,6 +31,8 @@ async def _run(number: int, token: UUID) -> None:
 
 def every_minute() -> None:
     """What the clock starts: due schedules, shifts for slots that everybody else missed, the kinds' housekeeping."""
+    # Before anything else: a database that was restored must not start schedules as if nothing had happened.
+    restore.keep_marker()
     schedules.run_due()
     slots.ensure_shifts()
     for spec in kinds():
@@ -40,3 +42,4 @@ def every_minute() -> None:
             spec.every_minute()
         except Exception:
             logger.exception("the housekeeping of %s failed; it is tried again in a minute", spec.kind)
+    pings.send_ping()

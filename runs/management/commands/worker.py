@@ -13,7 +13,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
 from agents import llm  # noqa: F401 - imported before the fork, so that all workers share its memory
-from runs import schedules, slots
+from runs import restore, schedules, slots
 from runs.cluster import Cluster, guard_forks
 from runs.models import LogEntry
 from runs.stopping import is_stopping, stop
@@ -29,6 +29,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         self._check_database()
+        if restore.keep_marker():
+            self.stderr.write(f"A backup was restored: sends are held. Look at {restore.PAGE}")
         schedules.ensure_clock()
         guard_forks()
         # What is in memory now is shared by every process forked from here; the collector must not touch it.
