@@ -4,98 +4,92 @@ from __future__ import annotations
 
 import json
 import os
-import signal
+import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-import psutil
-import psycopg
+from tests.bench.services import (
+    ROOT,
+    Row,
+    cpu_seconds,
+    memory_mb,
+    running_simulator,
+    running_worker,
+    scratch_database,
+    step,
+)
 
-ROOT = Path(__file__).resolve().parents[2]
-POSTGRES = os.environ.get("BENCH_POSTGRES", "postgres://postgres@127.0.0.1:5432")
 SHIFTS = 2
 STEPS = 6
 LATENCY_MS = 500
-READY_SECONDS = 60
-Row = dict[str, Any]
+LEADS_PER_CALL_IN_FLIGHT = 4
 
 
-def bench(in_flight: int, database: str, *, leads: int | None = None) -> Row:
-    """One measurement: ``database`` is ``sqlite`` or ``postgres``; rates are calls a second."""
-    leads = leads or 4 * in_flight
-    with tempfile.TemporaryDirectory() as folder, _database(database, folder) as url, _simulator(folder) as base_url:
+def bench(in_flight: int, database: str, *, leads: int | None = None, repeat: int = 1) -> Row:
+    """Medians of ``repeat`` measurements on ``sqlite`` or ``postgres``; rates are calls a second.
+
+    ``share_of_sdk`` compares with the SDK as it is used commonly, iterating over typed events, half of it measured
+    before the engine and half after. ``share_of_reader`` compares with the SDK when its stream is read as the engine
+    reads it. Processor time and memory are those of all processes of the worker; a database server is not counted.
+    """
+    rows = [_measure(in_flight, database, leads or LEADS_PER_CALL_IN_FLIGHT * in_flight) for _ in range(repeat)]
+    medians = {key: statistics.median(row[key] for row in rows) for key in rows[0]}
+    return {"database": database, "in_flight": in_flight, **medians}
+
+
+def _measure(in_flight: int, database: str, leads: int) -> Row:
+    calls = leads * STEPS
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        scratch_database(database, folder) as url,
+        running_simulator(folder, LATENCY_MS) as base_url,
+    ):
         env = _environment(url, base_url, in_flight)
         requests = Path(folder) / "requests.json"
-        _manage(env, "prepare", str(leads), str(requests))
-        yardstick = _sdk_only(env, base_url, in_flight, leads * STEPS, requests)
-        ours = _engine(env, leads)
-    rate = yardstick["calls"] / yardstick["seconds"]
+        step(env, "prepare", str(leads), str(requests))
+        before = _sdk_only(env, in_flight, calls // 2, requests)
+        ours = _engine(env, in_flight, calls)
+        after = _sdk_only(env, in_flight, calls // 2, requests)
+        reader = _sdk_only(env, in_flight, calls // 2, requests, "read")
+    sdk = (before["calls_per_second"] + after["calls_per_second"]) / 2
     return {
-        "database": database,
-        "in_flight": in_flight,
-        "calls": ours["calls"],
-        "calls_per_second": round(ours["calls"] / ours["seconds"], 1),
-        "sdk_calls_per_second": round(rate, 1),
-        "share_of_sdk": round(ours["calls"] / ours["seconds"] / rate, 3),
-        "cpu_ms_per_call": round(1000 * ours["cpu_seconds"] / ours["calls"], 2),
-        "sdk_cpu_ms_per_call": round(1000 * yardstick["cpu_seconds"] / yardstick["calls"], 2),
+        "calls": calls,
+        "calls_per_second": round(ours["calls_per_second"], 1),
+        "sdk_calls_per_second": round(sdk, 1),
+        "share_of_sdk": round(ours["calls_per_second"] / sdk, 3),
+        "share_of_reader": round(ours["calls_per_second"] / reader["calls_per_second"], 3),
+        "cpu_ms_per_call": round(1000 * ours["cpu_seconds"] / calls, 2),
+        "sdk_cpu_ms_per_call": round((before["cpu_ms_per_call"] + after["cpu_ms_per_call"]) / 2, 2),
+        "reader_cpu_ms_per_call": round(reader["cpu_ms_per_call"], 2),
         "added_ms_p50": ours["added_ms_p50"],
         "added_ms_p95": ours["added_ms_p95"],
         "memory_mb": ours["memory_mb"],
     }
 
 
-def _engine(env: dict[str, str], leads: int) -> Row:
-    """Run the real worker until every lead is done; CPU and memory are those of all its processes."""
-    worker = subprocess.Popen(
-        [sys.executable, "manage.py", "worker"], cwd=ROOT, env=env, start_new_session=True, stdout=subprocess.DEVNULL
-    )
-    try:
-        # All processes are up and idle before the clock starts: start-up is not what is measured.
-        _manage(env, "wait_for_shifts", str(SHIFTS))
-        tree = [psutil.Process(worker.pid), *psutil.Process(worker.pid).children(recursive=True)]
-        cpu = _cpu(tree)
-        _manage(env, "start")
-        _manage(env, "wait", str(leads * STEPS))
-        used, memory = _cpu(tree) - cpu, sum(_memory(process) for process in tree) / 1e6
-        return {"cpu_seconds": used, "memory_mb": round(memory), **_manage(env, "measure")}
-    finally:
-        worker.send_signal(signal.SIGTERM)
-        worker.wait(30)
+def _engine(env: dict[str, str], in_flight: int, calls: int) -> Row:
+    """Run the real worker until every lead is done; its start is not part of what is measured."""
+    with running_worker(env, SHIFTS) as tree:
+        used = cpu_seconds(tree)
+        step(env, "start")
+        step(env, "wait", str(calls))
+        used = cpu_seconds(tree) - used
+        memory = memory_mb(tree)
+        return {"cpu_seconds": used, "memory_mb": memory, **step(env, "measure", str(in_flight), str(calls))}
 
 
-def _sdk_only(env: dict[str, str], base_url: str, in_flight: int, calls: int, requests: Path) -> Row:
+def _sdk_only(env: dict[str, str], in_flight: int, calls: int, requests: Path, how: str = "iterate") -> Row:
     """As many processes as there are shifts share the calls."""
-    command = [sys.executable, "-m", "tests.bench.sdk_only", base_url]
-    share = [str(in_flight // SHIFTS), str(calls // SHIFTS), str(requests)]
-    running = [
-        subprocess.Popen([*command, *share], cwd=ROOT, env=env, stdout=subprocess.PIPE) for _ in range(SHIFTS)
-    ]
+    command = [sys.executable, "-m", "tests.bench.sdk_only", env["ANTHROPIC_BASE_URL"], str(in_flight // SHIFTS)]
+    command += [str(calls // SHIFTS), str(requests), how]
+    running = [subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE) for _ in range(SHIFTS)]
     rows = [json.loads(process.communicate()[0]) for process in running]
     return {
-        "calls": sum(row["calls"] for row in rows),
-        "seconds": max(row["seconds"] for row in rows),
-        "cpu_seconds": sum(row["cpu_seconds"] for row in rows),
+        "calls_per_second": sum(row["calls_per_second"] for row in rows),
+        "cpu_ms_per_call": sum(row["cpu_ms_per_call"] for row in rows) / SHIFTS,
     }
-
-
-def _manage(env: dict[str, str], verb: str, *args: str) -> Row:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.bench.steps", verb, *args],
-        cwd=ROOT,
-        env=env,
-        stdout=subprocess.PIPE,
-        check=True,
-        text=True,
-    )
-    answer: Row = json.loads(done.stdout.strip().splitlines()[-1])
-    return answer
 
 
 def _environment(url: str, base_url: str, in_flight: int) -> dict[str, str]:
@@ -109,54 +103,3 @@ def _environment(url: str, base_url: str, in_flight: int) -> dict[str, str]:
         "SHIFTS": str(SHIFTS),
         "SHIFT_CONCURRENCY": str(in_flight // SHIFTS),
     }
-
-
-@contextmanager
-def _simulator(folder: str) -> Iterator[str]:
-    """The simulator as a process of its own, as a server would be."""
-    ready = Path(folder) / "simulator.log"
-    env = {**os.environ, "DATABASE_URL": f"sqlite:///{folder}/none.sqlite3", "PYTHONUNBUFFERED": "1"}
-    env["DJANGO_SETTINGS_MODULE"] = "tests.bench.settings"
-    command = [sys.executable, "manage.py", "simulator", "--port", "0", "--latency-ms", str(LATENCY_MS), "--no-record"]
-    with ready.open("wb") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log)
-    try:
-        until = time.monotonic() + READY_SECONDS
-        while "http://" not in (text := ready.read_text()):
-            if time.monotonic() > until or process.poll() is not None:
-                raise RuntimeError(f"The simulator did not start: {text}")
-            time.sleep(0.05)
-        yield text.split("http://")[1].split(" ")[0].strip().join(["http://", ""])
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
-
-
-@contextmanager
-def _database(kind: str, folder: str) -> Iterator[str]:
-    if kind == "sqlite":
-        yield f"sqlite:///{folder}/bench.sqlite3"
-        return
-    name = f"kontor_bench_{os.getpid()}"
-    with psycopg.connect(f"{POSTGRES}/postgres", autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-        connection.execute(f"CREATE DATABASE {name}")
-        try:
-            yield f"{POSTGRES}/{name}"
-        finally:
-            connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-
-
-def _cpu(tree: list[psutil.Process]) -> float:
-    total = 0.0
-    for process in tree:
-        with suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            total += times.user + times.system
-    return total
-
-
-def _memory(process: psutil.Process) -> float:
-    with suppress(psutil.NoSuchProcess):
-        return float(process.memory_full_info().pss)
-    return 0.0

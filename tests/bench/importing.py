@@ -12,15 +12,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psycopg
+from tests.bench.services import ROOT, manage, scratch_database
 
-ROOT = Path(__file__).resolve().parents[2]
-POSTGRES = os.environ.get("BENCH_POSTGRES", "postgres://postgres@127.0.0.1:5432")
 SMALL_ROWS = 2_000
 COLUMNS = [
     "Record ID",
@@ -59,15 +55,13 @@ def bench(rows: int = 100_000, database: str = "sqlite") -> dict[str, Any]:
     ``growth_mb`` is the peak memory less that of an import of 2,000 rows: what the length of the file costs.
     ``share_of_reading`` is the rate as a share of ``csv.reader`` and ``json.dumps`` on the same file.
     """
-    with tempfile.TemporaryDirectory() as folder, _database(database, folder) as url:
+    with tempfile.TemporaryDirectory() as folder, scratch_database(database, folder, "import") as url:
         env = {**os.environ, "DJANGO_SETTINGS_MODULE": "config.settings", "DATABASE_URL": url, "LOG_LEVEL": "WARNING"}
         small, large = Path(folder) / "small.csv", Path(folder) / "large.csv"
         _write(small, range(rows, rows + SMALL_ROWS))
         _write(large, range(rows))
         for command in ("migrate", "sync_departments"):
-            subprocess.run(
-                [sys.executable, "manage.py", command], cwd=ROOT, env=env, check=True, stdout=subprocess.DEVNULL
-            )
+            manage(env, command)
         first = _import(env, small)
         reading = _read(large)
         fresh = _import(env, large)
@@ -127,20 +121,6 @@ def _row(n: int) -> tuple[object, ...]:
         n % 900,
         "Furniture",
     )
-
-
-@contextmanager
-def _database(kind: str, folder: str) -> Iterator[str]:
-    if kind == "sqlite":
-        yield f"sqlite:///{folder}/bench.sqlite3"
-        return
-    name = f"kontor_bench_import_{os.getpid()}"
-    with psycopg.connect(f"{POSTGRES}/postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-        try:
-            yield f"{POSTGRES}/{name}"
-        finally:
-            connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
 if __name__ == "__main__":

@@ -15,15 +15,25 @@ import django
 django.setup()
 
 from django.core.management import call_command  # noqa: E402
-from django.db.models import Max, Min  # noqa: E402
 
+from agents.llm import ModelReply  # noqa: E402
 from agents.models import Department  # noqa: E402
+from runs import dispatch, leases  # noqa: E402
+from runs.commits import commit  # noqa: E402
 from runs.database import now as database_now  # noqa: E402
-from runs.inputs import build_params, gather_inputs  # noqa: E402
-from runs.models import AgentRun, Item, ModelCall, PipelineRun, ShiftSlot, Trigger  # noqa: E402
+from runs.models import AgentRun, Item, ModelCall, Output, ShiftSlot, Trigger  # noqa: E402
+from runs.shift import BATCH  # noqa: E402
 from runs.staff import load_staff  # noqa: E402
+from runs.work import Finished, SeenCall  # noqa: E402
+from tests.bench.kind import KEYS, MODEL  # noqa: E402
 
 PATIENCE_SECONDS = 600
+TITLE = "Bench number {} in the park of Lindental"
+ANSWER = {
+    "reasoning_summary": "The title names a bench and a park, and nothing in it speaks against them being real. " * 2,
+    "finding": "The bench stands in the park of Lindental. It was measured in spring, and nothing was found wrong.",
+    "score": 71,
+}
 
 
 def prepare(leads: str, requests: str) -> dict[str, Any]:
@@ -31,13 +41,14 @@ def prepare(leads: str, requests: str) -> dict[str, Any]:
     call_command("migrate", verbosity=0)
     call_command("sync_departments", stdout=io.StringIO())
     department = Department.objects.get(kind="bench")
-    Item.objects.bulk_create(
-        (Item(department=department, title=f"Bench number {n} in the park of Lindental") for n in range(int(leads))),
-        batch_size=1_000,
-    )
-    items = list(Item.objects.order_by("pk"))
-    Trigger.objects.bulk_create((Trigger(item=i, kind="created", due_at=database_now()) for i in items), batch_size=1_000)
-    Path(requests).write_text(json.dumps(_requests(department, items[0])))
+    sample = Item.objects.create(department=department, title=TITLE.format(0), route_due_at=database_now())
+    Path(requests).write_text(json.dumps(_requests(sample)))
+    sample.delete()
+    titles = (TITLE.format(number) for number in range(1, int(leads) + 1))
+    Item.objects.bulk_create((Item(department=department, title=title) for title in titles), batch_size=1_000)
+    now = database_now()
+    items = Item.objects.order_by("pk")
+    Trigger.objects.bulk_create((Trigger(item=i, kind="created", due_at=now) for i in items), batch_size=1_000)
     return {"leads": len(items)}
 
 
@@ -58,40 +69,78 @@ def wait(runs: str) -> dict[str, Any]:
     return {}
 
 
-def measure() -> dict[str, Any]:
-    """Rate from the first claim to the last commit; what the engine added to each call."""
-    span = AgentRun.objects.aggregate(first=Min("started_at"), last=Max("ended_at"))
-    latency = dict(ModelCall.objects.values_list("agent_run_id", "latency_ms"))
-    added = sorted(
-        (run.ended_at - run.queued_at).total_seconds() * 1000 - latency[run.pk]
-        for run in AgentRun.objects.exclude(why="").order_by("pk")[len(latency) // 3 :]
-        if run.ended_at
-    )
-    held = sorted(
-        (run.ended_at - run.started_at).total_seconds() * 1000 - latency[run.pk]
-        for run in AgentRun.objects.order_by("pk")[len(latency) // 3 :]
-        if run.ended_at and run.started_at
-    )
+def measure(in_flight: str, calls: str) -> dict[str, Any]:
+    """Rate after the first wave of calls, and what the engine added to each: its run's wall time less the model's.
+
+    A run or a call too many or too few ends the benchmark: something failed, and the figures would mean nothing.
+    """
+    answered = ModelCall.objects.filter(status=ModelCall.Status.FINISHED, cause="")
+    latency = dict(answered.values_list("agent_run_id", "latency_ms"))
+    rows = AgentRun.objects.filter(status="done").order_by("ended_at").values_list("pk", "started_at", "ended_at")
+    runs = [(pk, start, end) for pk, start, end in rows if start and end]
+    if not len(runs) == len(latency) == ModelCall.objects.count() == int(calls):
+        sys.exit(f"{len(runs)} runs done with {ModelCall.objects.count()} calls instead of {calls}.")
+    steady = runs[int(in_flight) :]
+    seconds = (steady[-1][2] - runs[int(in_flight) - 1][2]).total_seconds()
+    added = sorted((end - start).total_seconds() * 1000 - (latency[pk] or 0) for pk, start, end in steady)
     return {
-        "calls": ModelCall.objects.count(),
-        "seconds": (span["last"] - span["first"]).total_seconds(),
-        "added_ms_p50": round(statistics.median(held), 1),
-        "added_ms_p95": round(held[int(len(held) * 0.95)], 1),
-        "queued_and_added_ms_p50": round(statistics.median(added), 1),
+        "calls_per_second": len(steady) / seconds,
+        "added_ms_p50": round(statistics.median(added), 1),
+        "added_ms_p95": round(added[int(len(added) * 0.95)], 1),
     }
 
 
-def _requests(department: Department, item: Item) -> list[dict[str, Any]]:
-    """One request of each agent, as the engine would build it."""
-    staff = load_staff()
-    desk = staff.desks[department.pk]
-    pipeline = PipelineRun(item=item, started_at=database_now())
-    made = []
-    for agent in desk.agents.values():
-        run = AgentRun(pk=agent.pk, department=department, item=item, agent=agent, pipeline_run=pipeline)
-        prepared = gather_inputs([run], staff)[agent.pk]
-        made.append(build_params(run, agent, desk.souls[agent.pk], desk, prepared.data))
+def route() -> dict[str, Any]:
+    """Route everything that is due, in batches as a shift does, and count decisions that started an agent run."""
+    staff, decided = load_staff(), 0
+    began, cpu = time.monotonic(), time.process_time()
+    while number := dispatch.route_due(BATCH, staff=staff):
+        decided += number
+    seconds, cpu = time.monotonic() - began, time.process_time() - cpu
+    if AgentRun.objects.count() != decided:
+        sys.exit(f"{decided} items were routed, {AgentRun.objects.count()} agent runs are there.")
+    return {"decisions": decided, "seconds": seconds, "cpu_seconds": cpu}
+
+
+def count_tokens(tier: str) -> dict[str, Any]:
+    """Input tokens of each call for items of the tier, by agent and over all."""
+    hot = [
+        item
+        for item, facets in Output.objects.filter(key="qualification", is_current=True).values_list("item", "facets")
+        if facets.get("tier") == tier
+    ]
+    by_agent: dict[str, list[int]] = {}
+    for call in ModelCall.objects.filter(item__in=hot).select_related("agent"):
+        tokens = call.input_tokens + call.cache_read_tokens + call.cache_write_5m_tokens + call.cache_write_1h_tokens
+        by_agent.setdefault(call.agent.slug, []).append(tokens)
+    everything = [tokens for found in by_agent.values() for tokens in found]
+    return {
+        "items": len(hot),
+        "calls": len(everything),
+        "average": round(statistics.mean(everything), 1),
+        "most": max(everything),
+        "by_agent": {slug: {"average": round(statistics.mean(n)), "most": max(n)} for slug, n in by_agent.items()},
+    }
+
+
+def _requests(item: Item) -> list[dict[str, Any]]:
+    """The request of each agent as the engine builds it, from one item that is worked here with made-up answers."""
+    made, finished, staff = [], [], load_staff()
+    while len(made) < len(KEYS):
+        commit(finished, staff)
+        dispatch.route_due(BATCH, staff=staff)
+        works = leases.claim(BATCH, staff=staff, worker="prepare", is_alone=True)
+        if not works:
+            sys.exit(f"Only {len(made)} of {len(KEYS)} agents could be claimed for {item.title}.")
+        made += [work.first_call.request.params for work in works]
+        finished = [Finished(work, payload=ANSWER, unsettled=[SeenCall(work.first_call, _reply())]) for work in works]
+    commit(finished, staff)
     return made
+
+
+def _reply() -> ModelReply:
+    content = [{"type": "text", "text": json.dumps(ANSWER)}]
+    return ModelReply(model=MODEL, content=content, stop_reason="end_turn", is_usage_final=True)
 
 
 def _until(condition: Any, pause: float = 0.1) -> None:
