@@ -127,9 +127,11 @@ class Shift:
         finished, self._finished = self._finished, []
         try:
             works, lost, was_busy = await self.in_database(lambda: self._tick(finished))
-        except (OperationalError, InterfaceError):
+        except Exception as error:
             # What came back is kept: writing it down again is harmless if it was written after all.
             self._finished = finished + self._finished
+            if not isinstance(error, (OperationalError, InterfaceError)):
+                raise
             await self._wait_for_database()
             return
         for token in lost:
@@ -159,7 +161,8 @@ class Shift:
 
     async def _wait_for_database(self) -> None:
         logger.warning("shift %s: the database does not answer; trying again", self.number, exc_info=True)
-        await self.in_database(connection.close)
+        # The lambda matters: `connection` is another one on every thread.
+        await self.in_database(lambda: connection.close())
         await asyncio.sleep(DATABASE_AWAY_SECONDS)
 
     async def _stop_claiming(self) -> None:

@@ -45,7 +45,7 @@ def wait_for(condition: Callable[[], bool], what: str, limit_seconds: float = LI
     """Return once the condition holds; fail after the limit."""
     until = time.monotonic() + limit_seconds
     while not condition():
-        assert time.monotonic() < until, f"{what}: not within {limit_seconds} s\n{picture()}"
+        assert time.monotonic() < until, f"{what}: not within {limit_seconds} s"
         time.sleep(LOOK_SECONDS)
 
 
@@ -91,7 +91,7 @@ async def _drain(shift: Shift, until: Callable[[], bool], limit_seconds: float) 
     limit = time.monotonic() + limit_seconds
     try:
         # On the shift's own thread, hence between two of its transactions.
-        while not await shift.in_database(until):
+        while working.done() or not await shift.in_database(until):
             assert not working.done(), f"the shift has ended: {working!r}"
             assert time.monotonic() < limit, f"not within {limit_seconds} s:\n{await shift.in_database(picture)}"
             await asyncio.sleep(LOOK_SECONDS)
