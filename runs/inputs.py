@@ -22,6 +22,8 @@ from runs.statements import Among, Statement
 
 LAST_MESSAGES = 3
 LAST_NOTES = 5
+FOR_PEOPLE = "reasoning_summary"
+"""The key of an output that is for people: what decided it. Later agents work on the output itself."""
 _OUTPUTS = Statement(
     lambda: Output.objects.filter(Among("item_id", "items"), is_current=True).values_list(
         "pk", "item_id", "key", "trigger_id", "payload"
@@ -121,7 +123,7 @@ def _prepare(
             found = outputs.get((run.item_id, key, None))
         if found:
             made_from.append(found[0])
-            given[key] = found[1]
+            given[key] = {name: value for name, value in found[1].items() if name != FOR_PEOPLE}
     mails = messages.get(run.item_id, [])
     notes = [m.body for m in mails if m.direction == Message.Direction.NOTE][-LAST_NOTES:]
     trigger = None

@@ -37,12 +37,11 @@ def _written(hit: Hit) -> str:
 SEARCH_KNOWLEDGE = DatabaseTool(
     name="search_knowledge",
     description=(
-        "Searches the documents of our own company (products, prices, references, policies) and returns "
-        "passages, each under a reference such as [Price list#3]. Cite the reference as the source of what "
-        "you take from the passage."
+        "Searches our own company's documents (products, prices, references, policies). Returns passages, each "
+        "under a reference such as [Price list#3]: cite it as the source."
     ),
     args=SearchArgs,
     timeout_seconds=5,
-    max_chars=4_000,
+    max_chars=2_400,
     run=search,
 )

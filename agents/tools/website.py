@@ -132,8 +132,8 @@ def _text_of(fetched: Fetched) -> PageText:
 READ_WEBSITE = NetworkTool(
     name="read_website",
     description=(
-        "Reads one page of the item's own website and returns its text. Other sites cannot be read. "
-        "If it fails, say in your output what could not be found out; do not guess."
+        "Reads one page of the item's own website, and no other. If it fails, say in your output what could "
+        "not be found out."
     ),
     args=ReadArgs,
     timeout_seconds=MAX_SECONDS + 2,

@@ -59,14 +59,14 @@ def queue(office: Department, spec: AgentSpec) -> AgentRun:
     make_trigger(item, "reply", payload={"body": "mark-of-another-trigger"})
     for key in KEYS:
         if key != spec.writes or trigger is not None:
-            marked = PAYLOADS[key] | {"reasoning_summary": f"mark-of-output-{key}"}
+            marked = PAYLOADS[key] | {"mark": f"mark-of-output-{key}", "reasoning_summary": "mark-for-people"}
             make_output(item, key, payload=marked)
-    make_output(item, "research", is_current=False, payload={"reasoning_summary": "mark-of-an-old-output"})
+    make_output(item, "research", is_current=False, payload={"mark": "mark-of-an-old-output"})
     for number in range(MAILS):
         at = timezone.now() - timedelta(days=MAILS - number)
         make_message(item, "in" if number % 2 else "out", body=f"mark-of-mail-{number}", at=at)
     other = make_lead(office, company="mark-of-another-lead").item
-    make_output(other, "research", payload={"reasoning_summary": "mark-of-another-lead"})
+    make_output(other, "research", payload={"mark": "mark-of-another-lead"})
     make_message(other, body="mark-of-another-lead")
     return make_agent_run(item, spec.slug, trigger=trigger)
 
@@ -120,7 +120,7 @@ def test_an_agent_is_told_what_it_declares_and_nothing_else(
         assert (f"mark-of-mail-{number}" in raw) == is_shown, number
     assert ("Mark-Of-Tone" in raw) == ("tone" in spec.settings)
     assert ("mark-of-trigger" in raw) == (run.trigger is not None)
-    for mark in ("mark-of-an-old-output", "mark-of-another-lead", "mark-of-another-trigger"):
+    for mark in ("mark-of-an-old-output", "mark-of-another-lead", "mark-of-another-trigger", "mark-for-people"):
         assert mark not in raw
 
 
