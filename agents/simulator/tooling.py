@@ -11,8 +11,9 @@ from agents.simulator.turns import tool_names_used
 from agents.simulator.values import Filler, fit
 
 _LONG_WORD = re.compile(r"[^\W\d_]{5,}")
-_QUERY_WORDS = 6
-_QUERY_FIELDS = ("message", "need", "interest", "industry", "title", "company")
+_QUERY_WORDS = 8
+_NEED_FIELDS = ("message", "need", "interest", "industry")
+_NAME_FIELDS = ("title", "company")
 
 
 def wanted_tools(body: Mapping[str, Any], question: Question) -> list[tuple[str, dict[str, Any]]]:
@@ -57,8 +58,15 @@ def tool_input(tool: Mapping[str, Any], question: Question) -> dict[str, Any] | 
 
 
 def search_query(question: Question) -> str:
-    """A few words worth looking up: the first long words of what the item says it is about."""
+    """A few words worth looking up: the first long words of what the item is about, and only then of its name.
+
+    What it is about stands in its own fields, in its attributes, and in what agents before summed up.
+    """
     item = question.item
-    text = " ".join(str(item[name]) for name in _QUERY_FIELDS if item.get(name))
-    words = dict.fromkeys(word.lower() for word in _LONG_WORD.findall(text))
+    attributes = item.get("attributes")
+    told = [item.get(name) for name in _NEED_FIELDS]
+    told += [output.get("summary") for output in question.outputs.values()]
+    told += attributes.values() if isinstance(attributes, dict) else []
+    told += [item.get(name) for name in _NAME_FIELDS]
+    words = dict.fromkeys(word.lower() for text in told if text for word in _LONG_WORD.findall(str(text)))
     return " ".join(list(words)[:_QUERY_WORDS]) or "products and references"

@@ -86,6 +86,16 @@ def test_it_thinks_asks_for_the_useful_tools_and_then_answers(client: anthropic.
     assert answered.usage.input_tokens > asked.usage.input_tokens
 
 
+def test_it_searches_for_what_is_wanted_before_names(client: anthropic.Anthropic) -> None:
+    data = AgentInput(
+        item={"company": "Nordkant Kitchens", "title": "VP Supply Chain", "attributes": {"Industry": "Furniture"}},
+        outputs={"intake": {"summary": "Asks for an audit of freight invoices."}},
+    )
+    messages = [{"role": "user", "content": user_message(data, "research")}]
+    query = uses(client.messages.create(**request(messages=messages)))["search_knowledge"].input["query"]
+    assert query == "audit freight invoices furniture supply chain nordkant kitchens"
+
+
 def test_a_streamed_tool_call_is_the_same(client: anthropic.Anthropic) -> None:
     plain = client.messages.create(**request())
     with client.messages.stream(**request()) as stream:
