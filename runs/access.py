@@ -43,6 +43,11 @@ class Access:
         """The same as rows."""
         return (self.current,) if self.current else self.departments
 
+    @property
+    def administers(self) -> bool:
+        """Whether the person administers a department."""
+        return Role.ADMINISTRATOR in self.roles.values()
+
     def can(self, department_id: int, role: str) -> bool:
         """Whether the person has this role, or a higher one, in the department."""
         return RANKS.get(self.roles.get(department_id, ""), 0) >= RANKS[role]
@@ -113,6 +118,11 @@ def signed_in(view: ViewT) -> ViewT:
         return redirect_to_login(request.get_full_path())
 
     return cast(ViewT, guarded)
+
+
+def may_see_system(request: HttpRequest) -> bool:
+    """Whether the person may see how the installation does: staff, and whoever administers a department."""
+    return bool(getattr(request.user, "is_staff", False)) or access_of(request).administers
 
 
 def get_visible(request: HttpRequest, rows: QuerySet[ModelT], *, path: str = "department_id", **lookup: Any) -> ModelT:

@@ -8,7 +8,7 @@ from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 
 from agents.spec import DepartmentSpec
-from runs.access import Access
+from runs.access import Access, may_see_system
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,8 @@ def menu_entries(request: HttpRequest, access: Access) -> list[Entry]:
     entries = [("Overview", reverse("runs:overview"), "layout-dashboard")]
     entries += [(label, url, "users") for label, url in _kinds(access)]
     entries += [("Runs", reverse("runs:list"), "player-play"), ("Log", reverse("runs:log"), "activity")]
+    if may_see_system(request):
+        entries.append(("System", reverse("runs:system"), "tool"))
     if getattr(request.user, "is_staff", False):
         entries.append(("Admin", reverse("admin:index"), "settings"))
     return [Entry(label, url, icon, _is_current(request.path, url)) for label, url, icon in entries]
