@@ -9,10 +9,11 @@ from django.db import transaction
 
 from runs import log
 from runs.database import now as database_now
-from runs.models import Action, AgentRun, Item, PipelineRun, Review, Trigger
+from runs.failure_reviews import RETRY, answer_run
+from runs.models import Action, AgentRun, BulkAction, Item, PipelineRun, Trigger
 
 
-def retry_agent_run(*, run: AgentRun, user: User | None, reason: str = "") -> bool:
+def retry_agent_run(*, run: AgentRun, user: User | None, reason: str = "", bulk: BulkAction | None = None) -> bool:
     """Have a failed agent run tried again, with all its tries. False if it has not failed, or not any more.
 
     The trigger it worked for is open again, because what was wanted for it is wanted again.
@@ -27,6 +28,7 @@ def retry_agent_run(*, run: AgentRun, user: User | None, reason: str = "") -> bo
             Trigger.objects.filter(pk=run.trigger_id, status=Trigger.Status.HANDLED).update(
                 status=Trigger.Status.OPEN, settled_at=None, settled_note=""
             )
+        answer_run(run, answer=RETRY, user=user, now=now)
         before = {"status": run.status, "cause": run.cause, "failures": run.failures}
         run.pipeline_run = _active_pipeline(item, now)
         run.status, run.due_at, run.ended_at = AgentRun.Status.QUEUED, now, None
@@ -38,12 +40,10 @@ def retry_agent_run(*, run: AgentRun, user: User | None, reason: str = "") -> bo
             item.flag = ""
         item.route_due_at = now
         item.save(update_fields=["flag", "route_due_at", "changed_at"])
-        Review.objects.filter(agent_run=run, status=Review.Status.OPEN, output=None).update(
-            status=Review.Status.ANSWERED, answer="retry", answered_by=user, answered_at=now
-        )
         Action.objects.create(
             department_id=item.department_id,
             item=item,
+            bulk=bulk,
             user=user,
             verb="retry",
             target=f"agent_run:{run.pk}",

@@ -18,6 +18,7 @@ from agents.spec import ITEM, Facts, OutputEvent
 from runs import log, tracing
 from runs.database import insert_rows, update_rows
 from runs.database import now as database_now
+from runs.degraded import close_degraded
 from runs.effects import Happening, apply_effects
 from runs.facts import load_facts_and_next
 from runs.models import AgentRun, Item, LogEntry, Output, PipelineRun, Trigger
@@ -143,7 +144,7 @@ def route(items: Sequence[Item], staff: Staff, *, now: datetime, events: Sequenc
             if item.priority <= Item.Priority.PROSPECT:
                 item.priority = Item.Priority.NORMAL  # what somebody waited for is done
     _write(routing)
-    _finish([active[item.pk] for item in finishing if item.pk in active], items, routing)
+    _finish([active[item.pk] for item in finishing if item.pk in active], items, facts, staff, routing)
     _save_items(items, now)
     return routing.entries
 
@@ -258,7 +259,13 @@ def _write(routing: _Routing) -> None:
     )
 
 
-def _finish(pipelines: Sequence[PipelineRun], items: Sequence[Item], routing: _Routing) -> None:
+def _finish(
+    pipelines: Sequence[PipelineRun],
+    items: Sequence[Item],
+    facts: Mapping[int, Facts],
+    staff: Staff,
+    routing: _Routing,
+) -> None:
     if not pipelines:
         return
     degraded = set(
@@ -267,23 +274,24 @@ def _finish(pipelines: Sequence[PipelineRun], items: Sequence[Item], routing: _R
         )
     )
     by_id = {item.pk: item for item in items}
+    missing = close_degraded([run for run in pipelines if run.pk in degraded], by_id, facts, staff, routing.now)
     rows = []
     for run in pipelines:
         item = by_id[run.item_id]
         failed = run.pk in degraded
         status = PipelineRun.Status.DEGRADED if failed else PipelineRun.Status.COMPLETED
-        rows.append((run.pk, status, routing.now))
+        rows.append((run.pk, status, routing.now, missing.get(run.pk, "")))
         routing.entries.append(
             log.item_entry(
                 item,
                 "finished",
-                "Nothing more is wanted; something failed on the way." if failed else "Nothing more is wanted.",
+                f"Nothing more is wanted. {missing.get(run.pk, '')}".strip(),
                 at=routing.now,
                 pipeline_run_id=run.pk,
                 level=LogEntry.Level.WARNING if failed else LogEntry.Level.INFO,
             )
         )
-    update_rows(PipelineRun, ["status", "ended_at"], rows)
+    update_rows(PipelineRun, ["status", "ended_at", "missing"], rows)
 
 
 def _save_items(items: Sequence[Item], now: datetime) -> None:

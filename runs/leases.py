@@ -226,7 +226,10 @@ def _requeue_lost(run_ids: Sequence[int], text: str, tokens: set[UUID] | None) -
         held = _expired(now) if tokens is None else Q(lease_token__in=tokens, status=AgentRun.Status.RUNNING)
         item_ids = AgentRun.objects.filter(pk__in=run_ids).values("item_id")
         items = {i.pk: i for i in Item.objects.filter(pk__in=item_ids).select_for_update().order_by("pk")}
-        runs = list(AgentRun.objects.filter(held, pk__in=run_ids).select_for_update().order_by("pk"))
+        rows = AgentRun.objects.filter(held, pk__in=run_ids).select_related("agent", "department")
+        runs = list(rows.select_for_update(of=("self",)).order_by("pk"))
+        # Questions about failures are locked by agent and cause: everybody in the same order.
+        runs.sort(key=lambda run: (run.department_id, run.agent.slug))
         abandon_calls([run.pk for run in runs], now=now)
         entries: list[LogEntry] = []
         for run in runs:

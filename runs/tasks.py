@@ -7,9 +7,10 @@ from uuid import UUID
 
 import uvloop
 from django.db import connection
+from django_q.tasks import async_task
 
 from agents.spec import kinds
-from runs import pings, restore, schedules, slots
+from runs import alert_delivery, incidents, pings, restore, schedules, slots
 from runs.shift import Shift, worker_name
 from runs.stopping import is_stopping
 
@@ -30,11 +31,13 @@ async def _run(number: int, token: UUID) -> None:
 
 
 def every_minute() -> None:
-    """What the clock starts: due schedules, shifts for slots that everybody else missed, the kinds' housekeeping."""
+    """What the clock starts: due schedules, shifts for slots that everybody else missed, what a lost task left."""
     # Before anything else: a database that was restored must not start schedules as if nothing had happened.
     restore.keep_marker()
     schedules.run_due()
     slots.ensure_shifts()
+    incidents.queue_unfinished()
+    alert_delivery.queue_due()
     for spec in kinds():
         if spec.every_minute is None:
             continue
@@ -43,3 +46,14 @@ def every_minute() -> None:
         except Exception:
             logger.exception("the housekeeping of %s failed; it is tried again in a minute", spec.kind)
     pings.send_ping()
+
+
+def deliver_alerts() -> None:
+    """Take alerts to people. Queued when one is raised, and part of every minute in case that was lost."""
+    alert_delivery.deliver_due()
+
+
+def carry_on_bulk(bulk_id: int) -> None:
+    """Go on with a bulk action that takes longer than a page may; queues itself again while there is more."""
+    if not incidents.carry_on(bulk_id):
+        async_task(incidents.CARRY_ON, bulk_id)

@@ -87,7 +87,7 @@ class Migration(migrations.Migration):
             field=models.ForeignKey(
                 blank=True,
                 db_index=False,
-                help_text="The question about many failures of one cause that stands for this run's.",
+                help_text="The question about its failure: its own, or one for many of the same cause.",
                 null=True,
                 on_delete=django.db.models.deletion.SET_NULL,
                 related_name="affected_runs",

@@ -92,7 +92,7 @@ class AgentRun(models.Model):
         on_delete=models.SET_NULL,
         related_name="affected_runs",
         db_index=False,
-        help_text="The question about many failures of one cause that stands for this run's.",
+        help_text="The question about its failure: its own, or one for many of the same cause.",
     )
     cost_usd = models.DecimalField(max_digits=16, decimal_places=8, default=0)
     queued_at = models.DateTimeField()

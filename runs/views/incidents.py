@@ -1,0 +1,120 @@
+"""Failures of one cause: the page of an incident, and the answers to it and to single failures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.views.decorators.http import require_POST, require_safe
+
+from agents.models import Member
+from runs import incidents
+from runs.access import access_of, get_visible, require, signed_in
+from runs.models import AgentRun, BulkAction, Review
+from runs.views.answers import answer
+
+Role = Member.Role
+SHOWN_RUNS = 200
+_GONE = "This question is {status} already{who}. Nothing was changed."
+
+
+@signed_in
+@require_safe
+def incident(request: HttpRequest, pk: int) -> HttpResponse:
+    """What has failed for the same reason, on which items, and what can be done about all of them."""
+    return render(request, "runs/incident.html", incident_context(request, pk))
+
+
+@signed_in
+@require_safe
+def incident_panel(request: HttpRequest, pk: int) -> HttpResponse:
+    """The changing part of the incident's page, which is all of it."""
+    return render(request, "runs/_incident.html", incident_context(request, pk))
+
+
+def incident_context(request: HttpRequest, pk: int) -> dict[str, Any]:
+    """The question, the agent runs it stands for, and how far its answer has got."""
+    review = get_visible(request, Review.objects.select_related("department", "answered_by"), pk=pk)
+    access = access_of(request)
+    runs = AgentRun.objects.filter(incident=review).select_related("agent", "item", "item__department", "pipeline_run")
+    return {
+        "access": access,
+        "review": review,
+        "runs": runs.order_by("item_id", "pk")[:SHOWN_RUNS],
+        "shown_runs": SHOWN_RUNS,
+        "failed": runs.filter(status=AgentRun.Status.FAILED).count(),
+        "bulk": _bulk_of(review),
+        "can_retry": review.status == Review.Status.OPEN and access.can(review.department_id, Role.OPERATOR),
+        "can_accept": review.status == Review.Status.OPEN and access.can(review.department_id, Role.REVIEWER),
+    }
+
+
+@signed_in
+@require_POST
+def incident_retry(request: HttpRequest, pk: int) -> HttpResponse:
+    """Have every run of an incident tried again."""
+    review = get_visible(request, _incidents(), pk=pk)
+    user = require(request, review.department_id, Role.OPERATOR)
+    bulk = incidents.retry_all(review=review, user=user, reason=request.POST.get("reason", ""))
+    return _answered_all(request, review, bulk, "queued again")
+
+
+@signed_in
+@require_POST
+def incident_accept(request: HttpRequest, pk: int) -> HttpResponse:
+    """Go on without it on every item of an incident."""
+    review = get_visible(request, _incidents(), pk=pk)
+    user = require(request, review.department_id, Role.REVIEWER)
+    bulk = incidents.accept_all(review=review, user=user, reason=request.POST.get("reason", "").strip())
+    return _answered_all(request, review, bulk, "settled without it")
+
+
+@signed_in
+@require_POST
+def review_accept(request: HttpRequest, pk: int) -> HttpResponse:
+    """Go on without what one agent could not do on one item."""
+    reviews = Review.objects.filter(kind__in=incidents.ACCEPTABLE).select_related(
+        "department", "item", "item__department", "agent_run__agent"
+    )
+    review = get_visible(request, reviews, pk=pk)
+    user = require(request, review.department_id, Role.REVIEWER)
+    changed = incidents.accept(review=review, user=user, reason=request.POST.get("reason", "").strip())
+    text = "Noted: the work goes on without it." if changed else _gone(review)
+    return answer(request, text, changed=changed, url=review.item.get_absolute_url() if review.item else "/")
+
+
+@signed_in
+@require_POST
+def bulk_abort(request: HttpRequest, pk: int) -> HttpResponse:
+    """Stop the answer to an incident under way; what is done stays done."""
+    bulks = BulkAction.objects.filter(verb__in=incidents.VERBS.values())
+    bulk = get_visible(request, bulks, pk=pk)
+    user = require(request, bulk.department_id, Role.OPERATOR)
+    changed = incidents.abort(bulk=bulk, user=user)
+    text = f"Stopped after {bulk.done} of {bulk.total}." if changed else "It had ended already."
+    return answer(request, text, changed=changed, url=reverse("runs:incident", args=[bulk.selection["incident"]]))
+
+
+def _incidents() -> Any:
+    return Review.objects.filter(kind=Review.Kind.INCIDENT).select_related("department")
+
+
+def _bulk_of(review: Review) -> BulkAction | None:
+    rows = BulkAction.objects.filter(department_id=review.department_id, verb__in=incidents.VERBS.values())
+    return rows.filter(selection__incident=review.pk).order_by("-pk").first()
+
+
+def _answered_all(request: HttpRequest, review: Review, bulk: BulkAction | None, done: str) -> HttpResponse:
+    url = reverse("runs:incident", args=[review.pk])
+    if bulk is None:
+        return answer(request, _gone(review), changed=False, url=url)
+    rest = "" if bulk.status == BulkAction.Status.DONE else "; the rest follows in the background"
+    return answer(request, f"{bulk.done} of {bulk.total} {done}{rest}.", changed=True, url=url)
+
+
+def _gone(review: Review) -> str:
+    review.refresh_from_db()
+    who = f" by {review.answered_by}" if review.answered_by else ""
+    return _GONE.format(status=review.get_status_display(), who=who)
