@@ -88,7 +88,7 @@ def price(record: dict[str, Any], day: date) -> Decimal:
         return Decimal(0)
     plain, output, written, read = (usage[kind] for kind in _BILLED)
     row = _row(record["model"], day, plain + written + read)
-    total = (
+    total: Decimal = (
         plain * Decimal(row["input_usd"])
         + output * Decimal(row["output_usd"])
         + written * Decimal(row["cache_write_5m_usd"])

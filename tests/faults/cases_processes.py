@@ -115,16 +115,15 @@ def web_killed(bench: Bench) -> list[Row]:
             sender = threading.Thread(target=_deliver, args=(place, deliveries, sent), daemon=True)
             sender.start()
             for number in range(1, WEB_KILLS + 1):
-                enough = number * deliveries // (WEB_KILLS + 1)
-                wait_for(lambda enough=enough: len(sent) >= enough, "deliveries come in")
-                web = _replace(place, web, sent, row)
+                web = _replace(place, web, sent, number * deliveries // (WEB_KILLS + 1), row)
             sender.join(120)
             wait_settled()
             _check_deliveries(row, deliveries)
     return [row]
 
 
-def _replace(place: Site, web: Program, sent: list[float], row: Row) -> Program:
+def _replace(place: Site, web: Program, sent: list[float], after: int, row: Row) -> Program:
+    wait_for(lambda: len(sent) >= after, "deliveries come in")
     os.kill(web.pid, signal.SIGKILL)
     killed_at, before = time.time(), len(sent)
     web.process.wait()

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from django.utils import timezone
 from django_q import cluster as queue
@@ -43,11 +44,18 @@ class Trap:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.held: dict[UUID, int] = {}
+        """The items that this process works on, by the tokens of their runs."""
 
-    def arm(self, point: str) -> None:
-        """Have the next process that comes by kill itself."""
+    def arm(self, point: str, first_item: int) -> None:
+        """Have the next process that comes by kill itself, if it holds no item older than ``first_item``.
+
+        Older ones have been struck before and are being healed: how long that takes is what is measured.
+        """
         (self.folder / f"fired-{point}").unlink(missing_ok=True)
-        (self.folder / f"armed-{point}").touch()
+        new = self.folder / f"new-{point}"
+        new.write_text(str(first_item))
+        new.rename(self.folder / f"armed-{point}")
 
     def disarm(self, point: str) -> None:
         """Nobody came by."""
@@ -67,9 +75,11 @@ class Trap:
 
     def spring(self, point: str) -> None:
         """Die here if the trap is armed and nobody was faster."""
-        mine = self.folder / f"sprung-{point}-{os.getpid()}"
+        mine, armed = self.folder / f"sprung-{point}-{os.getpid()}", self.folder / f"armed-{point}"
         try:
-            (self.folder / f"armed-{point}").rename(mine)
+            if any(item < int(armed.read_text()) for item in list(self.held.values())):
+                return
+            armed.rename(mine)
         except FileNotFoundError:
             return
         mine.write_text(f"{time.time()} {os.getpid()}")
@@ -99,7 +109,7 @@ def install(folder: Path) -> None:
     commits._end_done = _ending(trap, commits._end_done)
     commits._commit_group = _committing(trap, commits._commit_group)
     ModelClient.call = _calling(trap, ModelClient.call)  # type: ignore[method-assign]
-    database.timezone = MovedClock(folder / OFFSET)  # type: ignore[assignment]
+    setattr(database, "timezone", MovedClock(folder / OFFSET))  # noqa: B010 - a stand-in for a module
     for role in ROLES:
         setattr(queue, role, _named(folder, role, getattr(queue, role)))
 
@@ -109,6 +119,7 @@ def _claiming(trap: Trap, claim: Callable[..., Any]) -> Callable[..., Any]:
         if trap.is_armed("before_claim") and AgentRun.objects.filter(status=AgentRun.Status.QUEUED).exists():
             trap.spring("before_claim")
         works = claim(*args, **kwargs)
+        trap.held |= {work.token: work.item_id for work in works}
         if works:
             trap.spring("after_claim")
         return works
@@ -148,9 +159,11 @@ def _ending(trap: Trap, end_done: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _committing(trap: Trap, commit_group: Callable[..., Any]) -> Callable[..., Any]:
-    def wrapped(*args: Any) -> None:
-        commit_group(*args)
+    def wrapped(finished: Any, staff: Any) -> None:
+        commit_group(finished, staff)
         trap.spring("after_commit")
+        for one in finished:
+            trap.held.pop(one.work.token, None)
 
     return wrapped
 

@@ -4,4 +4,4 @@ from config.settings import *  # noqa: F403
 from config.settings import INSTALLED_APPS, LOGGING
 
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.bench.apps.BenchConfig", "tests.faults.apps.FaultsConfig"]
-LOGGING["root"]["level"] = "WARNING"  # type: ignore[index]
+LOGGING["root"]["level"] = "WARNING"

@@ -4,6 +4,7 @@ import contextlib
 import gc
 import os
 import signal
+import socket
 import time
 from typing import Any
 
@@ -49,13 +50,15 @@ class Command(BaseCommand):
         looked_at, moved_at = 0.0, time.monotonic()
         while not is_stopping():
             time.sleep(0.1)
-            if time.monotonic() - looked_at < WATCH_SECONDS:
-                continue
-            looked_at = time.monotonic()
-            if not self.cluster.is_alive():
+            has_died = not self.cluster.is_alive()
+            if has_died:
                 self._restart("The queue's cluster has died.")
                 moved_at = time.monotonic()
+            elif time.monotonic() - looked_at < WATCH_SECONDS:
+                continue
+            looked_at = time.monotonic()
             try:
+                slots.leave_dead(socket.gethostname())
                 slots.ensure_shifts()
                 # The tasks that fill the slots are the canaries: while one of them is carried out, work flows.
                 if slots.count_alive():
