@@ -16,11 +16,12 @@ from django.db.models import Count, QuerySet
 
 from agents.models import Department
 from runs import log
+from runs.alerts import close_alert, raise_alert
 from runs.calls import abandon_calls
 from runs.database import now as database_now
 from runs.database import update_rows
 from runs.marker import is_older_than, read_marker, write_marker
-from runs.models import Action, AgentRun, Item, LogEntry, ModelCall, OutboxMessage, ShiftSlot
+from runs.models import Action, AgentRun, Alert, Item, LogEntry, ModelCall, OutboxMessage, ShiftSlot
 
 logger = logging.getLogger(__name__)
 RESTORED, RELEASED = "after_restore", "release_restore"
@@ -54,7 +55,24 @@ class Held:
 
     department: Department
     action: Action
+    """The latest of restore and release."""
     unsure: Sequence[OutboxMessage]
+
+    @property
+    def is_released(self) -> bool:
+        """Whether only unsure messages are left."""
+        return self.action.verb == RELEASED
+
+    @property
+    def backup_at(self) -> datetime | None:
+        """About when the backup was taken."""
+        text = self.action.after.get("backup_at")
+        return datetime.fromisoformat(text) if text else None
+
+    @property
+    def before(self) -> str:
+        """The state it goes back to, in words."""
+        return str(Department.State(self.action.before["state"]).label)
 
 
 def keep_marker() -> Restored | None:
@@ -102,7 +120,7 @@ def held_departments(departments: QuerySet[Department]) -> list[Held]:
         if action.department_id is not None:
             newest[action.department_id] = action
     unsure: dict[int, list[OutboxMessage]] = {}
-    for message in unsure_messages().filter(department__in=departments).select_related("item", "department"):
+    for message in unsure_messages().filter(department__in=departments).select_related("item__department"):
         unsure.setdefault(message.department_id, []).append(message)
     return [
         Held(department, newest[department.pk], unsure.get(department.pk, []))
@@ -134,6 +152,7 @@ def release_department(*, department: Department, user: User, reason: str = "") 
         _tell(department, RELEASED, user, {"state": before}, {"state": department.state}, reason)
         text = f"{department} was released after the restore by {user}: it is {department.get_state_display()}."
         _log(department, text, LogEntry.Level.INFO)
+        close_alert(department=department, key=RESTORED)
     return True
 
 
@@ -192,6 +211,14 @@ def _hold(department: Department, unsure: int, backup_at: datetime | None, user:
         f"{unsure} unsent messages are unsure until a person has decided. See {PAGE}"
     )
     _log(department, text, LogEntry.Level.WARNING)
+    raise_alert(
+        kind=Alert.Kind.SYSTEM,
+        department=department,
+        text=text,
+        key=RESTORED,
+        link=PAGE,
+        next_step="Nothing is sent until an administrator has checked and releases it.",
+    )
 
 
 def _queue_running(restored: Restored) -> None:
