@@ -1,4 +1,4 @@
-"""What must be seen on every page, from the rows of the departments that are shown. Pure."""
+"""What must be seen on every page: what stands still, and news that did not reach the people it was for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from django.db.models import Count, Max
+
 from agents.models import Department
+from runs.models import Alert, AlertDelivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,7 @@ _STATES = {
 
 def find_banners(departments: Iterable[Department]) -> list[Banner]:
     """The news of these departments, the worst first."""
-    found = []
+    departments, found = list(departments), []
     for department in departments:
         if department.stopped_by_error:
             found.append(
@@ -42,4 +45,19 @@ def find_banners(departments: Iterable[Department]) -> list[Banner]:
         if department.state != Department.State.RUNNING:
             label = department.get_state_display()
             found.append(Banner("warning", f"{department} is {label}.", _STATES[Department.State(department.state)]))
-    return sorted(found, key=lambda banner: banner.colour)
+    return sorted([*found, *_find_untold(departments)], key=lambda banner: banner.colour)
+
+
+def _find_untold(departments: list[Department]) -> list[Banner]:
+    """One banner about all open alerts that could not be delivered: who is not told must see it here."""
+    failed = AlertDelivery.objects.filter(
+        alert__department__in=departments,
+        alert__state=Alert.State.OPEN,
+        status=AlertDelivery.Status.FAILED,
+    )
+    news = failed.aggregate(alerts=Count("alert", distinct=True), latest=Max("pk"))
+    if not news["alerts"]:
+        return []
+    latest = AlertDelivery.objects.select_related("alert").get(pk=news["latest"])
+    title = "An alert was not delivered." if news["alerts"] == 1 else f"{news['alerts']} alerts were not delivered."
+    return [Banner("bad", title, f"{latest.error} It says: {latest.alert.text}")]

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from django.db.models import Count, Sum
+from django.db.models import Count, Q, Sum
 from django.http import HttpRequest
 from django.utils import timezone
 
 from runs.access import access_of
 from runs.facts import load_facts, load_router
+from runs.incidents import ACCEPTABLE
 from runs.models import AgentRun, Item, Message, ModelCall, Output, Review, Trigger
 from runs.views.cards import Card, build_card
 from runs.views.shown import Shown, show_automation, show_item, show_pipeline_run
@@ -30,6 +31,13 @@ class Question:
     card: Card | None
     checks: Card | None
     can_answer: bool
+    missing: str = ""
+    """What the run lacked in which the asked-about output was made, or failed to be."""
+
+    @property
+    def is_about_failure(self) -> bool:
+        """Whether it asks to retry or to go on without, and not about an output."""
+        return self.review.kind in ACCEPTABLE
 
 
 def item_context(request: HttpRequest, item: Item) -> dict[str, Any]:
@@ -114,15 +122,25 @@ def _groups(occasions: Sequence[Occasion], cards: dict[int, Card]) -> list[tuple
 
 
 def _questions(request: HttpRequest, item: Item, cards: dict[int, Card], outputs: Sequence[Output]) -> list[Question]:
-    rows = item.reviews.filter(status=Review.Status.OPEN).select_related("output", "agent_run__agent")
+    # An incident asks about many items; here it stands for this one's failed runs.
+    failed = AgentRun.objects.filter(item=item, status=AgentRun.Status.FAILED, incident__isnull=False)
+    mine = Q(item=item) | Q(kind=Review.Kind.INCIDENT, pk__in=failed.values("incident"))
+    rows = Review.objects.filter(mine, department=item.department_id, status=Review.Status.OPEN).select_related(
+        "output__agent_run__pipeline_run", "agent_run__agent", "agent_run__pipeline_run"
+    )
     can_answer = access_of(request).can(item.department_id, "reviewer")
     found = []
     for review in rows.order_by("-risk", "pk"):
         card, output = None, review.output
         if output is not None:
             card = cards.get(output.pk) or build_card(output, item.department.spec)
-        found.append(Question(review, card, _checks(output, outputs, cards), can_answer))
+        found.append(Question(review, card, _checks(output, outputs, cards), can_answer, _missing(review)))
     return found
+
+
+def _missing(review: Review) -> str:
+    run = review.agent_run or (review.output.agent_run if review.output else None)
+    return run.pipeline_run.missing if run is not None else ""
 
 
 def _checks(output: Output | None, outputs: Sequence[Output], cards: dict[int, Card]) -> Card | None:
