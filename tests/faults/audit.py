@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from django.db import DatabaseError, connection
+from django.db import Error, connection
 from django.db.models import Count, Exists, F, OuterRef, Q
 from django.utils import timezone
 
@@ -180,7 +180,7 @@ class Watch:
         while not self._end.wait(SAMPLE_SECONDS):
             try:
                 self._sample()
-            except DatabaseError:
+            except Error:
                 connection.close()
         connection.close()
 

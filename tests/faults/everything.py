@@ -6,7 +6,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.faults import cases_kills, cases_processes  # noqa: F401 - each registers its cases
+from tests.faults import (  # noqa: F401 - each registers its cases
+    cases_database,
+    cases_kills,
+    cases_long,
+    cases_model,
+    cases_processes,
+    cases_queue,
+)
 from tests.faults.case import FULL, SHORT, SUITE, Bench
 from tests.faults.databases import Databases
 from tests.faults.table import Row

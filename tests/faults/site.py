@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from django.db import DatabaseError, connection
+from django.db import Error, connection
 from django.utils import timezone
 
 from runs.models import ShiftSlot
@@ -43,7 +43,7 @@ def wait_for(condition: Callable[[], Any], what: str, limit_seconds: float = REA
         try:
             if found := condition():
                 return found
-        except DatabaseError:
+        except Error:
             connection.close()
         if time.monotonic() > until:
             raise TooLate(f"{what}: not within {limit_seconds:.0f} s")
