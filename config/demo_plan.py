@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 CLAUDE_URL = "https://api.anthropic.com"
+TRACES = "OTEL_EXPORTER_OTLP_ENDPOINT"
 LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"
 
 
@@ -50,6 +51,7 @@ class Plan:
             "ANTHROPIC_BASE_URL": self.endpoint.url,
             "ANTHROPIC_API_KEY": self.endpoint.key,
             "KONTOR_SIMULATED": "1" if self.endpoint.is_simulated else "0",
+            "KONTOR_BASE_URL": f"http://127.0.0.1:{self.web_port}",
             "DEBUG": "0",
             # Django says so of every static file: whitenoise reads files synchronously, which is quick enough.
             "PYTHONWARNINGS": "ignore:StreamingHttpResponse must consume synchronous iterators",
@@ -63,7 +65,9 @@ class Plan:
             # The sample companies do not exist; and no proxy may stand before the simulator.
             demo["KONTOR_TOOLS_NETWORK"] = "0"
             demo["NO_PROXY"] = demo["no_proxy"] = _without_proxy(self.given)
-        return {"LOG_LEVEL": "WARNING", "LOG_FORMAT": "text", **self.given, **demo}
+        # Whom an installation's .env alarms and reports to is not told of the demo.
+        silent = {name: "" for name in ("EMAIL_URL", "KONTOR_SLACK_WEBHOOK_URL", "KONTOR_PING_URL", TRACES)}
+        return {"LOG_LEVEL": "WARNING", "LOG_FORMAT": "text", **silent, **self.given, **demo}
 
 
 def read_plan(given: Mapping[str, str], var: Path) -> Plan:

@@ -81,6 +81,11 @@ def test_what_an_env_file_may_say_about_an_installation_does_not_reach_the_demo(
     assert environment["SECURE_COOKIES"] == "0"
     assert environment["REDIS_URL"] == ""
     assert environment["SECRET_KEY"] == "kept"
+    assert environment["EMAIL_URL"] == environment["KONTOR_SLACK_WEBHOOK_URL"] == ""
+
+
+def test_links_that_the_demo_prints_lead_to_its_own_port() -> None:
+    assert plan_of(WEB_PORT="8010").environment({})["KONTOR_BASE_URL"] == "http://127.0.0.1:8010"
 
 
 @pytest.mark.parametrize("text", ["eighty", "0", "70000", "-1", "８０"])
