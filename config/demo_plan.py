@@ -66,7 +66,7 @@ class Plan:
             demo["KONTOR_TOOLS_NETWORK"] = "0"
             demo["NO_PROXY"] = demo["no_proxy"] = _without_proxy(self.given)
         # Whom an installation's .env alarms and reports to is not told of the demo.
-        silent = {name: "" for name in ("EMAIL_URL", "KONTOR_SLACK_WEBHOOK_URL", "KONTOR_PING_URL", TRACES)}
+        silent = dict.fromkeys(("KONTOR_SLACK_WEBHOOK_URL", "KONTOR_PING_URL", TRACES), "")
         return {"LOG_LEVEL": "WARNING", "LOG_FORMAT": "text", **silent, **self.given, **demo}
 
 

@@ -81,7 +81,7 @@ def test_what_an_env_file_may_say_about_an_installation_does_not_reach_the_demo(
     assert environment["SECURE_COOKIES"] == "0"
     assert environment["REDIS_URL"] == ""
     assert environment["SECRET_KEY"] == "kept"
-    assert environment["EMAIL_URL"] == environment["KONTOR_SLACK_WEBHOOK_URL"] == ""
+    assert environment["KONTOR_PING_URL"] == environment["KONTOR_SLACK_WEBHOOK_URL"] == ""
 
 
 def test_links_that_the_demo_prints_lead_to_its_own_port() -> None:
