@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -84,6 +85,26 @@ def drain(
         asyncio.run(_drain(Shift(1, token, seconds=600, concurrency=concurrency), until, limit_seconds))
     finally:
         slots.leave(1, token)
+
+
+@contextmanager
+def at_work() -> Iterator[None]:
+    """A shift on a thread of its own for as long as the block lasts."""
+    done = threading.Event()
+
+    def work() -> None:
+        try:
+            drain(until=done.is_set, limit_seconds=60)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(work)
+        try:
+            yield
+        finally:
+            done.set()
+            working.result(LIMIT_SECONDS)
 
 
 async def _drain(shift: Shift, until: Callable[[], bool], limit_seconds: float) -> None:

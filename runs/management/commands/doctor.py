@@ -10,10 +10,13 @@ from uuid import uuid4
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from agents.llm import ModelClient, ModelReply, ModelRequest
+from agents.causes import Cause
+from agents.llm import ModelClient, ModelReply, ModelRequest, api_schema
 from runs.database import now as database_now
 from runs.health import EVERYTHING, READY, Finding, is_healthy, look
 from runs.staff import load_staff
+
+LIVE_TOKENS = 1_024
 
 
 class Command(BaseCommand):
@@ -63,10 +66,12 @@ def _live_calls() -> list[Finding]:
     requests = []
     for desk in staff.desks.values():
         for agent in desk.agents.values():
+            schema = api_schema(desk.agent_spec(agent).schema)
             params = {
                 "model": agent.model,
-                "max_tokens": 1_024,
-                "messages": [{"role": "user", "content": "Answer with the single word: ready."}],
+                "max_tokens": LIVE_TOKENS,
+                "messages": [{"role": "user", "content": "This is a test. Answer as briefly as the schema allows."}],
+                "output_config": {"format": {"type": "json_schema", "schema": schema}},
             }
             requests.append(
                 (
@@ -78,7 +83,8 @@ def _live_calls() -> list[Finding]:
     for (name, request), (reply, seconds) in zip(requests, asyncio.run(_call_all(requests)), strict=True):
         model = request.params["model"]
         price = staff.prices.price_for(model, database_now().date(), 1) if model in staff.prices.models else None
-        if reply.cause:
+        # An answer that was cut has come all the same: the API took key, model and schema.
+        if reply.cause not in (Cause.NONE, Cause.TRUNCATED):
             findings.append(Finding(name, False, f"{model}: {reply.error}"))
         elif price is None:
             findings.append(Finding(name, False, f"{model} answers, but has no price. Enter one under Prices."))
