@@ -15,6 +15,7 @@ from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 from django.db import transaction
+from django.db.models import Q
 
 from agents.models import Budget, BudgetPeriod
 
@@ -95,7 +96,7 @@ def reserve(asks: Sequence[Ask], *, now: datetime) -> dict[Hashable, Granted | R
     if not needed:
         return {ask.key: Granted(()) for ask in asks}
     periods = _locked_periods(
-        {b.pk: period_window(b.period, b.department.time_zone, now) for b in budgets if b.pk in needed}
+        {b.pk: period_window(b.period, b.department.time_zone, now) for b in budgets if b.pk in needed}, now
     )
     answers = {
         ask.key: _answer(ask, [(budget, periods[budget.pk]) for budget in found])
@@ -145,28 +146,41 @@ def _applies(budget: Budget, ask: Ask) -> bool:
     )
 
 
-def _locked_periods(windows: dict[int, Window]) -> dict[int, BudgetPeriod]:
-    """The current period of each budget, locked in id order; made first where it is missing."""
-    rows = BudgetPeriod.objects.filter(
-        budget_id__in=windows, starts_at__in={starts_at for starts_at, _ in windows.values()}
-    )
-    present = {
-        budget_id
-        for budget_id, starts_at in rows.values_list("budget_id", "starts_at")
-        if windows[budget_id][0] == starts_at
-    }
+def _locked_periods(windows: dict[int, Window], now: datetime) -> dict[int, BudgetPeriod]:
+    """The current period of each budget, locked in id order; made first where it is missing.
+
+    A period that has begun goes on, whatever the department's time zone says by now: what it spent must count.
+    """
+    rows = BudgetPeriod.objects.filter(budget_id__in=windows)
+    present = rows.filter(ends_at__gt=min(starts_at for starts_at, _ in windows.values()))
+    going_on: dict[int, int] = {}
+    for pk, budget_id, starts_at, ends_at in present.values_list("pk", "budget_id", "starts_at", "ends_at"):
+        if starts_at <= now < ends_at or _is_same(starts_at, ends_at, windows[budget_id]):
+            going_on.setdefault(budget_id, pk)
     # Created before anything is locked, in the order of the budgets: nobody who waits here holds a lock
     # that the other one waits for.
     BudgetPeriod.objects.bulk_create(
         [
             BudgetPeriod(budget_id=budget_id, starts_at=starts_at, ends_at=ends_at)
             for budget_id, (starts_at, ends_at) in windows.items()
-            if budget_id not in present
+            if budget_id not in going_on
         ],
         ignore_conflicts=True,
     )
-    locked = rows.select_for_update().order_by("pk")
-    return {row.budget_id: row for row in locked if windows[row.budget_id][0] == row.starts_at}
+    current = Q(starts_at__lte=now, ends_at__gt=now) | Q(pk__in=going_on.values())
+    found: dict[int, BudgetPeriod] = {}
+    for row in rows.filter(current).select_for_update().order_by("pk"):
+        found.setdefault(row.budget_id, row)
+    for row in found.values():
+        if row.ends_at <= now:
+            row.ends_at = windows[row.budget_id][1]
+            row.save(update_fields=["ends_at"])
+    return found
+
+
+def _is_same(starts_at: datetime, ends_at: datetime, window: Window) -> bool:
+    """Whether a period is the window of another time zone: it is if its middle lies in it."""
+    return window[0] <= starts_at + (ends_at - starts_at) / 2 < window[1]
 
 
 def _answer(ask: Ask, rows: Sequence[tuple[Budget, BudgetPeriod]]) -> Granted | Refused:

@@ -165,6 +165,26 @@ class TestReserve:
         assert isinstance(second[0], Granted)
         assert first[0].period_ids != second[0].period_ids
 
+    @pytest.mark.parametrize(("before", "after"), [("UTC", "Europe/Berlin"), ("Asia/Kathmandu", "America/New_York")])
+    def test_another_time_zone_does_not_begin_the_month_anew(self, before: str, after: str) -> None:
+        agent = make_agent(time_zone=before)
+        make_budget(agent, "5", period=Budget.Period.MONTH)
+        assert isinstance(try_to_reserve(ask(agent, "4"))[0], Granted)
+        Department.objects.update(time_zone=after)
+        assert isinstance(try_to_reserve(ask(agent, "4"))[0], Refused)
+        assert isinstance(try_to_reserve(ask(agent, "1"))[0], Granted)
+        assert BudgetPeriod.objects.get().reserved_usd == 5
+
+    def test_between_the_ends_of_a_month_in_two_time_zones_it_is_still_that_month(self) -> None:
+        agent = make_agent(time_zone="Europe/Berlin")
+        make_budget(agent, "5", period=Budget.Period.MONTH)
+        assert isinstance(try_to_reserve(ask(agent, "4"))[0], Granted)
+        Department.objects.update(time_zone="UTC")
+        late = datetime(2026, 11, 30, 23, 30, tzinfo=UTC)  # December in Berlin, November in UTC
+        assert isinstance(try_to_reserve(ask(agent, "4"), now=late)[0], Refused)
+        assert isinstance(try_to_reserve(ask(agent, "4"), now=late + timedelta(hours=1))[0], Granted)
+        assert BudgetPeriod.objects.count() == 2
+
     def test_other_departments_do_not_count(self) -> None:
         ours, theirs = make_agent(), make_agent(department_slug="theirs")
         make_budget(theirs, "0")
