@@ -16,6 +16,7 @@ from tests.faults.work import add_lead, is_settled, retry_seconds, wait_settled
 SEED = 20_261_120
 CALLS_PER_LEAD = 6
 FEWEST_KINDS = 10
+ABOUT_FAILURES = (Review.Kind.FAILURE, Review.Kind.REFUSAL, Review.Kind.DEGRADED, Review.Kind.INCIDENT)
 
 
 @SUITE.add()
@@ -57,7 +58,7 @@ def _check(row: Row, fault: scripts.Fault, item: Item, fired: int) -> None:
         row.findings.untrue.append(f"{fault.name}: the fault did not strike")
     if status != wanted:
         (row.findings.lost if fault.heals else row.findings.untrue).append(f"{fault.name}: the lead is {status}")
-    has_review = Review.objects.filter(item=item, agent_run__isnull=False, status=Review.Status.OPEN).exists()
+    has_review = Review.objects.filter(item=item, kind__in=ABOUT_FAILURES, status=Review.Status.OPEN).exists()
     if has_review == fault.heals:
         row.findings.untrue.append(f"{fault.name}: {'a' if has_review else 'no'} review of a failure")
 
@@ -90,7 +91,7 @@ def _check_mix(row: Row, place: Site) -> None:
     if struck < FEWEST_KINDS:
         row.findings.untrue.append(f"only {struck} kinds of fault struck")
     for run in PipelineRun.objects.filter(status=PipelineRun.Status.DEGRADED):
-        if not Review.objects.filter(item=run.item, agent_run__isnull=False).exists():
+        if not Review.objects.filter(item=run.item, kind__in=ABOUT_FAILURES).exists():
             row.findings.untrue.append(f"pipeline run {run.pk} is degraded, and nobody is asked")
 
 

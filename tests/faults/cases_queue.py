@@ -73,11 +73,11 @@ def _lose(row: Row) -> None:
     for pid in shift_pids():
         os.kill(pid, signal.SIGKILL)
     killed_at = timezone.now().timestamp()
-    deleted = 0
+    deleted: int = 0
 
     def has_deleted_enough() -> bool:
         nonlocal deleted
-        deleted += OrmQ.objects.all().delete()[0]
+        deleted += int(OrmQ.objects.all().delete()[0])
         return deleted >= LOST_ROWS
 
     wait_for(has_deleted_enough, "rows to lose")
