@@ -31,7 +31,7 @@ def make_outbox(item: Item, **fields: object) -> OutboxMessage:
     """A message that waits to be sent."""
     values: dict[str, object] = {
         "department": item.department,
-        "output": factories.make_output(item, "email"),
+        "output": fields.get("output") or factories.make_output(item, "email"),
         "key": f"{item.pk}:first_mail",
         "purpose": "first_mail",
         "address": "lena@example.com",
