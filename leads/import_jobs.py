@@ -1,4 +1,8 @@
-"""Import jobs: made from an upload or a command, queued, held by one worker at a time, given back, thrown away."""
+"""Import jobs: made from an upload or a command, queued, held by one worker at a time, given back, thrown away.
+
+One upload at a time is worked on, because each of them would take a place of the workers from the shifts. The
+others wait, and whoever lets go of an import queues the next one.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from pathlib import Path
 
 from django.contrib.auth.models import User
 from django.db import transaction
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 from django_q.models import Schedule
 from django_q.tasks import async_task, schedule
@@ -116,9 +120,19 @@ def discard_old_drafts(*, older_than: timedelta = timedelta(days=1)) -> int:
 
 
 def resume_stalled() -> int:
-    """Queue uploads whose worker died or that no worker ever took; returns how many."""
-    stalled = ImportJob.objects.filter(origin=ImportJob.Origin.UPLOAD, status__in=ImportJob.ACTIVE)
-    return sum(resume_job(job=job) for job in stalled.filter(lease_expires_at__lt=database.now()))
+    """Queue uploads whose worker died or that no worker ever took; returns how many.
+
+    What waits for another import to end is not stalled.
+    """
+    stalled = _active_uploads().filter(lease_expires_at__lt=database.now())
+    if is_one_at_work():
+        stalled = stalled.filter(status=ImportJob.Status.RUNNING)
+    return sum(resume_job(job=job) for job in stalled)
+
+
+def is_one_at_work() -> bool:
+    """Whether a worker holds an upload now, so that the others have to wait."""
+    return _active_uploads().filter(lease_token__isnull=False, lease_expires_at__gte=database.now()).exists()
 
 
 def resume_job(*, job: ImportJob) -> bool:
@@ -145,25 +159,45 @@ def enqueue(job_id: int) -> None:
     async_task(IMPORT_TASK, job_id, timeout=TASK_TIMEOUT_SECONDS)
 
 
+def enqueue_next() -> None:
+    """Queue the waiting upload of which least is done, so that a small one need not sit out a large one.
+
+    To be called in the transaction that lets go of an import: whoever found it held waits for this.
+    """
+    waiting = _active_uploads().filter(status=ImportJob.Status.WAITING)
+    job_id = waiting.order_by("rows_done", "pk").values_list("pk", flat=True).first()
+    if job_id is not None:
+        enqueue(job_id)
+
+
+def _active_uploads() -> QuerySet[ImportJob]:
+    return ImportJob.objects.filter(origin=ImportJob.Origin.UPLOAD, status__in=ImportJob.ACTIVE)
+
+
 # --- Leases ------------------------------------------------------------------------------------------------
 
 
 def claim_job(job_id: int) -> ImportJob | None:
-    """Take the job, with a new token; None if it has ended or somebody holds it."""
-    now, token = database.now(), uuid.uuid4()
-    claimed = (
-        ImportJob.objects.filter(pk=job_id, status__in=ImportJob.ACTIVE)
-        .filter(Q(lease_token=None) | Q(lease_expires_at__lt=now))
-        .update(
-            status=ImportJob.Status.RUNNING,
-            lease_token=token,
-            lease_expires_at=now + timedelta(seconds=LEASE_SECONDS),
-            attempts=F("attempts") + 1,
+    """Take the job, with a new token; None if it has ended or somebody holds it or another upload."""
+    with transaction.atomic():
+        # All of them, in one order: of two workers that claim different uploads the second sees the first one's.
+        list(_active_uploads().select_for_update().order_by("pk").values_list("pk", flat=True))
+        if is_one_at_work():
+            return None
+        now = database.now()
+        claimed = (
+            ImportJob.objects.filter(pk=job_id, status__in=ImportJob.ACTIVE)
+            .filter(Q(lease_token=None) | Q(lease_expires_at__lt=now))
+            .update(
+                status=ImportJob.Status.RUNNING,
+                lease_token=uuid.uuid4(),
+                lease_expires_at=now + timedelta(seconds=LEASE_SECONDS),
+                attempts=F("attempts") + 1,
+            )
         )
-    )
-    if not claimed:
-        return None
-    ImportJob.objects.filter(pk=job_id, started_at=None).update(started_at=now)
+        if not claimed:
+            return None
+        ImportJob.objects.filter(pk=job_id, started_at=None).update(started_at=now)
     return ImportJob.objects.select_related("department").get(pk=job_id)
 
 
@@ -177,17 +211,17 @@ def look_again(job_id: int) -> None:
 
 
 def hand_over(job: ImportJob) -> None:
-    """Let go of the job and queue the rest of it."""
+    """Let go of the job; the rest of it, or another one's turn, is queued."""
     with transaction.atomic():
         if _release(job, error=""):
-            enqueue(job.pk)
+            enqueue_next()
 
 
 def put_back(job: ImportJob, error: Exception) -> None:
-    """Let go of the job after an error, which is written down, and queue it again."""
+    """Let go of the job after an error, which is written down; it, or another one's turn, is queued."""
     with transaction.atomic():
         if _release(job, error=f"{type(error).__name__}: {error}"[:1_000]):
-            enqueue(job.pk)
+            enqueue_next()
 
 
 def _release(job: ImportJob, *, error: str) -> int:

@@ -19,13 +19,22 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from leads.decoding import ReadError
-from leads.import_jobs import LEASE_SECONDS, LostLeaseError, claim_job, hand_over, look_again, put_back
+from leads.import_jobs import (
+    LEASE_SECONDS,
+    LostLeaseError,
+    claim_job,
+    enqueue_next,
+    hand_over,
+    look_again,
+    put_back,
+)
 from leads.intake import Arrival, Landed, upsert_leads
 from leads.mapping import LeadRow, MappingError, RowError, check_mapping, read_lead
 from leads.models import ImportJob, ImportRemark, StagedLead
 from leads.reading import Row, Table, open_table
 from runs import database
 from runs.models import Item, LogEntry
+from runs.stopping import is_stopping
 
 BATCH_ROWS = 500
 SLICE_SECONDS = 40
@@ -48,8 +57,10 @@ def work_on(job_id: int, *, seconds: float = SLICE_SECONDS) -> None:
         return
     try:
         if job.attempts > ImportJob.MAX_ATTEMPTS:
-            _give_up(job)
-        elif not run_import(job, job.path, seconds=seconds):
+            is_ended = _give_up(job)
+        else:
+            is_ended = run_import(job, job.path, seconds=seconds)
+        if not is_ended:
             hand_over(job)
     except LostLeaseError:
         logger.warning("Import %s is worked on by somebody else.", job_id)
@@ -59,7 +70,8 @@ def work_on(job_id: int, *, seconds: float = SLICE_SECONDS) -> None:
 
 
 def run_import(job: ImportJob, path: Path, *, seconds: float | None = None) -> bool:
-    """Store the rows of a claimed job and make them due; False if the time was up before the end.
+    """Store the rows of a claimed job and make them due; False if the time was up, or the worker was told to stop,
+    before the end.
 
     A file that cannot be read to its end fails the job; what was read before is made due all the same.
     """
@@ -74,7 +86,8 @@ def run_import(job: ImportJob, path: Path, *, seconds: float | None = None) -> b
         problem = str(error)
     except FileNotFoundError:
         problem = "The file is not on this machine. Web server and workers must share the folder var/uploads."
-    _make_due(job)
+    if not _make_due(job):
+        return False
     _end(job, problem)
     return True
 
@@ -119,7 +132,7 @@ def _store_rows(job: ImportJob, table: Table, mapping: Mapping[str, str], deadli
         _store_batch(job, batch, mapping, table.percent())
         if number in _ANALYSE_AFTER:
             _analyse()
-        if deadline is not None and time.monotonic() > deadline:
+        if is_stopping() or (deadline is not None and time.monotonic() > deadline):
             return False
     return True
 
@@ -192,20 +205,21 @@ def _advance(
         raise LostLeaseError
 
 
-def _make_due(job: ImportJob) -> None:
-    """Make the staged leads due, some hundred at a time, so that no lock is held long."""
-    while True:
+def _make_due(job: ImportJob) -> bool:
+    """Make the staged leads due, some hundred at a time, so that no lock is held long; False if told to stop."""
+    while not is_stopping():
         with transaction.atomic():
             staged = StagedLead.objects.filter(job=job).order_by("lead_id")
             ids = list(staged.values_list("lead_id", flat=True)[:BATCH_ROWS])
             if not ids:
-                return
+                return True
             items = Item.objects.filter(pk__in=ids)
             list(items.select_for_update().order_by("pk").values_list("pk", flat=True))
             now = timezone.now()
             items.filter(Q(route_due_at=None) | Q(route_due_at__gt=now)).update(route_due_at=now, changed_at=now)
             StagedLead.objects.filter(lead__in=ids).delete()
             _advance(job)
+    return False
 
 
 def _end(job: ImportJob, problem: str) -> None:
@@ -221,6 +235,8 @@ def _end(job: ImportJob, problem: str) -> None:
         )
         if not ended:
             raise LostLeaseError
+        if job.origin == ImportJob.Origin.UPLOAD:
+            enqueue_next()
         job.refresh_from_db()
         LogEntry.objects.create(
             department=job.department,
@@ -235,6 +251,9 @@ def _end(job: ImportJob, problem: str) -> None:
         job.path.unlink(missing_ok=True)
 
 
-def _give_up(job: ImportJob) -> None:
-    _make_due(job)
+def _give_up(job: ImportJob) -> bool:
+    """End a job that fails again and again; False if told to stop before its leads were due."""
+    if not _make_due(job):
+        return False
     _end(job, f"Given up after {ImportJob.MAX_ATTEMPTS} tries at row {job.rows_done + 1}. {job.error}".strip())
+    return True

@@ -14,7 +14,7 @@ from agents.models import Department, Member
 from leads.decoding import ReadError
 from leads.department import SALES
 from leads.forms import UploadForm
-from leads.import_jobs import discard_job, discard_old_drafts, resume_job, start_job, store_upload
+from leads.import_jobs import discard_job, discard_old_drafts, is_one_at_work, resume_job, start_job, store_upload
 from leads.import_preview import list_columns, preview_file
 from leads.mapping import FIELDS, TARGETS, MappingError, check_mapping, recognise
 from leads.models import ImportJob
@@ -30,7 +30,7 @@ SHOWN_REMARKS = 100
 LEASE_IS_LATE = Shown("interrupted", "warning", "alert-triangle")
 _SHOWN = {
     Status.DRAFT: Shown("not started", "neutral", "circle-dashed"),
-    Status.WAITING: Shown("waiting for a worker", "progress", "clock", is_live=True),
+    Status.WAITING: Shown("waiting for its turn", "progress", "clock", is_live=True),
     Status.RUNNING: Shown("running", "progress", "loader-2", is_live=True),
     Status.DONE: Shown("done", "good", "circle-check"),
     Status.FAILED: Shown("failed", "bad", "circle-x"),
@@ -135,6 +135,8 @@ def import_remarks(request: HttpRequest, pk: int) -> HttpResponse:
 def show_job(job: ImportJob) -> Shown:
     """The true state of an import: ``running`` only while a worker holds its lease."""
     is_late = job.is_active and job.lease_expires_at is not None and job.lease_expires_at < database.now()
+    if is_late and job.status == Status.WAITING and is_one_at_work():
+        is_late = False  # it waits for the other one, however long that takes
     return LEASE_IS_LATE if is_late else _SHOWN[Status(job.status)]
 
 

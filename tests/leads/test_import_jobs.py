@@ -32,7 +32,9 @@ from leads.import_jobs import (
 from leads.importing import run_import, work_on
 from leads.models import ImportJob, Lead, StagedLead
 from leads.tasks import import_file, tidy_imports
+from leads.views_import import show_job
 from runs.models import Item, LogEntry
+from tests.engine import in_threads
 from tests.factories import make_department, make_lead, make_user
 
 pytestmark = pytest.mark.django_db
@@ -130,6 +132,83 @@ def test_a_long_import_is_done_in_slices_that_queue_each_other(sales: Department
     assert (job.status, job.created, job.unchanged) == ("done", 25, 0)
     assert len(_queued()) == 4
     assert _due() == 25
+
+
+def test_one_upload_is_worked_on_at_a_time_and_its_end_queues_the_next(sales: Department) -> None:
+    first, second = _started(sales), _started(sales, b"email,name\nlast@x.example,Last\n")
+    assert claim_job(first.pk) is not None
+    queued = len(_queued())
+    work_on(second.pk)
+    second.refresh_from_db()
+    assert (second.status, second.attempts, Lead.objects.count()) == ("waiting", 0, 0)
+    assert len(_queued()) == queued, "it does not ask again and again"
+    past = timezone.now() - timedelta(seconds=1)
+    ImportJob.objects.filter(pk=first.pk).update(lease_expires_at=past)
+    work_on(first.pk)
+    assert _queued()[-1] == (IMPORT_TASK, (second.pk,))
+    work_on(second.pk)
+    second.refresh_from_db()
+    assert (second.status, Lead.objects.count()) == ("done", 26)
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_a_small_upload_need_not_sit_out_a_large_one(sales: Department) -> None:
+    large, small = _started(sales), _started(sales, _table(3))
+    work_on(large.pk, seconds=0)
+    assert _queued()[-1] == (IMPORT_TASK, (small.pk,))
+    work_on(small.pk)
+    small.refresh_from_db()
+    assert small.status == "done"
+    assert _queued()[-1] == (IMPORT_TASK, (large.pk,))
+
+
+def test_an_upload_that_waits_for_another_is_not_stalled(sales: Department) -> None:
+    first, second = _started(sales), _started(sales)
+    assert claim_job(first.pk) is not None
+    past = timezone.now() - timedelta(seconds=1)
+    ImportJob.objects.filter(pk=second.pk).update(lease_expires_at=past)
+    second.refresh_from_db()
+    assert resume_stalled() == 0
+    assert show_job(second).label == "waiting for its turn"
+    ImportJob.objects.filter(pk=first.pk).update(status="done", lease_token=None, lease_expires_at=None)
+    assert show_job(second).label == "interrupted"
+    assert resume_stalled() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_many_workers_that_claim_different_uploads_one_gets_one(sales: Department) -> None:
+    ids = [_started(sales).pk for _ in range(4)]
+    claimed = in_threads(lambda number: claim_job(ids[number]), 4)
+    assert len([job for job in claimed if job is not None]) == 1
+    assert ImportJob.objects.filter(status="running").count() == 1
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_a_worker_that_is_told_to_stop_hands_over_after_a_batch(
+    sales: Department, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importing, "is_stopping", lambda: True)
+    job = _started(sales)
+    queued = len(_queued())
+    work_on(job.pk)
+    job.refresh_from_db()
+    assert (job.status, job.lease_token, Lead.objects.count()) == ("waiting", None, 10)
+    assert len(_queued()) == queued + 1
+
+
+def test_a_worker_that_is_told_to_stop_makes_nothing_more_due(
+    sales: Department, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = iter((False, True))
+    monkeypatch.setattr(importing, "is_stopping", lambda: next(told))
+    job = _started(sales)
+    work_on(job.pk)
+    job.refresh_from_db()
+    assert (job.status, StagedLead.objects.count(), _due()) == ("waiting", 25, 0)
+    monkeypatch.setattr(importing, "is_stopping", lambda: False)
+    work_on(job.pk)
+    job.refresh_from_db()
+    assert (job.status, StagedLead.objects.count(), _due()) == ("done", 0, 25)
 
 
 def test_a_task_presented_again_after_the_end_changes_nothing(sales: Department) -> None:

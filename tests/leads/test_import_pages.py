@@ -113,7 +113,7 @@ def test_starting_imports_in_the_background_with_the_columns_of_the_form(browser
     chosen = {"column-0": "title", "column-1": "email", "column-2": "company"}
     response = browser.post(f"/leads/import/{job.pk}/start/", chosen, follow=True)
     page = response.content.decode()
-    assert "waiting for a worker" in page
+    assert "waiting for its turn" in page
     assert f'hx-get="/leads/import/{job.pk}/progress/"' in page
     assert OrmQ.objects.count() == 1
     again = browser.post(f"/leads/import/{job.pk}/start/", chosen, follow=True)
