@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
 
 from django.conf import settings
 from django.db import connection
-from django.db.migrations.loader import MigrationLoader
-from django.db.migrations.recorder import MigrationRecorder
 from django.db.models import Count, Min, Q, QuerySet
 from django.utils import timezone
 from django_q.models import OrmQ
@@ -19,6 +16,7 @@ from agents.models import Department
 from runs import slots
 from runs.database import now as database_now
 from runs.models import AgentRun, Item, ShiftSlot
+from runs.releases import missing_migrations, newer_migrations
 
 STALE = timedelta(seconds=30)
 """What should be done at once and has waited longer than this is a fault."""
@@ -55,15 +53,16 @@ class QueueState:
 
 
 def check_database() -> Finding:
-    """The database answers and has exactly the migrations of this release."""
-    applied = set(MigrationRecorder(connection).applied_migrations())
-    missing, unknown = known_migrations() - applied, applied - known_migrations()
-    if missing:
+    """The database answers, has all migrations of this release and none of a newer one."""
+    if missing := missing_migrations():
         text = f"{len(missing)} migrations are missing. Run `python manage.py migrate`."
         return Finding("database", False, text)
-    if unknown:
-        text = f"The database is {len(unknown)} migrations ahead of this release. Start the newer release."
-        return Finding("database", False, text)
+    if newer := newer_migrations():
+        text = (
+            f"it is {len(newer)} migrations ahead of this release, whose shifts therefore take up no work. "
+            "Start the newer release."
+        )
+        return Finding("database", False, text, ", ".join(".".join(name) for name in sorted(newer)))
     return Finding("database", True, f"{connection.vendor} answers; all migrations are there.")
 
 
@@ -171,12 +170,6 @@ def due_items(now: datetime) -> QuerySet[Item]:
         automation=Item.Automation.ACTIVE,
         department__state__in=Department.WORKING,
     )
-
-
-@cache
-def known_migrations() -> frozenset[tuple[str, str]]:
-    """The migrations of this release."""
-    return frozenset(MigrationLoader(None, ignore_no_migrations=True).disk_migrations)
 
 
 def _guarded(check: Check) -> Finding:

@@ -22,8 +22,6 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, transaction
-from django.db.migrations.loader import MigrationLoader
-from django.db.migrations.recorder import MigrationRecorder
 
 from agents.budgets import Refused
 from agents.llm import ModelClient
@@ -33,6 +31,7 @@ from runs.commits import commit
 from runs.database import now as database_now
 from runs.executor import execute
 from runs.models import AgentRun
+from runs.releases import newer_migrations
 from runs.staff import StaffRoom
 from runs.stopping import is_stopping
 from runs.work import Finished, OpenCall, SeenCall, Work
@@ -81,7 +80,7 @@ class Shift:
         self._room = StaffRoom()
         self._client = ModelClient(settings.ANTHROPIC_BASE_URL)
         self._is_claiming = self._holds_slot = True
-        self._known_migrations = set(MigrationLoader(None, ignore_no_migrations=True).disk_migrations)
+        self._is_behind = False
         self._heartbeat_at = self._looked_at = time.monotonic()
         self._kept_up_at = 0.0
 
@@ -93,7 +92,8 @@ class Shift:
             drained_by: float | None = None
             while True:
                 now = time.monotonic()
-                if drained_by is None and (is_stopping() or now > self._ends_at or not self._holds_slot):
+                is_over = now > self._ends_at or not self._holds_slot or self._is_behind
+                if drained_by is None and (is_stopping() or is_over):
                     drained_by = now + (GRACE_SECONDS if is_stopping() else slots.DRAIN_SECONDS)
                     await self._stop_claiming()
                 if drained_by is not None:
@@ -166,11 +166,11 @@ class Shift:
         await asyncio.sleep(DATABASE_AWAY_SECONDS)
 
     async def _stop_claiming(self) -> None:
-        """Give the slot to a successor, or leave it empty when the whole worker stops."""
+        """Give the slot to a successor, or leave it empty when the whole worker stops or is out of date."""
         self._is_claiming = False
         if self._holds_slot:
             self._holds_slot = False
-            end = slots.leave if is_stopping() else slots.hand_over
+            end = slots.leave if is_stopping() or self._is_behind else slots.hand_over
             try:
                 await self.in_database(lambda: end(self.number, self.token))
             except (OperationalError, InterfaceError):
@@ -219,13 +219,13 @@ class Shift:
         """Every few seconds: say that this shift lives, fill empty slots, take back what was lost."""
         if self._holds_slot:
             self._holds_slot = slots.renew(self.number, self.token, len(self._flights))
+        newer = newer_migrations()
+        if newer and not self._is_behind:
+            logger.warning("shift %s ends: the database is ahead of this release (%s)", self.number, sorted(newer))
+            self._is_behind, self._is_claiming = True, False
         if not is_stopping():
             slots.ensure_shifts()
         leases.reap()
-        unknown = set(MigrationRecorder(connection).applied_migrations()) - self._known_migrations
-        if unknown and self._is_claiming:
-            logger.warning("shift %s stops claiming: the database is ahead of this release (%s)", self.number, unknown)
-            self._is_claiming = False
 
     def _next_call(self, work: Work, seen: SeenCall, number: int, params: dict[str, Any]) -> OpenCall | Refused | None:
         staff = self._room.get()

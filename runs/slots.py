@@ -17,6 +17,7 @@ from django_q.tasks import async_task
 
 from runs.database import now as database_now
 from runs.models import ShiftSlot
+from runs.releases import newer_migrations
 
 HOLD_SHIFT = "runs.tasks.hold_shift"
 LEASE_SECONDS = 7
@@ -26,7 +27,12 @@ DRAIN_SECONDS = 300
 
 
 def ensure_shifts() -> int:
-    """Queue a shift for every slot that is empty or whose holder is lost. Returns how many were queued."""
+    """Queue a shift for every slot that is empty or whose holder is lost. Returns how many were queued.
+
+    None while the database is ahead of this release: the places are for the workers of the newer one.
+    """
+    if newer_migrations():
+        return 0
     known = set(ShiftSlot.objects.values_list("number", flat=True))
     missing = [number for number in range(1, settings.SHIFTS + 1) if number not in known]
     ShiftSlot.objects.bulk_create([ShiftSlot(number=number) for number in missing], ignore_conflicts=True)

@@ -11,6 +11,7 @@ from django_q.tasks import async_task
 
 from agents.spec import kinds
 from runs import alert_delivery, incidents, pings, restore, schedules, slots
+from runs.releases import newer_migrations
 from runs.shift import Shift, worker_name
 from runs.stopping import is_stopping
 
@@ -18,7 +19,10 @@ logger = logging.getLogger(__name__)
 
 
 def hold_shift(number: int, token: str) -> None:
-    """Run a shift at a slot, unless this task was presented before."""
+    """Run a shift at a slot, unless this task was presented before or the place is for a newer release's worker."""
+    if newer_migrations():
+        slots.leave(number, UUID(token))
+        return
     if is_stopping() or not slots.take(number, UUID(token), worker=worker_name()):
         return
     # The shift's own thread talks to the database; this process's connection would only idle.

@@ -20,6 +20,7 @@ from agents.models import BudgetPeriod, Department, ModelState
 from agents.spec import DepartmentSpec, StatusSpec
 from runs.access import Access, access_of, signed_in
 from runs.models import AgentRun, Item, ModelCall, PipelineRun, Review, ShiftSlot
+from runs.releases import newer_migrations
 from runs.views.menu import item_list_url
 from runs.views.shown import Shown, show_agent_run, show_pipeline_run
 
@@ -78,6 +79,7 @@ def overview_context(request: HttpRequest) -> dict[str, Any]:
         "running": _running(access, now),
         "finished": _finished(access),
         "shifts": _shifts(now),
+        "newer_migrations": len(newer_migrations()),
         "schedules": [department for department in access.shown if department.schedule],
         "models": ModelState.objects.filter(_troubled(now)).order_by("model"),
         "waiting_items": Item.objects.filter(

@@ -18,6 +18,7 @@ import pytest
 from django.conf import settings as configured
 from django.core.management import call_command
 from django.db import OperationalError, connection
+from django.db.migrations.recorder import MigrationRecorder
 from django_q.models import OrmQ
 
 from agents.models import Department
@@ -274,24 +275,22 @@ def test_a_shift_that_lost_its_slot_claims_nothing_more(simulator: SimulatorServ
 
 
 @pytest.mark.usefixtures("only_what_is_queued")
-def test_a_shift_that_knows_fewer_migrations_than_the_database_claims_nothing(simulator: SimulatorServer) -> None:
-    run = make_queued("intake")
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "INSERT INTO django_migrations (app, name, applied) VALUES ('runs', '9999_of_the_next_release', %s)",
-            [run.queued_at],
-        )
+def test_a_shift_whose_database_is_ahead_claims_nothing_ends_and_leaves_its_slot(simulator: SimulatorServer) -> None:
+    run, token = make_queued("intake"), take_slot()
+    newer = MigrationRecorder.Migration.objects.create(app="runs", name="9999_of_the_next_release")
+
+    async def wait(one: Shift) -> None:
+        """It ends by itself, long before its time is over."""
+
     try:
-
-        async def wait(one: Shift) -> None:
-            await until(one, lambda: not one._is_claiming, "it stops claiming")
-
-        run_shift(wait, seconds=1.0)
+        run_shift(wait, token=token)
     finally:
-        with connection.cursor() as cursor:
-            cursor.execute("DELETE FROM django_migrations WHERE name = '9999_of_the_next_release'")
+        newer.delete()
     run.refresh_from_db()
     assert (run.status, run.attempt) == ("queued", 0)
+    slot = ShiftSlot.objects.get(number=1)
+    assert (slot.token, slot.lease_expires_at) == (None, None)
+    assert OrmQ.objects.count() == 1, "only the task that began this shift: it queued no successor"
 
 
 @pytest.mark.usefixtures("only_what_is_queued")

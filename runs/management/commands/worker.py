@@ -17,10 +17,13 @@ from agents import llm  # noqa: F401 - imported before the fork, so that all wor
 from runs import restore, schedules, slots
 from runs.cluster import Cluster, guard_forks
 from runs.models import LogEntry
+from runs.releases import newer_migrations
 from runs.stopping import is_stopping, stop
 
 WATCH_SECONDS = 2.0
 STANDSTILL_SECONDS = 15.0
+BUSY_SECONDS = 60.0
+"""How long tasks may keep every place taken: those that are no shifts end, or hand over, before that."""
 
 
 class Command(BaseCommand):
@@ -47,13 +50,12 @@ class Command(BaseCommand):
 
     def _watch(self) -> None:
         """Fill empty slots and restart a cluster that died or stands still, until we are told to stop."""
-        looked_at, moved_at = 0.0, time.monotonic()
+        looked_at, self._moved_at = 0.0, time.monotonic()
         while not is_stopping():
             time.sleep(0.1)
             has_died = not self.cluster.is_alive()
             if has_died:
                 self._restart("The queue's cluster has died.")
-                moved_at = time.monotonic()
             elif time.monotonic() - looked_at < WATCH_SECONDS:
                 continue
             looked_at = time.monotonic()
@@ -61,15 +63,28 @@ class Command(BaseCommand):
                 slots.leave_dead(socket.gethostname())
                 slots.ensure_shifts()
                 # The tasks that fill the slots are the canaries: while one of them is carried out, work flows.
-                if slots.count_alive():
+                # A worker that is out of date stands still on purpose: doctor and the overview say so.
+                if slots.count_alive() or newer_migrations():
                     moved_at = time.monotonic()
                 elif time.monotonic() - moved_at > STANDSTILL_SECONDS:
                     self._restart(f"No shift has been at work for {STANDSTILL_SECONDS:.0f} seconds.")
                     moved_at = time.monotonic()
             except DatabaseError as error:
                 self.stderr.write(f"The database does not answer: {error}. Trying again.")
-                moved_at = time.monotonic()  # the standstill is the database's
+                self._moved_at = time.monotonic()  # the standstill is the database's
                 connection.close()
+
+    def _stands_still_for(self, now: float) -> float:
+        """The seconds, by the monotonic clock, for which nothing has moved, once they are too many; else 0.
+
+        The tasks that fill the slots are the canaries: while one of them is carried out, work flows. They may also
+        wait for a place while other tasks are being finished.
+        """
+        if slots.count_alive():
+            self._moved_at = now
+        since = max(self._moved_at, self.cluster.board.ended_at)
+        limit = BUSY_SECONDS if self.cluster.board.is_full() else STANDSTILL_SECONDS
+        return now - since if now - since > limit else 0.0
 
     def _restart(self, why: str) -> None:
         text = f"{why} It is started again; what it held is taken up when its leases run out."
@@ -78,6 +93,7 @@ class Command(BaseCommand):
         with contextlib.suppress(DatabaseError):
             LogEntry.objects.create(kind="healed", level=LogEntry.Level.WARNING, text=text, at=timezone.now())
         self.cluster.start()
+        self._moved_at = time.monotonic()
 
     def _check_database(self) -> None:
         try:
