@@ -95,7 +95,8 @@ class TriggerFact:
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What is so about one item now. ``marks`` are what the engine knows of the conversation and of people:
-    ``contacted`` (a mail went out), ``replied`` (a mail came in), ``suppressed``, ``awaiting_review``."""
+    ``contacted`` (a mail went out), ``replied`` (a mail came in), ``answered`` (one went out after the last that
+    came in), ``suppressed``, ``awaiting_review``."""
 
     status: str
     outputs: tuple[OutputFact, ...] = ()

@@ -15,6 +15,7 @@ STATUSES = (
     StatusSpec("shelved", "Draft rejected", "warning"),
     StatusSpec("contacted", "Contacted", "progress"),
     StatusSpec("replied", "Replied", "warning"),
+    StatusSpec("answered", "Answered", "progress"),
     StatusSpec("meeting", "Meeting", "good"),
     StatusSpec("won", "Won", "good", is_closing=True),
     StatusSpec("lost", "Lost", "bad", is_closing=True),
@@ -22,7 +23,7 @@ STATUSES = (
     StatusSpec("rejected", "Not a lead", "neutral", is_closing=True),
 )
 
-IN_CONVERSATION = ("replied", "meeting", "won", "lost")
+IN_CONVERSATION = ("replied", "answered", "meeting", "won", "lost")
 """The person has written to us, or one of ours has decided: outreach is over, an answer is still possible."""
 
 _STAGES = ("meeting", "won", "lost")
@@ -36,11 +37,12 @@ def status(facts: Facts) -> str:
     stage = _stage(facts)
     if stage:
         return stage
+    # Before the category: whoever writes back is read, whatever was thought of the first message.
+    if _has_replied(facts):
+        return "answered" if _is_answered(facts) else "replied"
     category = newest(facts, "category")
     if category not in (None, "lead") and "contacted" not in facts.marks:
         return "rejected"
-    if _waits_for_our_answer(facts):
-        return "replied"
     if "contacted" in facts.marks:
         return "contacted"
     return _before_contact(facts)
@@ -58,11 +60,16 @@ def _stage(facts: Facts) -> str:
     return str(max(decided, key=_age).facets["stage"]) if decided else ""
 
 
-def _waits_for_our_answer(facts: Facts) -> bool:
+def _has_replied(facts: Facts) -> bool:
     if any(trigger.kind == "reply" for trigger in facts.triggers):
         return True
     # An automatic "I am away" is no answer: the follow-ups go on.
     return "replied" in facts.marks and newest(facts, "intent") != "out_of_office"
+
+
+def _is_answered(facts: Facts) -> bool:
+    """Whether the last word in the conversation is ours."""
+    return "answered" in facts.marks and not any(trigger.kind == "reply" for trigger in facts.triggers)
 
 
 def _before_contact(facts: Facts) -> str:

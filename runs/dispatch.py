@@ -19,9 +19,9 @@ from runs import log, tracing
 from runs.database import insert_rows, update_rows
 from runs.database import now as database_now
 from runs.degraded import close_degraded
-from runs.effects import Happening, apply_effects
+from runs.effects import REVIEW_DEADLINE, Happening, apply_effects
 from runs.facts import load_facts_and_next
-from runs.models import AgentRun, Item, LogEntry, Output, PipelineRun, Trigger
+from runs.models import AgentRun, Item, LogEntry, Output, PipelineRun, Review, Trigger
 from runs.router import Decision
 from runs.staff import Desk, Staff
 from runs.statements import Among, Given, Statement
@@ -60,6 +60,8 @@ class _Routing:
     agent_runs: list[AgentRun] = field(default_factory=list)
     new_pipelines: dict[int, PipelineRun] = field(default_factory=dict)
     settled: list[tuple[int, str, datetime, str]] = field(default_factory=list)
+    unclaimed: list[tuple[Item, str]] = field(default_factory=list)
+    """Triggers that are due, wait for an answer, and are taken by no rule as the item stands."""
 
 
 def route_due(limit: int, *, staff: Staff) -> int:
@@ -187,7 +189,10 @@ def _route_one(item: Item, facts: Facts, desk: Desk, active: PipelineRun | None,
     if any(trigger.kind in _WANTS_PERSON for trigger in woken_by) and active is None:
         text = "Nothing to do: everything that the rules want is there, or waits for a person."
         routing.entries.append(log.item_entry(item, "decision", text, at=routing.now))
-    return any(run.state == "active" for run in facts.runs)
+    is_active = any(run.state == "active" for run in facts.runs)
+    if not is_active and item.route_due_at != routing.now:
+        routing.unclaimed += [(item, t.kind) for t in facts.triggers if t.is_due]
+    return is_active
 
 
 def _with_status(item: Item, facts: Facts, desk: Desk, routing: _Routing) -> Facts:
@@ -257,6 +262,28 @@ def _write(routing: _Routing) -> None:
         ["status", "settled_at", "settled_note"],
         [(pk, s, at, n) for pk, s, at, n in routing.settled],
     )
+    _ask_about_unclaimed(routing)
+
+
+def _ask_about_unclaimed(routing: _Routing) -> None:
+    """What nobody takes up must not lie there unseen: a person is asked, once for each item."""
+    for item, trigger_kind in routing.unclaimed:
+        label = Trigger.Kind(trigger_kind).label
+        _, is_new = Review.objects.get_or_create(
+            item=item,
+            kind=Review.Kind.FELL_THROUGH,
+            status=Review.Status.OPEN,
+            defaults={
+                "department_id": item.department_id,
+                "ask": f"A {label} of {item.title} is due, but no rule takes it up. What shall happen?"[:500],
+                "risk": 2,
+                "deadline": routing.now + REVIEW_DEADLINE,
+            },
+        )
+        if is_new:
+            text = f"A {label} is due, but no rule takes it up: a person is asked."
+            level = LogEntry.Level.WARNING
+            routing.entries.append(log.item_entry(item, "review", text, at=routing.now, level=level))
 
 
 def _finish(

@@ -67,6 +67,15 @@ def _apply(effect: Effect, item: Item, output: Output, desk: Desk, now: datetime
             return []
 
 
+def withdraw_drafts(item: Item, reason: str, *, now: datetime) -> list[LogEntry]:
+    """Take back every question whether a mail to this item's person may leave: what it asks is no longer so."""
+    count = Review.objects.filter(item=item, kind=Review.Kind.DRAFT, status=Review.Status.OPEN).update(
+        status=Review.Status.WITHDRAWN, answer_note=reason, answered_at=now
+    )
+    text = f"{count} drafts are no longer to be approved: {reason}"
+    return [log.item_entry(item, "review", text, at=now)] if count else []
+
+
 def _suppress(effect: Suppress, item: Item, desk: Desk, now: datetime) -> list[LogEntry]:
     if SUPPRESSED_TAG not in item.tags:
         item.tags = [*item.tags, SUPPRESSED_TAG]
@@ -77,4 +86,5 @@ def _suppress(effect: Suppress, item: Item, desk: Desk, now: datetime) -> list[L
             defaults={"reason": Suppression.Reason.OPT_OUT, "note": effect.reason[:300], "item": item},
         )
     text = f"Nobody writes to this person any more: {effect.reason}"
-    return [log.item_entry(item, "suppressed", text, at=now, level=LogEntry.Level.WARNING)]
+    withdrawn = withdraw_drafts(item, "The person asked not to be written to again.", now=now)
+    return [log.item_entry(item, "suppressed", text, at=now, level=LogEntry.Level.WARNING), *withdrawn]

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Literal
 
+from django.db.models import Max
+
 from agents.models import Agent, Department
 from agents.spec import Facts, OutputFact, RunFact, TriggerFact
 from runs.models import AgentRun, Item, Message, Output, Review, Rule, Trigger
@@ -43,8 +45,9 @@ _DIRECTIONS = Statement(
     lambda: (
         Message.objects.filter(Among("item_id", "items"), direction__in=tuple(_DIRECTION_MARKS))
         .order_by()
-        .values_list("item_id", "direction")
-        .distinct()
+        .values("item_id", "direction")
+        .annotate(last=Max("pk"))
+        .values_list("item_id", "direction", "last")
     )
 )
 _ASKED = Statement(
@@ -148,8 +151,14 @@ def _triggers(ids: list[int], now: datetime) -> tuple[dict[int, list[TriggerFact
 
 def _marks(ids: list[int]) -> dict[int, set[str]]:
     found: dict[int, set[str]] = {}
-    for item_id, direction in _DIRECTIONS.rows(items=ids):
+    received: dict[int, int] = {}
+    sent: dict[int, int] = {}
+    for item_id, direction, last in _DIRECTIONS.rows(items=ids):
         found.setdefault(item_id, set()).add(_DIRECTION_MARKS[direction])
+        (sent if direction == Message.Direction.OUT else received)[item_id] = last
+    for item_id in received.keys() & sent.keys():
+        if sent[item_id] > received[item_id]:
+            found[item_id].add("answered")
     for (item_id,) in _ASKED.rows(items=ids):
         found.setdefault(item_id, set()).add("awaiting_review")
     return found

@@ -11,10 +11,13 @@ from datetime import datetime
 from django.contrib.auth.models import User
 from django.db import transaction
 
+from agents.spec import kind
 from runs import dispatch, log
 from runs.commits import lock_items
 from runs.database import now as database_now
-from runs.models import Action, Item, Message, Output, Review
+from runs.effects import withdraw_drafts
+from runs.facts import SUPPRESSED_TAG
+from runs.models import Action, Item, Message, Output, Review, Suppression
 from runs.staff import load_staff
 from runs.triggers import record_decision
 
@@ -60,6 +63,10 @@ def _answer(review: Review, user: User, answer: str, note: str, verdict: Output.
         if review.item_id is None or review.output_id is None:
             return False
         item = lock_items({review.item_id})[review.item_id]
+        why_not = _why_not_send(item, review.output_id) if verdict == Output.Verdict.APPROVED else ""
+        if why_not and review.kind == Review.Kind.DRAFT:
+            log.write(withdraw_drafts(item, why_not, now=now))
+            return False
         won = Review.objects.filter(pk=review.pk, status=Review.Status.OPEN, output__is_current=True).update(
             status=Review.Status.ANSWERED, answer=answer, answer_note=note, answered_by=user, answered_at=now
         )
@@ -75,6 +82,22 @@ def _answer(review: Review, user: User, answer: str, note: str, verdict: Output.
         # At the time of the decision, or it would count as one to come.
         _tell(item, output, "approved" if verdict == Output.Verdict.APPROVED else "rejected", decided.due_at)
     return True
+
+
+def _why_not_send(item: Item, output_id: int) -> str:
+    """Why this output must not go to the item's person any more; empty if it may.
+
+    The suppression list counts by address in every department, whoever entered it and when.
+    """
+    spec = kind(item.department.kind)
+    address = str(spec.load_fields([item.pk]).get(item.pk, {}).get("email", "")).lower()
+    listed = [address, f"@{address.rpartition('@')[2]}"]
+    if SUPPRESSED_TAG in item.tags or (address and Suppression.objects.filter(address__in=listed).exists()):
+        return "The person's address is on the list of those nobody writes to."
+    written_at = Output.objects.values_list("created_at", flat=True).get(pk=output_id)
+    if Message.objects.filter(item=item, direction=Message.Direction.IN, at__gt=written_at).exists():
+        return "A reply came in after it was written."
+    return ""
 
 
 def _act(item: Item, user: User, verb: str, target: str, reason: str) -> None:

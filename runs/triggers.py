@@ -12,6 +12,7 @@ from django.db import transaction
 from runs import log
 from runs.database import now as database_now
 from runs.database import update_rows
+from runs.effects import withdraw_drafts
 from runs.models import Action, Item, Message, Trigger
 
 BATCH = 500
@@ -75,6 +76,7 @@ def record_reply(
             source=source,
             delivery_id=delivery_id,
         )[0]
+        log.write(withdraw_drafts(locked, "A reply came in after it was written.", now=now))
         Message.objects.create(
             item=locked,
             direction=Message.Direction.IN,

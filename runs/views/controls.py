@@ -73,6 +73,7 @@ def _answered(request: HttpRequest, review: Review, changed: bool, text: str, *,
     if not changed and not asked:
         review.refresh_from_db()
         who = f" by {review.answered_by}" if review.answered_by else ""
-        text = f"This question is {review.get_status_display()} already{who}. Nothing was changed."
+        why = f" {review.answer_note}" if review.status == Review.Status.WITHDRAWN else ""
+        text = f"This question is {review.get_status_display()} already{who}.{why} Nothing was changed."
     url = review.item.get_absolute_url() if review.item else "/"
     return answer(request, text, changed=changed, url=url)

@@ -227,7 +227,7 @@ STATUS_TABLE = [
     ("hot", facts(LEAD, HOT), "qualified"),
     ("cold", facts(LEAD, COLD), "nurturing"),
     ("spam", facts(OutputFact("intake", facets={"category": "spam"}), HOT), "rejected"),
-    ("spam that writes again", facts(OutputFact("intake", facets={"category": "spam"}), triggers=(REPLY,)), "rejected"),
+    ("spam that writes again", facts(OutputFact("intake", facets={"category": "spam"}), triggers=(REPLY,)), "replied"),
     ("misjudged, but written to",
      facts(OutputFact("intake", facets={"category": "other"}), marks=CONTACTED), "contacted"),
     ("intake failed, qualified all the same", facts(HOT, runs=(RunFact("intake", None, "failed"),)), "qualified"),
@@ -239,7 +239,9 @@ STATUS_TABLE = [
     ("a follow-up waits", facts(LEAD, HOT, EMAIL, OutputFact("email", 4), marks=CONTACTED), "contacted"),
     ("a reply came", facts(LEAD, HOT, EMAIL, marks=REPLIED), "replied"),
     ("a reply is open", facts(LEAD, HOT, triggers=(REPLY,)), "replied"),
-    ("answered", facts(LEAD, HOT, answered("interested"), marks=REPLIED), "replied"),
+    ("an answer is drafted", facts(LEAD, HOT, answered("interested"), marks=REPLIED), "replied"),
+    ("an answer went out", facts(LEAD, HOT, answered("interested"), marks=REPLIED | {"answered"}), "answered"),
+    ("they write again after it", facts(LEAD, triggers=(REPLY,), marks=REPLIED | {"answered"}), "replied"),
     ("an automatic reply", facts(LEAD, HOT, answered("out_of_office"), marks=REPLIED), "contacted"),
     ("a reply after an automatic one",
      facts(LEAD, answered("out_of_office"), triggers=(TriggerFact(9, "reply"),), marks=REPLIED), "replied"),
@@ -270,7 +272,7 @@ ODD_FACTS = st.builds(
     triggers=st.lists(st.builds(TriggerFact, st.integers(1, 9), st.sampled_from(["reply", "x"])), max_size=2).map(
         tuple
     ),
-    marks=st.frozensets(st.sampled_from(["contacted", "replied", "suppressed", "odd"])),
+    marks=st.frozensets(st.sampled_from(["contacted", "replied", "answered", "suppressed", "odd"])),
 )
 
 

@@ -14,9 +14,10 @@ from agents.spec import Facts
 from runs import dispatch
 from runs.commits import commit
 from runs.dispatch import MAX_HANDLED, route_due
-from runs.models import AgentRun, Item, LogEntry, PipelineRun, Rule, Trigger
+from runs.models import AgentRun, Item, LogEntry, PipelineRun, Review, Rule, Trigger
 from runs.router import Decision, Router
 from runs.staff import load_staff
+from runs.triggers import record_reply
 from tests.engine import answered, claim, in_threads, make_due, make_office
 from tests.factories import PAYLOADS, make_agent_run, make_item, make_lead, make_message, make_output, make_trigger
 
@@ -400,3 +401,31 @@ def test_departments_are_routed_by_their_own_rules() -> None:
     assert route() == 2
     assert started(ours) == [("intake", None)]
     assert started(theirs) == []
+
+
+def test_a_due_trigger_that_no_rule_takes_is_shown_to_a_person_once() -> None:
+    item = due_customer()
+    trigger = make_trigger(item, "follow_up", due_at=timezone.now())
+    Rule.objects.filter(name="Follow up").update(when={"trigger": ["follow_up"], "status": ["nurturing"]})
+    route()
+    review = Review.objects.get(kind="fell_through")
+    assert "follow-up" in review.ask
+    assert "no rule takes it up" in LogEntry.objects.get(kind="review").text
+    trigger.refresh_from_db()
+    assert trigger.status == "open", "it is neither lost nor called handled"
+    Item.objects.update(route_due_at=timezone.now())
+    route()
+    assert Review.objects.filter(kind="fell_through").count() == 1
+
+
+def test_a_reply_of_somebody_we_took_for_spam_is_read() -> None:
+    item = due_lead()
+    make_output(item, "intake", payload=PAYLOADS["intake"] | {"category": "spam"})
+    route()
+    assert started(item) == []
+    record_reply(item=item, body="I meant it: what does it cost?")
+    route()
+    item.refresh_from_db()
+    assert item.status == "replied"
+    assert started(item) == [("qualifier", None)], "what the Reply Handler uses comes first"
+    assert not Review.objects.filter(kind="fell_through").exists()

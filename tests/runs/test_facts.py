@@ -86,7 +86,8 @@ def test_open_triggers_count_and_say_whether_they_are_due() -> None:
         ((), set()),
         (("out", "out"), {"contacted"}),
         (("in",), {"replied"}),
-        (("in", "out", "note"), {"contacted", "replied"}),
+        (("in", "out", "note"), {"contacted", "replied", "answered"}),
+        (("in", "out", "in"), {"contacted", "replied"}),
     ],
 )
 def test_the_conversation_leaves_its_marks(directions: tuple[str, ...], marks: set[str]) -> None:

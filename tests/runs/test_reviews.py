@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
+from django.utils import timezone
 
 from agents.models import Department
-from runs.models import Action, AgentRun, Item, LogEntry, Message, Output, Review, Trigger
+from agents.spec import OutputEvent
+from runs.effects import apply_effects
+from runs.models import Action, AgentRun, Item, LogEntry, Message, Output, Review, Suppression, Trigger
 from runs.reviews import approve, mark_sent, reject
+from runs.staff import load_staff
+from runs.triggers import record_reply
 from tests.engine import in_threads, make_office
-from tests.factories import make_lead, make_output, make_review, make_trigger, make_user
+from tests.factories import make_lead, make_message, make_output, make_review, make_trigger, make_user
 
 pytestmark = pytest.mark.django_db
 
@@ -175,3 +181,51 @@ def test_of_two_people_who_say_it_was_sent_one_is_recorded(rita: User) -> None:
     output = mail_of(drafted(verdict="approved"))
     assert sorted(in_threads(lambda _: mark_sent(output=output, user=rita), 4)) == [False, False, False, True]
     assert Message.objects.count() == 1
+
+
+# --- What must not be approved any more -----------------------------------------------------------------------
+
+
+def test_a_reply_takes_back_the_question_whether_the_first_mail_may_leave(rita: User) -> None:
+    review = drafted()
+    assert review.item is not None
+    record_reply(item=review.item, body="I found something else.")
+    review.refresh_from_db()
+    assert (review.status, review.answer_note) == ("withdrawn", "A reply came in after it was written.")
+    assert not approve(review=review, user=rita)
+    assert mail_of(review).verdict == "none"
+
+
+def test_an_opt_out_takes_back_every_open_draft(rita: User) -> None:
+    review = drafted()
+    assert review.item is not None
+    trigger = make_trigger(review.item, "reply")
+    reply = make_output(review.item, "draft", trigger=trigger)
+    event = OutputEvent("written", "draft", {"opt_out": True, "intent": "unsubscribe"}, occasion_kind="reply")
+    desk = load_staff().desks[review.department_id]
+    apply_effects([((review.item, reply, event), desk)], now=timezone.now())
+    review.refresh_from_db()
+    assert review.status == "withdrawn"
+    assert not approve(review=review, user=rita)
+
+
+@pytest.mark.parametrize("entry", ["{email}", "@{domain}"])
+def test_an_address_on_the_list_is_not_written_to_by_any_department(rita: User, entry: str) -> None:
+    review = drafted()
+    assert review.item is not None
+    email = review.item.lead.email
+    Suppression.objects.create(address=entry.format(email=email, domain=email.split("@")[1]), reason="manual")
+    assert not approve(review=review, user=rita)
+    review.refresh_from_db()
+    assert (review.status, mail_of(review).verdict) == ("withdrawn", "none")
+    assert "nobody writes to" in review.answer_note
+
+
+def test_a_mail_that_answers_the_newest_reply_may_leave(rita: User) -> None:
+    item = make_lead().item
+    trigger = record_reply(item=item, body="Tell me more.")
+    review = make_review(item, output=make_output(item, "email", trigger=trigger))
+    assert approve(review=review, user=rita)
+    older = make_review(item, output=make_output(item, "email", is_current=True))
+    make_message(item, direction="in", at=timezone.now() + timedelta(seconds=1))
+    assert not approve(review=older, user=rita)
