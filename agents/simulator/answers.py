@@ -105,9 +105,17 @@ def plain_text(content: Any) -> str:
 
 
 def tool_results(messages: list[dict[str, Any]]) -> list[str]:
-    """The texts of every ``tool_result`` block of a conversation, in order."""
+    """The texts of every ``tool_result`` block of a conversation, in order, out of their delimiters."""
     blocks = (block for message in messages if isinstance(message["content"], list) for block in message["content"])
-    return [plain_text(block.get("content") or "") for block in blocks if block.get("type") == "tool_result"]
+    return [_bare(plain_text(block.get("content") or "")) for block in blocks if block.get("type") == "tool_result"]
+
+
+def _bare(text: str) -> str:
+    """What a delimited text says; a text without delimiters as it is."""
+    try:
+        return "\n".join(str(value) for _, _, value in read_data(text)) or text
+    except ValueError:
+        return text
 
 
 def _last_data(messages: list[dict[str, Any]]) -> tuple[str, list[tuple[str, str, Any]]]:

@@ -201,7 +201,7 @@ def _summary(site: str, company: str) -> str:
 
 
 def _cases(passages: Sequence[tuple[str, str]], item: Mapping[str, Any]) -> list[Statement]:
-    """At most three sentences with a figure, those nearest to the company's industry first."""
+    """At most two sentences with a figure, those nearest to the company's industry first."""
     found = [
         {"statement": sentence.rstrip("."), "source": reference}
         for reference, body in passages
@@ -209,7 +209,7 @@ def _cases(passages: Sequence[tuple[str, str]], item: Mapping[str, Any]) -> list
         if re.search(r"\d", sentence) and 30 <= len(sentence) <= 200
     ]
     about = f"{attribute(item, 'industry')} {text(item, 'title')}"
-    return sorted(found, key=lambda fact: -_relevance(f"{fact['source']} {fact['statement']}", about))[:3]
+    return sorted(found, key=lambda fact: -_relevance(f"{fact['source']} {fact['statement']}", about))[:2]
 
 
 def _fit(fact: Mapping[str, Any], record: str, wish: str) -> int:

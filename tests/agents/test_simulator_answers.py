@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, create_model
 
-from agents.prompts import AgentInput, repair_message, user_message
+from agents.prompts import AgentInput, data_block, repair_message, user_message
 from agents.simulator import answers
 from agents.simulator.answers import (
     AnswerBookError,
@@ -88,7 +88,17 @@ def test_a_question_holds_the_data_of_the_request() -> None:
     assert question.conversation == {"summary": "None", "messages": []}
     assert question.notes == ["Shorter"]
     assert question.tool_results == ["found"]
+
     assert question.system == "SOUL\nContract"
+
+
+def test_what_a_tool_found_comes_out_of_its_delimiters() -> None:
+    found = data_block("search_knowledge", "[Pricing#3] · First audit\nIt is free of charge.")
+    body = {
+        "model": "claude-sonnet-5-5",
+        "messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": found}]}],
+    }
+    assert read_question(body, 0).tool_results == ["[Pricing#3] · First audit\nIt is free of charge."]
 
 
 def test_a_repair_turn_asks_about_the_same_data() -> None:
