@@ -65,8 +65,8 @@ def system_blocks(
     """The system part of a request: SOUL first, then the output contract, then the department's settings."""
     contract = [
         "## Output contract",
-        f"Answer with one JSON object for the output `{writes}` that fits the schema: no other keys, no text "
-        "around it. `reasoning_summary` says in at most three sentences what decided the answer.",
+        f"Answer with one JSON object for `{writes}` that fits the schema: no other keys, no text around it. "
+        "`reasoning_summary`: at most three sentences on what decided it.",
         DATA_RULE,
     ]
     if has_tools:

@@ -9,10 +9,8 @@ from agents.tools.base import Args, DatabaseTool, ToolArgs, ToolContext, ToolRes
 
 
 class SearchArgs(ToolArgs):
-    query: str = Field(
-        min_length=1, max_length=300, description="What to look for, in a few telling words. No operators."
-    )
-    limit: int = Field(3, description=f"How many passages to return, 1 to {MAX_HITS}; 3 if left out.")
+    query: str = Field(min_length=1, max_length=300, description="A few telling words, no operators.")
+    limit: int = Field(3, description=f"Passages to return, 1 to {MAX_HITS}.")
 
 
 def search(ctx: ToolContext, args: Args) -> ToolResult:
@@ -37,8 +35,8 @@ def _written(hit: Hit) -> str:
 SEARCH_KNOWLEDGE = DatabaseTool(
     name="search_knowledge",
     description=(
-        "Searches our own company's documents (products, prices, references, policies). Returns passages, each "
-        "under a reference such as [Price list#3]: cite it as the source."
+        "Searches our company's documents (products, prices, references, policies). Each passage comes under a "
+        "reference such as [Price list#3]: cite it as the source."
     ),
     args=SearchArgs,
     timeout_seconds=5,

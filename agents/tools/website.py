@@ -30,7 +30,7 @@ class ReadArgs(ToolArgs):
     page: str = Field(
         "",
         max_length=2_000,
-        description="A path such as /about, or a full address on the same website. Empty for the front page.",
+        description="A path such as /about, or an address on that website; empty for the front page.",
     )
 
 
@@ -132,8 +132,7 @@ def _text_of(fetched: Fetched) -> PageText:
 READ_WEBSITE = NetworkTool(
     name="read_website",
     description=(
-        "Reads one page of the item's own website, and no other. If it fails, say in your output what could "
-        "not be found out."
+        "Reads one page of the item's own website. If that fails, say in your output what could not be found out."
     ),
     args=ReadArgs,
     timeout_seconds=MAX_SECONDS + 2,
