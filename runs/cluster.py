@@ -20,12 +20,14 @@ import signal
 import socket
 import time
 import uuid
+from collections.abc import Collection
 from multiprocessing.process import BaseProcess
-from multiprocessing.sharedctypes import RawValue
+from multiprocessing.sharedctypes import RawArray, RawValue
 from typing import Any
 
 from django.db import connections
 from django_q.cluster import Sentinel
+from django_q.conf import Conf
 from django_q.worker import worker
 
 logger = logging.getLogger(__name__)
@@ -34,6 +36,7 @@ FULL_BYTES = 8_192
 """A channel that holds about so much makes its writer wait: nobody fetches rows that nobody can work on."""
 LARGEST_BYTES = 1 << 20
 POLL_SECONDS = 0.05
+IDLE = -1.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -95,23 +98,61 @@ class Flag:
         return self.is_set()
 
 
+class Board:
+    """What the workers are at, in memory that the worker command shares: never locked."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        # Twice as many places: one that a dead worker had is not at once another's.
+        self._seconds = RawArray(ctypes.c_double, [IDLE] * (2 * workers))
+        self._ended_at = RawValue(ctypes.c_double, 0)
+
+    @property
+    def ended_at(self) -> float:
+        """When a task last ended, by the monotonic clock; 0 if none has."""
+        return float(self._ended_at.value)
+
+    def is_full(self) -> bool:
+        """Whether every worker is at a task, so that another one has to wait."""
+        return sum(seconds > 0 for seconds in self._seconds) >= self._workers
+
+    def timer(self, taken: Collection[int]) -> Timer:
+        """A timer at a place that is not taken."""
+        return Timer(self, next(place for place in range(len(self._seconds)) if place not in taken))
+
+    def read(self, place: int) -> float:
+        """The seconds at a place."""
+        return self._seconds[place]
+
+    def clear(self, place: int) -> None:
+        """Nobody is at this place; a worker that died has not ended its task."""
+        self._seconds[place] = IDLE
+
+    def write(self, place: int, seconds: float) -> None:
+        """Set the seconds at a place; a worker that falls idle has ended its task."""
+        if self._seconds[place] > 0 and seconds == IDLE:
+            self._ended_at.value = time.monotonic()
+        self._seconds[place] = seconds
+
+
 class Timer:
     """How long a worker may still take for its task: written by the worker and by the sentinel, never locked.
 
     Both write only what they know, and the next round of the sentinel writes again.
     """
 
-    def __init__(self) -> None:
-        self._seconds = RawValue(ctypes.c_float, -1)
+    def __init__(self, board: Board, place: int) -> None:
+        self._board, self.place = board, place
+        board.clear(place)
 
     @property
     def value(self) -> float:
         """Seconds left; -1 idle, -2 recycled, 0 timed out."""
-        return float(self._seconds.value)
+        return self._board.read(self.place)
 
     @value.setter
     def value(self, seconds: float) -> None:
-        self._seconds.value = seconds
+        self._board.write(self.place, seconds)
 
     def get_lock(self) -> contextlib.AbstractContextManager[None]:
         """No lock, so none can be left behind."""
@@ -121,14 +162,25 @@ class Timer:
 class LockFreeSentinel(Sentinel):  # type: ignore[misc]
     """django-q2's sentinel over channels, flags and timers of ours."""
 
-    def __init__(self, stop_event: Flag, start_event: Flag, cluster_id: uuid.UUID) -> None:
+    def __init__(self, stop_event: Flag, start_event: Flag, cluster_id: uuid.UUID, board: Board) -> None:
         super().__init__(stop_event, start_event, cluster_id, start=False)
         self.task_queue, self.result_queue, self.event_out = Channel(FULL_BYTES), Channel(), Flag()
+        self._board = board
+        self._left: Timer | None = None
         self.start()
 
     def spawn_worker(self) -> None:
         """A worker with a timer that cannot be left locked."""
-        self.spawn_process(worker, self.task_queue, self.result_queue, Timer(), self.timeout)
+        taken = {process.timer.place for process in self.pool} | ({self._left.place} if self._left else set())
+        self.spawn_process(worker, self.task_queue, self.result_queue, self._board.timer(taken), self.timeout)
+
+    def reincarnate(self, process: Any) -> None:
+        """Replace a process that died; what a worker's timer says is read until the new one is there."""
+        self._left = getattr(process, "timer", None)
+        super().reincarnate(process)
+        if self._left is not None:
+            self._board.clear(self._left.place)
+        self._left = None
 
 
 class Cluster:
@@ -141,13 +193,14 @@ class Cluster:
     def __init__(self) -> None:
         self._stop = Flag()
         self._process: BaseProcess | None = None
+        self.board = Board(Conf.WORKERS)
 
     def start(self) -> None:
         """Start the processes. Connections are closed first: they cannot be shared across a fork."""
         connections.close_all()
-        self._stop, started = Flag(), Flag()
+        self._stop, started, self.board = Flag(), Flag(), Board(Conf.WORKERS)
         context = multiprocessing.get_context("fork")
-        self._process = context.Process(target=LockFreeSentinel, args=(self._stop, started, uuid.uuid4()))
+        self._process = context.Process(target=LockFreeSentinel, args=(self._stop, started, uuid.uuid4(), self.board))
         self._process.start()
 
     def is_alive(self) -> bool:
