@@ -56,7 +56,8 @@ def test_a_place_of_a_worker_that_died_is_not_given_away_before_it_was_looked_at
     monkeypatch.setattr(LockFreeSentinel, "__init__", lambda self, board: setattr(self, "_board", board))
     sentinel = LockFreeSentinel(board := Board(2))  # type: ignore[call-arg, arg-type]
     sentinel.pool, sentinel._left, sentinel.timeout = [], None, 60
-    sentinel.task_queue = sentinel.result_queue = sentinel.monitor = sentinel.pusher = None
+    sentinel.task_queue, sentinel.result_queue = Channel(), Channel()
+    sentinel.monitor = sentinel.pusher = None
     spawned: list[Any] = []
 
     class Process:

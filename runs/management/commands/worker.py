@@ -62,13 +62,8 @@ class Command(BaseCommand):
             try:
                 slots.leave_dead(socket.gethostname())
                 slots.ensure_shifts()
-                # The tasks that fill the slots are the canaries: while one of them is carried out, work flows.
-                # A worker that is out of date stands still on purpose: doctor and the overview say so.
-                if slots.count_alive() or newer_migrations():
-                    moved_at = time.monotonic()
-                elif time.monotonic() - moved_at > STANDSTILL_SECONDS:
-                    self._restart(f"No shift has been at work for {STANDSTILL_SECONDS:.0f} seconds.")
-                    moved_at = time.monotonic()
+                if seconds := self._stands_still_for(time.monotonic()):
+                    self._restart(f"No shift has been at work for {seconds:.0f} seconds.")
             except DatabaseError as error:
                 self.stderr.write(f"The database does not answer: {error}. Trying again.")
                 self._moved_at = time.monotonic()  # the standstill is the database's
@@ -78,9 +73,10 @@ class Command(BaseCommand):
         """The seconds, by the monotonic clock, for which nothing has moved, once they are too many; else 0.
 
         The tasks that fill the slots are the canaries: while one of them is carried out, work flows. They may also
-        wait for a place while other tasks are being finished.
+        wait for a place while other tasks are being finished. A worker that is out of date stands still on purpose:
+        doctor and the overview say so.
         """
-        if slots.count_alive():
+        if slots.count_alive() or newer_migrations():
             self._moved_at = now
         since = max(self._moved_at, self.cluster.board.ended_at)
         limit = BUSY_SECONDS if self.cluster.board.is_full() else STANDSTILL_SECONDS
