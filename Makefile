@@ -1,6 +1,6 @@
 # `make` lists what there is. Nothing but make and Python 3.11 or newer is needed.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench lock shot clean dev
+.PHONY: help demo test lint bench faults lock shot clean dev
 PYTHON ?=
 ARGS ?=
 BIN := .venv/bin
@@ -36,6 +36,9 @@ lint: dev ## Check style, types, templates, import directions, migrations and lo
 
 bench: dev ## Measure, print a table and write var/bench.json
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+faults: dev ## Break everything there is on both databases and print a table (ARGS="--short")
+	@$(BIN)/python -m tests.faults $(ARGS)
 
 lock: dev ## Resolve the versions in pyproject.toml again
 	$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --generate-hashes --universal --python-version 3.11 \

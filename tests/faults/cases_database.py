@@ -14,7 +14,7 @@ from tests.faults.case import SUITE, Bench, audited
 from tests.faults.databases import Databases, PrivateServer, private_server
 from tests.faults.site import free_port, site, wait_for
 from tests.faults.table import Row
-from tests.faults.work import add_items, done_at, wait_in_flight, wait_settled
+from tests.faults.work import add_items, healed_at, wait_in_flight, wait_settled
 
 ITEMS = 20
 LOCKED_SECONDS = 10.0
@@ -33,7 +33,7 @@ def connections_cut(bench: Bench) -> list[Row]:
                 name = str(settings.DATABASES["default"]["NAME"])
                 cut_at = _terminate(bench.databases.server, name)
                 wait_settled(ids)
-                row.heal_seconds.append(done_at(ids) - cut_at)
+                row.heal_seconds.append(healed_at(ids, cut_at) - cut_at)
                 row.tried += 1
             _check_failures(row)
     return [row]
@@ -72,7 +72,7 @@ def server_restarted(bench: Bench) -> list[Row]:
                     restarted_at = time.time()
                     server.restart()
                     wait_settled(ids)
-                    row.heal_seconds.append(done_at(ids) - restarted_at)
+                    row.heal_seconds.append(healed_at(ids, restarted_at) - restarted_at)
                     row.tried += 1
                 _check_failures(row)
             place.stop()
@@ -93,7 +93,7 @@ def writer_locked(bench: Bench) -> list[Row]:
                 locked_at = time.time()
                 _lock(str(settings.DATABASES["default"]["NAME"]))
                 wait_settled(ids)
-                row.heal_seconds.append(done_at(ids) - locked_at)
+                row.heal_seconds.append(healed_at(ids, locked_at) - locked_at)
                 row.tried += 1
             _check_failures(row)
     return [row]

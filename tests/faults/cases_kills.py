@@ -14,7 +14,7 @@ from tests.faults.case import SUITE, Bench, audited
 from tests.faults.points import POINTS
 from tests.faults.site import Site, TooLate, Worker, shift_pids, wait_for
 from tests.faults.table import Row
-from tests.faults.work import add_items, done_at, wait_in_flight, wait_settled
+from tests.faults.work import add_items, healed_at, wait_in_flight, wait_settled
 
 ITEMS = 4
 SHIFTS = 3
@@ -38,7 +38,7 @@ def killed_at_a_point(bench: Bench) -> list[Row]:
             wait_settled()
             for row, killed_at, ids in kills:
                 row.tried += 1
-                row.heal_seconds.append(done_at(ids) - killed_at)
+                row.heal_seconds.append(healed_at(ids, killed_at) - killed_at)
         everything.tried = sum(row.tried for row in rows)
     return [*rows, everything]
 

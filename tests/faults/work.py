@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Max, Q
+from django.db.models import Q
 from django.utils import timezone
 
 from agents.models import Department
@@ -62,12 +61,14 @@ def wait_in_flight(ids: Sequence[int], count: int) -> None:
     wait_for(lambda: started.count() >= count, f"{count} calls are under way")
 
 
-def done_at(ids: Sequence[int]) -> float:
-    """When the last agent run of these items ended, in seconds since 1970."""
-    last: datetime | None = AgentRun.objects.filter(item_id__in=ids).aggregate(at=Max("ended_at"))["at"]
-    if last is None:
-        raise AssertionError("nothing has ended")
-    return last.timestamp()
+def healed_at(ids: Sequence[int], struck_at: float) -> float:
+    """When the last agent run that lost its worker was done; where none had one, when the next one was."""
+    runs = AgentRun.objects.filter(item_id__in=ids, ended_at__isnull=False)
+    ended = [at.timestamp() for at in runs.filter(lost_leases__gt=0).values_list("ended_at", flat=True) if at]
+    if ended:
+        return max(ended)
+    later = [at.timestamp() for at in runs.values_list("ended_at", flat=True) if at and at.timestamp() >= struck_at]
+    return min(later, default=struck_at)
 
 
 def retry_seconds() -> list[float]:
