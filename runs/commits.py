@@ -24,8 +24,8 @@ from runs.calls import settle_calls
 from runs.database import insert_rows, update_rows
 from runs.database import now as database_now
 from runs.failure_reviews import open_failure
-from runs.failures import BUSY, PROBE_SECONDS, busy_seconds, judge
-from runs.gates import LINE_STANDS
+from runs.failures import BUSY, LINE_STANDS, PROBE_SECONDS, busy_seconds, judge
+from runs.gate_alerts import tell_gates
 from runs.inputs import schema_version
 from runs.models import AgentRun, Item, LogEntry, Output
 from runs.staff import Staff
@@ -228,10 +228,12 @@ def _waiting_since(run: AgentRun, cause: Cause, now: datetime) -> datetime:
 def _tell_gates(ours: Sequence[tuple[Finished, AgentRun]], staff: Staff, now: datetime) -> list[LogEntry]:
     """What these attempts say about keys and models, for all workers. Before budgets are locked, as in claims."""
     done = [one for one, _ in ours if one.payload is not None]
-    _reopen_line(done, staff, now)
+    reopened = _reopen_line(done, staff, now)
+    stopped: dict[str, str] = {}
     for one in {_key(one): one for one, _ in ours if one.cause in BUSY or one.cause is Cause.ACCOUNT}.values():
         if one.cause is Cause.ACCOUNT:
             _stop_line(one, now)
+            stopped[one.work.api_key_env] = one.error
         else:
             until = now + timedelta(seconds=busy_seconds(one.retry_after_seconds, settings.RETRY_AFTER_CAP_SECONDS))
             record_busy(_key(one), until=until, reason=f"{one.cause.label}: {one.error}", now=now)
@@ -245,6 +247,8 @@ def _tell_gates(ours: Sequence[tuple[Finished, AgentRun]], staff: Staff, now: da
         AgentRun.objects.filter(models, status=AgentRun.Status.QUEUED).update(due_at=now, waiting_for="")
     if broken:
         changes += record_failures([_key(one) for one in broken], f"{broken[-1].cause.label}: {broken[-1].error}", now)
+    if changes or stopped or reopened:
+        tell_gates(changes=changes, stopped=stopped, reopened=reopened)
     return [
         LogEntry(
             kind="breaker",
@@ -268,7 +272,8 @@ def _stop_line(one: Finished, now: datetime) -> None:
     )
 
 
-def _reopen_line(done: Sequence[Finished], staff: Staff, now: datetime) -> None:
+def _reopen_line(done: Sequence[Finished], staff: Staff, now: datetime) -> set[str]:
+    """The API accepts these keys again, which departments did not know yet."""
     keys = {one.work.api_key_env for one in done if staff.desks[one.work.department_id].department.stopped_by_error}
     if keys:
         Department.objects.filter(api_key_env__in=keys).update(stopped_by_error="", next_probe_at=None)
@@ -278,3 +283,4 @@ def _reopen_line(done: Sequence[Finished], staff: Staff, now: datetime) -> None:
             department__api_key_env__in=keys,
             waiting_for=LINE_STANDS,
         ).update(due_at=now, waiting_for="")
+    return keys

@@ -15,6 +15,8 @@ BACKOFF_SECONDS = 5
 BUSY_SECONDS = 15
 GIVE_UP_WAITING = timedelta(hours=24)
 PROBE_SECONDS = 60
+LINE_STANDS = "The line stands still until the API accepts the department's key again."
+"""What every run says that waits for a key: reopening the line finds them by this."""
 
 COUNTED = frozenset({Cause.TRANSIENT, Cause.TIMEOUT, Cause.INTERNAL})
 """Causes that count as a failure of the run and are tried again."""
@@ -55,7 +57,7 @@ def judge(
         return Verdict(due, f"The model is busy ({cause.label}); again at {due:%H:%M:%S} UTC.")
     if cause is Cause.ACCOUNT:
         due = now + timedelta(seconds=PROBE_SECONDS)
-        return Verdict(due, "The line stands still until the API accepts the department's key again.")
+        return Verdict(due, LINE_STANDS)
     # A refusal, an answer that does not fit after its repairs, a request the API refuses: trying again changes nothing.
     return Verdict(None)
 

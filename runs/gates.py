@@ -5,23 +5,27 @@ Called inside the claiming transaction. Locks departments first, then model stat
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db.models import Count, Q
 
+from agents.causes import Cause
 from agents.model_state import FULL_CAP, Key, is_broken, is_closed, load_states, start_probe
 from agents.models import Agent, Department, ModelState
 from runs.database import update_rows
-from runs.failures import PROBE_SECONDS
+from runs.failures import BUSY, LINE_STANDS, PROBE_SECONDS
 from runs.models import AgentRun, ModelCall
 from runs.staff import Staff
 from runs.statements import Among, Statement
 
-LINE_STANDS = "The line stands still: the API does not accept the key."
 CROWDED = timedelta(seconds=1)
+WAITING = ["due_at", "waiting_for", "waiting_since", "cause"]
+_FIGURES = re.compile(r"[\d:.,]+")
 _HALTED = Statement(
     lambda: (
         Department.objects.filter(Among("pk", "departments"))
@@ -43,6 +47,8 @@ class Choice:
 class _Wait:
     until: datetime
     reason: str
+    causes: frozenset[Cause] = BUSY
+    """Of attempts that ended for the same reason."""
 
 
 def let_through(runs: Sequence[AgentRun], staff: Staff, now: datetime) -> dict[int, Choice]:
@@ -64,10 +70,25 @@ def let_through(runs: Sequence[AgentRun], staff: Staff, now: datetime) -> dict[i
             waiting.append((run, answer))
     update_rows(
         AgentRun,
-        ["due_at", "waiting_for", "waiting_since"],
-        [(run.pk, wait.until, wait.reason[:300], run.waiting_since or now) for run, wait in waiting],
+        WAITING,
+        [waiting_row(run, wait.until, wait.reason, now, wait.causes) for run, wait in waiting],
     )
     return choices
+
+
+def waiting_row(
+    run: AgentRun, until: datetime, reason: str, now: datetime, causes: frozenset[Cause] = frozenset()
+) -> tuple[Any, ...]:
+    """The values of ``WAITING`` for a run that must wait.
+
+    Another reason begins anew: the day after which a run fails for good must be a day of one trouble. The same are
+    attempts that ended with one of ``causes``, and sentences that differ in figures only.
+    """
+    is_same = run.cause in causes
+    if run.cause == Cause.NONE:
+        is_same = _FIGURES.sub("", run.waiting_for) == _FIGURES.sub("", reason[:300])
+    since = run.waiting_since if run.waiting_since is not None and is_same else now
+    return run.pk, until, reason[:300], since, run.cause if run.cause in causes else Cause.NONE
 
 
 def _past_the_line(
@@ -87,7 +108,7 @@ def _past_the_line(
             passed.append(run)
         else:
             again = max(halted[run.department_id] or now, now + CROWDED)
-            waiting.append((run, _Wait(again, LINE_STANDS)))
+            waiting.append((run, _Wait(again, LINE_STANDS, frozenset({Cause.ACCOUNT}))))
     return passed, waiting
 
 

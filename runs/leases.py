@@ -15,7 +15,6 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import DateTimeField, IntegerField, Q, QuerySet, prefetch_related_objects
 
-from agents.budgets import Refused
 from agents.causes import Cause
 from runs import log, tracing
 from runs.calls import CallAsk, abandon_calls, open_calls
@@ -23,7 +22,8 @@ from runs.commits import fail_run
 from runs.database import now as database_now
 from runs.database import update_rows
 from runs.failures import MAX_LOST_LEASES, backoff
-from runs.gates import Choice, let_through
+from runs.gate_alerts import tell_budgets
+from runs.gates import WAITING, Choice, let_through, waiting_row
 from runs.inputs import Prepared, build_params, gather_inputs
 from runs.models import AgentRun, Item, LogEntry
 from runs.staff import Staff
@@ -32,10 +32,15 @@ from runs.work import OpenCall, Work
 
 logger = logging.getLogger(__name__)
 PUT_OFF = timedelta(minutes=1)
+STOOD_STILL = timedelta(hours=1)
 MAX_LOST_BEFORE_ALONE = 2
 """After so many lost leases a run is claimed only by a shift that holds nothing else."""
 ANY_NUMBER = 2**31 - 1
 _URGENCY = ("priority", "due_at", "pk")
+_CLAIMED = [
+    *("status", "lease_token", "lease_expires_at", "attempt", "worker", "started_at", "soul"),
+    *("waiting_for", "waiting_since"),
+]
 
 
 def _due() -> QuerySet[AgentRun]:
@@ -151,23 +156,35 @@ def _take(runs: list[AgentRun], choices: dict[int, Choice], staff: Staff, *, now
         params = build_params(agent, soul, desk, prepared[run.pk].data, choices[run.pk])
         asks.append(CallAsk(run, agent, soul.pk, key, run.attempt + 1, 1, params))
     opened = open_calls(asks, staff, now=now, worker=worker)
-    works, waiting = [], []
+    taken: list[tuple[CallAsk, Work]] = []
+    waiting, refused = [], []
     for ask in asks:
         answer = opened[ask.run.pk]
         if isinstance(answer, OpenCall):
-            works.append(_work(ask, answer, prepared[ask.run.pk], staff))
+            taken.append((ask, _work(ask, answer, prepared[ask.run.pk], staff)))
         else:
-            waiting.append(_waiting_row(ask.run, answer, now))
+            # A budget that is raised meanwhile is noticed within a minute, and at once when its period turns.
+            until = min(answer.until, now + timedelta(minutes=1))
+            waiting.append(waiting_row(ask.run, until, answer.reason, now))
+            refused.append((ask.run.department_id, answer.reason))
     expires = now + timedelta(seconds=settings.LEASE_SECONDS)
     update_rows(
         AgentRun,
-        ["status", "lease_token", "lease_expires_at", "attempt", "worker", "started_at", "soul", "waiting_for"],
-        [(w.run_id, AgentRun.Status.RUNNING, w.token, expires, w.attempt, worker, now, w.soul_id, "") for w in works],
+        _CLAIMED,
+        [
+            (w.run_id, AgentRun.Status.RUNNING, w.token, expires, w.attempt, worker, now, w.soul_id, "", since)
+            for w, since in ((work, _waited_since(ask.run, now)) for ask, work in taken)
+        ],
     )
-    update_rows(AgentRun, ["due_at", "waiting_for", "waiting_since"], waiting)
-    taken = {ask.run.pk: ask for ask in asks}
-    log.write(log.run_entry(taken[w.run_id].run, "started", _started(w), at=now) for w in works)
-    return works
+    update_rows(AgentRun, WAITING, waiting)
+    tell_budgets(refused)
+    log.write(log.run_entry(ask.run, "started", _started(work), at=now) for ask, work in taken)
+    return [work for _, work in taken]
+
+
+def _waited_since(run: AgentRun, now: datetime) -> datetime | None:
+    """Since when the trouble of its last attempt lasts: not if it was due for long (paused, stopped, no worker)."""
+    return run.waiting_since if now - run.due_at < STOOD_STILL else None
 
 
 def _started(work: Work) -> str:
@@ -195,12 +212,6 @@ def _work(ask: CallAsk, call: OpenCall, prepared: Prepared, staff: Staff) -> Wor
     )
 
 
-def _waiting_row(run: AgentRun, refused: Refused, now: datetime) -> tuple[int, datetime, str, datetime]:
-    # A budget that is raised meanwhile is noticed within a minute, and at once when its period turns.
-    again = now + timedelta(minutes=1)
-    return run.pk, min(refused.until, again), refused.reason[:300], run.waiting_since or now
-
-
 def _misses_something(run: AgentRun, staff: Staff, now: datetime) -> bool:
     """Whether the run cannot start as things are configured; it then waits and says for what."""
     desk = staff.desks[run.department_id]
@@ -210,12 +221,11 @@ def _misses_something(run: AgentRun, staff: Staff, now: datetime) -> bool:
         problem = f"This release no longer declares the agent {agent.slug}."
     elif agent.pk not in desk.souls:
         problem = "The agent has no published SOUL. Publish one."
+    elif not agent.is_enabled:
+        problem = "The agent is switched off. Switch it on, or cancel the run."
     else:
         return False
-    since = run.waiting_since or now
-    AgentRun.objects.filter(pk=run.pk).update(
-        due_at=now + timedelta(minutes=1), waiting_for=problem, waiting_since=since
-    )
+    update_rows(AgentRun, WAITING, [waiting_row(run, now + PUT_OFF, problem, now)])
     return True
 
 

@@ -13,7 +13,7 @@ from django.db import OperationalError, connection
 from django.utils import timezone
 
 from agents.causes import Cause
-from agents.models import Department, ModelState
+from agents.models import Budget, Department, ModelState
 from runs import commits, dispatch
 from runs.commits import commit
 from runs.failures import GIVE_UP_WAITING, MAX_FAILURES
@@ -280,6 +280,49 @@ def test_a_day_of_waiting_for_something_else_is_not_a_day_of_a_busy_model() -> N
     assert run.waiting_since > day_ago
 
 
+def test_a_weekend_over_budget_between_two_rate_limits_is_no_day_of_a_busy_model() -> None:
+    work = claim_one()
+    commit([broken_off(work, Cause.RATE_LIMITED)], load_staff())
+    days_ago = timezone.now() - 3 * GIVE_UP_WAITING
+    AgentRun.objects.update(waiting_since=days_ago)
+    Budget.objects.update(limit_usd=0)
+    due_now(work)
+    assert claim() == []
+    run = run_of(work)
+    assert run.waiting_since is not None
+    assert run.waiting_since > days_ago, "it waits for the budget since now"
+    AgentRun.objects.update(waiting_since=days_ago)  # the weekend passes
+    due_now(work)
+    assert claim() == []
+    assert run_of(work).waiting_since == days_ago, "for the budget it goes on waiting"
+    Budget.objects.update(limit_usd=100)
+    due_now(work)
+    commit([broken_off(claim()[0], Cause.RATE_LIMITED)], load_staff())
+    assert run_of(work).status == "queued"
+
+
+def test_a_gate_that_holds_back_a_busy_models_run_does_not_begin_its_day_anew() -> None:
+    work = claim_one()
+    commit([broken_off(work, Cause.RATE_LIMITED)], load_staff())
+    day_ago = timezone.now() - GIVE_UP_WAITING - timedelta(minutes=1)
+    AgentRun.objects.update(waiting_since=day_ago, due_at=timezone.now() - timedelta(seconds=1))
+    assert claim() == [], "the model takes no calls"
+    assert run_of(work).waiting_since == day_ago
+    due_now(work)
+    commit([broken_off(claim()[0], Cause.RATE_LIMITED)], load_staff())
+    assert run_of(work).status == "failed"
+
+
+def test_days_on_a_paused_item_are_no_day_of_a_busy_model() -> None:
+    work = claim_one()
+    commit([broken_off(work, Cause.RATE_LIMITED)], load_staff())
+    days_ago = timezone.now() - 3 * GIVE_UP_WAITING
+    ModelState.objects.update(closed_until=None)
+    AgentRun.objects.update(waiting_since=days_ago, due_at=days_ago)
+    commit([broken_off(claim()[0], Cause.RATE_LIMITED)], load_staff())
+    assert run_of(work).status == "queued"
+
+
 def test_a_refused_key_stops_the_line_of_every_department_that_uses_it() -> None:
     other = make_office("other")
     apart = make_office("apart", api_key_env="APART_KEY")
@@ -311,6 +354,16 @@ def test_a_good_answer_opens_the_line_again_and_nobody_sits_out_its_minute() -> 
     waiting.refresh_from_db()
     assert waiting.waiting_for == ""
     assert {one.run_id for one in claim()} >= {waiting.pk}
+
+
+def test_a_run_that_was_refused_itself_does_not_sit_out_its_minute_either() -> None:
+    refused, probe = claim_one(), claim_one()
+    commit([broken_off(refused, Cause.ACCOUNT, "invalid x-api-key")], load_staff())
+    assert run_of(refused).due_at > timezone.now()
+    commit([answered(probe)], load_staff())
+    run = run_of(refused)
+    assert run.waiting_for == ""
+    assert run.due_at <= timezone.now()
 
 
 def test_an_attempt_that_ran_out_of_budget_waits_for_it() -> None:

@@ -16,6 +16,7 @@ from agents.models import Agent, Budget, Department, ModelPrice, ModelState, Sou
 from runs import leases
 from runs.calls import abandon_calls
 from runs.commits import commit
+from runs.failures import LINE_STANDS
 from runs.inputs import build_params
 from runs.leases import MAX_LOST_BEFORE_ALONE, heartbeat, reap, release, still_held
 from runs.models import AgentRun, Item, LogEntry, ModelCall, ModelCallBody, Review
@@ -102,6 +103,19 @@ def test_runs_of_an_item_that_is_not_active_stay_queued(automation: str) -> None
     Item.objects.filter(pk=run.item_id).update(automation=automation)
     assert claim() == []
     Item.objects.filter(pk=run.item_id).update(automation="active")
+    assert [work.run_id for work in claim()] == [run.pk]
+
+
+def test_a_queued_run_of_an_agent_that_was_switched_off_waits_and_says_so() -> None:
+    run, other = make_queued("intake"), make_queued("qualifier")
+    Agent.objects.filter(pk=run.agent_id).update(is_enabled=False)
+    assert [work.run_id for work in claim()] == [other.pk]
+    run.refresh_from_db()
+    assert run.status == "queued"
+    assert "switched off" in run.waiting_for
+    assert run.waiting_since is not None
+    Agent.objects.filter(pk=run.agent_id).update(is_enabled=True)
+    due_now()
     assert [work.run_id for work in claim()] == [run.pk]
 
 
@@ -241,7 +255,7 @@ def test_on_a_halted_line_one_run_a_minute_probes() -> None:
     assert halted.next_probe_at is not None
     assert halted.next_probe_at > timezone.now() + timedelta(seconds=50)
     waiting = AgentRun.objects.filter(status="queued")
-    assert {run.waiting_for for run in waiting} == {"The line stands still: the API does not accept the key."}
+    assert {run.waiting_for for run in waiting} == {LINE_STANDS}
     Department.objects.update(next_probe_at=timezone.now() - timedelta(seconds=1))
     due_now()
     assert len(claim()) == 1
