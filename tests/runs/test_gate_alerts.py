@@ -1,0 +1,81 @@
+"""What holds up a whole department is told once, and closed when it is over."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from agents.causes import Cause
+from agents.model_state import OPEN_AFTER
+from agents.models import Budget, Department, ModelState
+from runs import gate_alerts, tasks
+from runs.commits import commit
+from runs.models import AgentRun, Alert
+from runs.staff import load_staff
+from tests.engine import answered, broken_off, claim, claim_one, make_office, make_queued
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def office() -> Department:
+    return make_office()
+
+
+def open_alerts() -> list[tuple[str, str, int]]:
+    return list(Alert.objects.filter(state="open").order_by("department", "key").values_list("kind", "key", "count"))
+
+
+def due_now(work: Any) -> None:
+    AgentRun.objects.filter(pk=work.run_id).update(due_at=timezone.now() - timedelta(seconds=1))
+    Department.objects.update(next_probe_at=None)
+    ModelState.objects.update(closed_until=timezone.now() - timedelta(seconds=1))
+
+
+def test_a_refused_key_is_told_to_every_department_that_uses_it_until_it_is_accepted(office: Department) -> None:
+    make_office("second")
+    make_office("third", api_key_env="OTHER_KEY")
+    work = claim_one(department=office)
+    commit([broken_off(work, Cause.ACCOUNT, "invalid x-api-key")], load_staff())
+    assert open_alerts() == [("stop_the_line", "line", 1)] * 2
+    alert = Alert.objects.get(department=office)
+    assert "invalid x-api-key" in alert.text
+    assert "ANTHROPIC_API_KEY" in alert.next_step
+    due_now(work)
+    again = claim()[0]
+    commit([broken_off(again, Cause.ACCOUNT, "invalid x-api-key")], load_staff())
+    assert open_alerts()[0] == ("stop_the_line", "line", 2)
+    due_now(work)
+    commit([answered(claim()[0])], load_staff())
+    assert open_alerts() == []
+
+
+def test_a_breaker_that_opens_is_told_and_closed_with_it(office: Department) -> None:
+    for _ in range(OPEN_AFTER):
+        work = claim_one()
+        commit([broken_off(work, Cause.TRANSIENT)], load_staff())
+    assert open_alerts() == [("breaker", f"breaker:{work.agent.model}", 1)]
+    AgentRun.objects.exclude(pk=work.run_id).update(status="cancelled")
+    due_now(work)
+    commit([answered(claim()[0])], load_staff())
+    assert open_alerts() == []
+
+
+def test_a_used_up_budget_is_told_and_closed_when_nobody_waits(office: Department) -> None:
+    Budget.objects.update(limit_usd="0.000001")
+    run = make_queued()
+    make_queued()
+    assert claim() == []
+    assert open_alerts() == [("budget", "budget:budget of the department", 1)]
+    assert "budget of the department" in Alert.objects.get().text
+    gate_alerts.close_budget_alerts()
+    assert len(open_alerts()) == 1
+    Budget.objects.update(limit_usd=100)
+    AgentRun.objects.update(due_at=timezone.now() - timedelta(seconds=1))
+    assert len(claim()) == 2
+    tasks.every_minute()
+    assert open_alerts() == []
+    assert AgentRun.objects.get(pk=run.pk).status == "running"
