@@ -89,14 +89,19 @@ def cluster_killed_under_load(bench: Bench) -> list[Row]:
             for _ in range(tries):
                 ids = _under_way()
                 worker.kill()
-                worker = place.start_worker(shifts=0)
-                # How long Python takes to start is not the engine's.
-                wait_for(lambda: "is at work" in worker.text(), "the new worker is at work")
+                worker = _start_another(place)
                 started_at = time.time()
                 wait_settled(ids)
                 command.heal_seconds.append(max(0.0, healed_at(ids, started_at) - started_at))
                 command.tried += 1
     return [row, command]
+
+
+def _start_another(place: Site) -> Worker:
+    """What a supervisor does. Returns when it is at work: how long Python takes to start is not the engine's."""
+    worker = place.start_worker(shifts=0)
+    wait_for(lambda: "is at work" in worker.text(), "the new worker is at work")
+    return worker
 
 
 def _under_way() -> list[int]:

@@ -137,7 +137,7 @@ class Simulator(Program):
     def __init__(self, env: dict[str, str], folder: Path, latency_ms: int, seed: int) -> None:
         options = ["--port", "0", "--latency-ms", str(latency_ms), "--seed", str(seed), "--no-record"]
         command = [sys.executable, "manage.py", "simulator", *options]
-        super().__init__(command, {**env, "PYTHONUNBUFFERED": "1"}, folder / "simulator.log")
+        super().__init__(command, env, folder / "simulator.log")
         wait_for(lambda: "http://" in self.text(), "the simulator listens")
         self.url = "http://" + self.text().split("http://")[1].split()[0]
 
@@ -175,6 +175,7 @@ class Site:
             "KONTOR_WEBHOOK_SECRET": SECRET,
             "KONTOR_TOOLS_NETWORK": "false",
             "SQLITE_SYNCHRONOUS": "NORMAL",
+            "PYTHONUNBUFFERED": "1",
             **more,
         }
         self.simulator = Simulator(self.env, folder, latency_ms, seed)
