@@ -161,13 +161,15 @@ Effect = OpenReview | Suppress | ScheduleTrigger | WithdrawTriggers | SetItem
 class OutputEvent:
     """Something happened to an output: it was ``written``, ``approved``, ``rejected`` or ``sent``.
 
-    ``occasion_kind`` is ``item`` or the trigger's kind; ``occasion_payload`` the trigger's payload;
+    ``occasion`` is the trigger's id, None where the occasion is the item; ``occasion_kind`` is ``item`` or the
+    trigger's kind; ``occasion_payload`` the trigger's payload;
     ``settings`` the department's settings; ``payload`` the output's.
     """
 
     what: Literal["written", "approved", "rejected", "sent"]
     key: str
     payload: Payload
+    occasion: int | None = None
     occasion_kind: str = ITEM
     occasion_payload: Payload = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -213,6 +215,8 @@ class DepartmentSpec:
     final_key: str = ""
     """The key whose output leaves the house once a person has approved it."""
     item_url_name: str = ""
+    unready: Callable[[Iterable[int]], set[int]] | None = None
+    """Those of the items (ids) that are still being put together, so that no schedule may start work on them."""
     every_minute: Callable[[], None] | None = None
     """Housekeeping of the kind's own tables; may be called by several workers at once."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from agents.spec import AgentSpec, DepartmentSpec, RuleSpec
 from leads.effects import effects
-from leads.models import Lead
+from leads.models import Lead, StagedLead
 from leads.progress import IN_CONVERSATION, STATUSES, status
 from leads.rule_samples import SAMPLES
 from leads.schemas import (
@@ -257,6 +257,11 @@ def load_fields(item_ids: Iterable[int]) -> dict[int, dict[str, Any]]:
     return {row["pk"]: {**{name: row[name] for name in _FIELDS}, "tags": row["item__tags"]} for row in rows}
 
 
+def staged_leads(item_ids: Iterable[int]) -> set[int]:
+    """Those of the items whose import has not come to its end, which makes them due; one query."""
+    return set(StagedLead.objects.filter(lead__in=list(item_ids)).values_list("lead_id", flat=True))
+
+
 SALES = DepartmentSpec(
     kind="sales",
     label="Sales",
@@ -272,5 +277,6 @@ SALES = DepartmentSpec(
     samples=SAMPLES,
     final_key="email",
     item_url_name="leads:detail",
+    unready=staged_leads,
     every_minute=tidy_imports,
 )

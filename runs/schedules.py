@@ -52,14 +52,22 @@ def run_due() -> list[str]:
         if due is None or due > now:
             if due != following:  # new, or the expression was changed
                 ours.update(schedule_next_at=following)
-        elif ours.update(schedule_next_at=following, schedule_last_at=now):
-            mark_due(department, now)
-            fired.append(department.slug)
+        else:
+            # Marked first: a worker that is killed in between leaves the run to the next look, which marks again.
+            count = mark_due(department, now)
+            with transaction.atomic():
+                if ours.update(schedule_next_at=following, schedule_last_at=now):
+                    text = f"The schedule marked {count} items due."
+                    LogEntry.objects.create(department=department, kind="schedule", text=text, at=now)
+                    fired.append(department.slug)
     return fired
 
 
 def mark_due(department: Department, now: datetime) -> int:
-    """Mark the department's open items due, in batches so that no lock is held long. Decides nothing."""
+    """Mark the department's open items due, in batches so that no lock is held long. Decides nothing.
+
+    Items that are still being put together, by an import for example, are left alone. Returns how many were marked.
+    """
     closing = [status.slug for status in department.spec.statuses if status.is_closing]
     ids = list(
         Item.objects.filter(department=department, automation=Item.Automation.ACTIVE)
@@ -67,11 +75,11 @@ def mark_due(department: Department, now: datetime) -> int:
         .order_by("pk")
         .values_list("pk", flat=True)
     )
+    unready, count = department.spec.unready, 0
     for start in range(0, len(ids), BATCH):
         with transaction.atomic():
             batch = Item.objects.filter(pk__in=ids[start : start + BATCH]).select_for_update().order_by("pk")
-            Item.objects.filter(pk__in=[item.pk for item in batch.only("pk")]).update(route_due_at=now)
-    LogEntry.objects.create(
-        department=department, kind="schedule", text=f"The schedule marked {len(ids)} items due.", at=now
-    )
-    return len(ids)
+            locked = [item.pk for item in batch.only("pk")]
+            held = unready(locked) if unready else set()
+            count += Item.objects.filter(pk__in=[pk for pk in locked if pk not in held]).update(route_due_at=now)
+    return count

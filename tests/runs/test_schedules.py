@@ -10,6 +10,7 @@ from django.utils import timezone
 from django_q.models import Schedule
 
 from agents.models import Department
+from leads.models import ImportJob, StagedLead
 from runs import schedules
 from runs.models import AgentRun, Item, LogEntry, Trigger
 from runs.schedules import ensure_clock, next_run, run_due
@@ -140,6 +141,35 @@ def test_closed_paused_and_other_departments_items_are_left_alone(
     due = set(Item.objects.filter(route_due_at__isnull=False))
     assert due == {ours}
     assert not due & {closed, paused, theirs}
+
+
+def test_what_an_import_has_staged_waits_for_its_end(office: Department, monkeypatch: pytest.MonkeyPatch) -> None:
+    staged, ready = make_lead(office), make_lead(office)
+    job = ImportJob.objects.create(department=office, source="fair", file_name="fair.csv", status="running")
+    StagedLead.objects.create(job=job, lead=staged)
+    Department.objects.update(schedule_next_at=at("2026-01-15 08:00"))
+    set_now(monkeypatch, at("2026-01-15 08:00:01"))
+    assert run_due() == ["sales"]
+    assert list(Item.objects.exclude(route_due_at=None)) == [ready.item]
+    assert LogEntry.objects.get(kind="schedule").text == "The schedule marked 1 items due."
+
+
+def test_a_run_that_broke_off_is_made_up_for(office: Department, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [make_lead(office).item for _ in range(3)]
+    Department.objects.update(schedule_next_at=at("2026-01-15 08:00"))
+    set_now(monkeypatch, at("2026-01-15 08:00:01"))
+
+    def killed(*_: object) -> int:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(schedules, "mark_due", killed)
+        with pytest.raises(SystemExit):
+            run_due()
+    office.refresh_from_db()
+    assert office.schedule_last_at is None
+    assert run_due() == ["sales"]
+    assert Item.objects.exclude(route_due_at=None).count() == len(items)
 
 
 def test_an_expression_that_fires_earlier_counts_from_now_on(
