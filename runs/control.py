@@ -14,7 +14,7 @@ from runs.models import Action, AgentRun, BulkAction, Item, PipelineRun, Trigger
 
 
 def retry_agent_run(*, run: AgentRun, user: User | None, reason: str = "", bulk: BulkAction | None = None) -> bool:
-    """Have a failed agent run tried again, with all its tries. False if it has not failed, or not any more.
+    """Have what a failed agent run was to do tried again, by a new run. False if it has not failed, or not any more.
 
     The trigger it worked for is open again, because what was wanted for it is wanted again.
     """
@@ -30,12 +30,21 @@ def retry_agent_run(*, run: AgentRun, user: User | None, reason: str = "", bulk:
             )
         answer_run(run, answer=RETRY, user=user, now=now)
         before = {"status": run.status, "cause": run.cause, "failures": run.failures}
-        run.pipeline_run = _active_pipeline(item, now)
-        run.status, run.due_at, run.ended_at = AgentRun.Status.QUEUED, now, None
-        run.failures = run.lost_leases = 0
-        run.cause, run.error, run.waiting_for, run.waiting_since = "", "", "", None
-        run.priority = Item.Priority.PERSON
-        run.save()
+        # What failed stays as it was, in the pipeline run in which it failed: a retry is a run of its own.
+        run.status = AgentRun.Status.SUPERSEDED
+        run.save(update_fields=["status"])
+        again = AgentRun.objects.create(
+            department_id=run.department_id,
+            item=item,
+            agent_id=run.agent_id,
+            trigger_id=run.trigger_id,
+            pipeline_run=_active_pipeline(item, now),
+            why=f"{user or 'Somebody'} wants it tried again."[:300],
+            priority=Item.Priority.PERSON,
+            incident_id=run.incident_id,
+            due_at=now,
+            queued_at=now,
+        )
         if not AgentRun.objects.filter(item=item, status=AgentRun.Status.FAILED).exists():
             item.flag = ""
         item.route_due_at = now
@@ -48,11 +57,11 @@ def retry_agent_run(*, run: AgentRun, user: User | None, reason: str = "", bulk:
             verb="retry",
             target=f"agent_run:{run.pk}",
             before=before,
-            after={"status": run.status},
+            after={"agent_run": again.pk, "status": again.status},
             reason=reason[:300],
         )
         log.write(
-            [log.run_entry(run, "retry", f"{run.agent.title} is tried again, asked by {user or 'nobody'}.", at=now)]
+            [log.run_entry(again, "retry", f"{run.agent.title} is tried again, asked by {user or 'nobody'}.", at=now)]
         )
     return True
 

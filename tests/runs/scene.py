@@ -61,7 +61,8 @@ def make_scene() -> Scene:
     check = factories.make_output(item, "fact_check")
     output = factories.make_output(item, "email", made_from=[check.pk])
     trigger = factories.make_trigger(item, "reply")
-    factories.make_message(item, "in", trigger=trigger, body="Yes, <b>please</b>.")
+    earlier = timezone.now() - timedelta(hours=1)  # what came in after a draft would take its question back
+    factories.make_message(item, "in", trigger=trigger, body="Yes, <b>please</b>.", at=earlier)
     factories.make_log_entry(item, pipeline_run=run, text="Wanted: intake.")
     factories.make_review(item, agent_run=failed, ask="The Qualifier failed: try again?")
     return Scene(

@@ -35,10 +35,15 @@ def failed_run(**fields: object) -> AgentRun:
     return run
 
 
+def retry_of(run: AgentRun) -> AgentRun:
+    """The run that a retry has made."""
+    return AgentRun.objects.filter(item=run.item, agent=run.agent, trigger=run.trigger).latest("pk")
+
+
 def test_a_failed_run_is_tried_again_with_all_its_tries() -> None:
-    run, user = failed_run(), make_user("olga")
-    assert retry_agent_run(run=run, user=user, reason="The API is back.")
-    run.refresh_from_db()
+    failed, user = failed_run(), make_user("olga")
+    assert retry_agent_run(run=failed, user=user, reason="The API is back.")
+    run = retry_of(failed)
     assert (run.status, run.failures, run.lost_leases, run.cause, run.error) == ("queued", 0, 0, "", "")
     assert (run.ended_at, run.priority) == (None, 0)
     run.item.refresh_from_db()
@@ -49,7 +54,7 @@ def test_a_failed_run_is_tried_again_with_all_its_tries() -> None:
     action = Action.objects.get()
     assert (action.verb, action.user, action.reason) == ("retry", user, "The API is back.")
     assert action.before == {"status": "failed", "cause": "timeout", "failures": 4}
-    assert action.after == {"status": "queued"}
+    assert action.after == {"status": "queued", "agent_run": run.pk}
     assert "olga" in LogEntry.objects.get(kind="retry").text
     assert [work.run_id for work in claim()] == [run.pk]
 
@@ -60,17 +65,18 @@ def test_a_run_that_ended_stays_ended_and_the_retry_belongs_to_another() -> None
     retry_agent_run(run=run, user=None)
     run.refresh_from_db()
     ended.refresh_from_db()
-    assert ended.status == "degraded"
-    assert run.pipeline_run != ended
-    assert (run.pipeline_run.status, run.pipeline_run.cause) == ("active", "retry")
+    assert (ended.status, run.pipeline_run, run.status) == ("degraded", ended, "superseded")
+    assert (run.cause, run.failures) == ("timeout", 4), "why it failed can still be read there"
+    new = retry_of(run)
+    assert new.pipeline_run != ended
+    assert (new.pipeline_run.status, new.pipeline_run.cause) == ("active", "retry")
 
 
 def test_a_retry_joins_a_run_that_is_under_way() -> None:
     run = failed_run()
     active = make_pipeline_run(run.item)
     retry_agent_run(run=run, user=None)
-    run.refresh_from_db()
-    assert run.pipeline_run == active
+    assert retry_of(run).pipeline_run == active
 
 
 def test_the_trigger_it_worked_for_is_open_again() -> None:

@@ -109,7 +109,9 @@ def test_a_retry_queues_the_step_and_answers_its_review() -> None:
     scene = make_scene()
     scene.client(scene.operator).post(URLS["retry"](scene))
     scene.failed.refresh_from_db()
-    assert scene.failed.status == AgentRun.Status.QUEUED
+    assert scene.failed.status == AgentRun.Status.SUPERSEDED
+    again = AgentRun.objects.filter(agent=scene.failed.agent, item=scene.failed.item).latest("pk")
+    assert again.status == AgentRun.Status.QUEUED
     assert Review.objects.get(agent_run=scene.failed).status == Review.Status.ANSWERED
 
 
