@@ -93,11 +93,8 @@ def _email(event: OutputEvent) -> list[Effect]:
 def _unsupported(event: OutputEvent) -> Any:
     """What the Fact-Checker counted for this mail; None if it did not check the draft behind it."""
     outputs = event.facts.outputs if event.facts else ()
-    occasion = None
-    if event.occasion_kind != "item":
-        occasion = max((o.occasion or 0 for o in outputs if o.key == "draft"), default=0)
     return next(
-        (o.facets.get("unsupported") for o in outputs if (o.key, o.occasion) == ("fact_check", occasion)),
+        (o.facets.get("unsupported") for o in outputs if (o.key, o.occasion) == ("fact_check", event.occasion)),
         None,
     )
 

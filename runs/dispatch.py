@@ -113,6 +113,7 @@ def output_event(
         what=what,
         key=output.key,
         payload=output.payload,
+        occasion=output.trigger_id,
         occasion_kind=trigger.kind if trigger else ITEM,
         occasion_payload=trigger.payload if trigger else {},
         settings=settings,

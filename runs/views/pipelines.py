@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from django.db.models import Count, Q, Sum
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
 from django.views.decorators.http import require_safe
@@ -135,15 +135,14 @@ def _step(request: HttpRequest, steps: list[AgentRun], calls: list[ModelCall]) -
     chosen, tab = request.GET.get("step", ""), request.GET.get("tab", "")
     if not steps:
         return None
-    if chosen:
-        step = next((step for step in steps if str(step.pk) == chosen), None)
-        if step is None:
-            raise Http404("This run has no such step.")
-    else:
+    step = next((step for step in steps if str(step.pk) == chosen), None)
+    is_chosen = step is not None
+    if step is None:
+        # Also for a step that this run has no longer: a page that is open must not stand still over it.
         by_urgency = (AgentRun.Status.FAILED, AgentRun.Status.RUNNING, AgentRun.Status.QUEUED)
         urgent = (step for status in by_urgency for step in steps if step.status == status)
         step = next(urgent, steps[-1])
     is_known = tab in [name for name, _ in TABS]
     own = [call for call in calls if call.agent_run_id == step.pk]
     can_operate = access_of(request).can(step.department_id, "operator")
-    return build_step_view(step, own, tab if is_known else "", can_operate=can_operate, is_chosen=bool(chosen))
+    return build_step_view(step, own, tab if is_known else "", can_operate=can_operate, is_chosen=is_chosen)

@@ -359,16 +359,25 @@ class TestEffects:
     ) -> None:
         kind = "follow_up" if occasion else "item"
         payload = mail(removed_claims=removed)
-        [review] = effects("written", "email", payload, occasion_kind=kind, facts=checked(unsupported, occasion))
+        known = checked(unsupported, occasion)
+        [review] = effects("written", "email", payload, occasion=occasion, occasion_kind=kind, facts=known)
         assert isinstance(review, OpenReview)
         assert (review.kind, review.risk) == ("draft", risk)
         assert "Fuel surcharges" in review.ask
         assert review.ask.endswith("?")
 
+    def test_the_risk_is_that_of_the_mail_not_of_a_newer_draft(self) -> None:
+        older, newer = checked(2, 4), checked(0, 9)
+        known = facts(*older.outputs, *newer.outputs)
+        [review] = effects("written", "email", mail(), occasion=4, occasion_kind="follow_up", facts=known)
+        assert isinstance(review, OpenReview)
+        assert review.risk == 3
+        assert "2 claims that have no source" in review.ask
+
     def test_an_unchecked_mail_is_the_highest_risk(self) -> None:
         first_checked = checked(0)
         answer = Facts("replied", outputs=(*first_checked.outputs, OutputFact("draft", 7)))
-        [review] = effects("written", "email", mail(), occasion_kind="reply", facts=answer)
+        [review] = effects("written", "email", mail(), occasion=7, occasion_kind="reply", facts=answer)
         assert isinstance(review, OpenReview)
         assert review.risk == 3
         assert "nobody has checked" in review.ask

@@ -53,6 +53,13 @@ def test_a_step_that_cannot_be_retried_says_why() -> None:
     assert "Only a failed step can be retried; this one is done." in html
 
 
+def test_a_step_that_the_run_has_no_longer_does_not_stop_the_page() -> None:
+    scene = make_scene()
+    html = _panel(scene, step=10**9)
+    assert f'id="step-{scene.failed.pk}-error"' in html
+    assert f'data-live-url="{reverse("runs:panel", args=[scene.run.pk])}"' in html, "it follows the run again"
+
+
 def test_without_a_choice_the_page_follows_the_run_and_with_one_it_stays() -> None:
     scene = make_scene()
     assert f'data-live-url="{reverse("runs:panel", args=[scene.run.pk])}"' in _panel(scene)
@@ -97,12 +104,13 @@ def test_pruned_bodies_leave_the_accounts() -> None:
     assert str(scene.call.call_id) in html
 
 
-def test_a_step_of_another_run_does_not_exist_here() -> None:
+def test_a_step_of_another_run_is_not_shown_here() -> None:
     scene = make_scene()
     other = factories.make_agent_run(factories.make_lead(scene.department).item, "intake")
-    url = reverse("runs:detail", args=[scene.run.pk])
-    assert scene.client(scene.operator).get(url, {"step": other.pk}).status_code == 404
-    assert scene.client(scene.operator).get(url, {"step": "nonsense"}).status_code == 404
+    for step in (str(other.pk), "nonsense"):
+        html = _panel(scene, step=step)
+        assert f'id="step-{other.pk}-' not in html
+        assert f'id="step-{scene.failed.pk}-error"' in html
 
 
 def test_the_run_page_takes_as_many_queries_for_many_steps(django_assert_num_queries: Any) -> None:
