@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -44,6 +45,8 @@ def _parse() -> argparse.Namespace:
 def _run(options: argparse.Namespace) -> int:
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.faults.settings"
     os.environ.setdefault("ANTHROPIC_API_KEY", "key")
+    # Whoever ends us ends what we have started, too: an exception unwinds the cases.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     server = os.environ.get(POSTGRES_URL, "postgres://postgres@127.0.0.1:5432")
     with tempfile.TemporaryDirectory(prefix="kontor-faults-") as folder:
         is_sqlite = options.database != "postgres"
