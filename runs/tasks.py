@@ -10,7 +10,7 @@ from django.db import connection
 from django_q.tasks import async_task
 
 from agents.spec import kinds
-from runs import alert_delivery, gate_alerts, incidents, pings, restore, schedules, slots
+from runs import alert_delivery, gate_alerts, incidents, pings, restore, schedules, slots, staleness
 from runs.releases import newer_migrations
 from runs.shift import Shift, worker_name
 from runs.stopping import is_stopping
@@ -42,6 +42,7 @@ def every_minute() -> None:
     slots.ensure_shifts()
     incidents.queue_unfinished()
     gate_alerts.close_budget_alerts()
+    staleness.mark_older_souls()
     alert_delivery.queue_due()
     for spec in kinds():
         if spec.every_minute is None:

@@ -47,9 +47,11 @@ class Card:
     fields: tuple[Field, ...]
     mail: Mail | None
     reasoning: str
+    stale: str = ""
+    """Why it would be made differently now, in words; empty if it would not."""
 
 
-def build_card(output: Output, spec: DepartmentSpec) -> Card:
+def build_card(output: Output, spec: DepartmentSpec, stale: str = "") -> Card:
     """The card of an output of a department of this kind."""
     payload = output.payload if isinstance(output.payload, Mapping) else {"value": output.payload}
     schemas = [agent.schema for agent in spec.agents if agent.writes == output.key]
@@ -66,6 +68,7 @@ def build_card(output: Output, spec: DepartmentSpec) -> Card:
         fields=tuple(build_field(name, payload[name], hints.get(name, "")) for name in names if name not in skipped),
         mail=mail,
         reasoning=str(payload.get(REASONING, "")),
+        stale=stale or ("out of date" if output.is_stale else ""),
     )
 
 

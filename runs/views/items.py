@@ -15,6 +15,7 @@ from runs.access import access_of
 from runs.facts import load_facts, load_router
 from runs.incidents import ACCEPTABLE
 from runs.models import AgentRun, Item, Message, ModelCall, Output, Review, Trigger
+from runs.staleness import find_stale
 from runs.views.cards import Card, build_card
 from runs.views.shown import Shown, show_automation, show_item, show_pipeline_run
 from runs.views.steps import Desk, Occasion, build_occasions
@@ -50,7 +51,8 @@ def item_context(request: HttpRequest, item: Item) -> dict[str, Any]:
     decision = load_router(item.department).decide(load_facts([item], now=now)[item.pk])
     agents = list(item.department.agents.order_by("pk"))
     occasions = build_occasions(Desk(agents, outputs, runs, triggers, decision.trace, now))
-    cards = {output.pk: build_card(output, spec) for output in outputs}
+    stale = find_stale(item, outputs)
+    cards = {output.pk: build_card(output, spec, stale.get(output.pk, "")) for output in outputs}
     sent = {message.output_id for message in messages if message.direction == Message.Direction.OUT}
     questions = _questions(request, item, cards, outputs)
     unsent = [cards[output.pk] for output in outputs if _is_unsent(output, spec.final_key, sent)]
