@@ -11,7 +11,8 @@ from django.core.checks import CheckMessage, Error, Warning, register
 @register()
 def check_queue(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """The relations without which tasks run twice or shifts starve each other."""
-    queue, found = settings.Q_CLUSTER, []
+    queue = settings.Q_CLUSTER
+    found: list[CheckMessage] = []
     if queue["retry"] <= queue["timeout"]:
         found.append(Error("Q_CLUSTER retry must be larger than timeout, else tasks run twice.", id="kontor.E001"))
     if queue["workers"] < 2 * settings.SHIFTS + 2:

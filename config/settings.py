@@ -147,7 +147,7 @@ else:
 
 # --- Mail and alerts ------------------------------------------------------------------------------------------
 EMAIL_IS_CONFIGURED = bool(env.str("EMAIL_URL", default=""))
-vars().update(env.email("EMAIL_URL", default="consolemail://"))
+vars().update(env.email_url_config(env.str("EMAIL_URL", default="") or "consolemail://"))
 EMAIL_TIMEOUT = 10
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str("EMAIL_FROM", default="kontor@localhost")
 SLACK_WEBHOOK_URL = env.str("KONTOR_SLACK_WEBHOOK_URL", default="")

@@ -11,7 +11,6 @@ import agents.models.department
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
@@ -20,191 +19,428 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
-            name='Agent',
+            name="Agent",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('slug', models.SlugField()),
-                ('job', models.CharField(max_length=200)),
-                ('escalate_channel', models.CharField(blank=True, max_length=64)),
-                ('model', models.CharField(max_length=64)),
-                ('fallback_models', models.JSONField(blank=True, default=list)),
-                ('effort', models.CharField(blank=True, choices=[('', "the model's default"), ('low', 'low'), ('medium', 'medium'), ('high', 'high'), ('xhigh', 'xhigh'), ('max', 'max')], default='', max_length=8)),
-                ('max_tokens', models.PositiveIntegerField(default=4000)),
-                ('timeout_seconds', models.PositiveIntegerField(default=120)),
-                ('latency_target_seconds', models.PositiveIntegerField(default=20)),
-                ('needs', models.JSONField(blank=True, default=list, help_text='Output keys it cannot work without.')),
-                ('uses', models.JSONField(blank=True, default=list, help_text='Output keys it takes if they can be had.')),
-                ('fields', models.JSONField(blank=True, default=list, help_text='Item fields it may see.')),
-                ('field_chars', models.PositiveIntegerField(default=4000, help_text='The most characters of one field.')),
-                ('settings_keys', models.JSONField(blank=True, default=list, help_text='Department settings it is told.')),
-                ('conversation', models.BooleanField(default=False)),
-                ('tools', models.JSONField(blank=True, default=list)),
-                ('writes', models.SlugField()),
-                ('scope', models.CharField(choices=[('item', 'once for the item'), ('occasion', 'once for each occasion')], default='occasion', max_length=8)),
-                ('serves', models.JSONField(blank=True, default=list, help_text='Kinds of occasion; empty means all.')),
-                ('output_policy', models.CharField(choices=[('auto', 'nobody is asked'), ('review', 'a person is asked')], default='auto', max_length=8)),
-                ('is_enabled', models.BooleanField(default=True)),
-                ('escalate_to', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('reports_to', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='reports', to='agents.agent')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("slug", models.SlugField()),
+                ("job", models.CharField(max_length=200)),
+                ("escalate_channel", models.CharField(blank=True, max_length=64)),
+                ("model", models.CharField(max_length=64)),
+                ("fallback_models", models.JSONField(blank=True, default=list)),
+                (
+                    "effort",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("", "the model's default"),
+                            ("low", "low"),
+                            ("medium", "medium"),
+                            ("high", "high"),
+                            ("xhigh", "xhigh"),
+                            ("max", "max"),
+                        ],
+                        default="",
+                        max_length=8,
+                    ),
+                ),
+                ("max_tokens", models.PositiveIntegerField(default=4000)),
+                ("timeout_seconds", models.PositiveIntegerField(default=120)),
+                ("latency_target_seconds", models.PositiveIntegerField(default=20)),
+                ("needs", models.JSONField(blank=True, default=list, help_text="Output keys it cannot work without.")),
+                (
+                    "uses",
+                    models.JSONField(blank=True, default=list, help_text="Output keys it takes if they can be had."),
+                ),
+                ("fields", models.JSONField(blank=True, default=list, help_text="Item fields it may see.")),
+                (
+                    "field_chars",
+                    models.PositiveIntegerField(default=4000, help_text="The most characters of one field."),
+                ),
+                (
+                    "settings_keys",
+                    models.JSONField(blank=True, default=list, help_text="Department settings it is told."),
+                ),
+                ("conversation", models.BooleanField(default=False)),
+                ("tools", models.JSONField(blank=True, default=list)),
+                ("writes", models.SlugField()),
+                (
+                    "scope",
+                    models.CharField(
+                        choices=[("item", "once for the item"), ("occasion", "once for each occasion")],
+                        default="occasion",
+                        max_length=8,
+                    ),
+                ),
+                ("serves", models.JSONField(blank=True, default=list, help_text="Kinds of occasion; empty means all.")),
+                (
+                    "output_policy",
+                    models.CharField(
+                        choices=[("auto", "nobody is asked"), ("review", "a person is asked")],
+                        default="auto",
+                        max_length=8,
+                    ),
+                ),
+                ("is_enabled", models.BooleanField(default=True)),
+                (
+                    "escalate_to",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "reports_to",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="reports",
+                        to="agents.agent",
+                    ),
+                ),
             ],
             options={
-                'ordering': ('pk',),
+                "ordering": ("pk",),
             },
         ),
         migrations.CreateModel(
-            name='Department',
+            name="Department",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('kind', models.SlugField(help_text='Which kind of department: declared in code by an installed app.')),
-                ('slug', models.SlugField(unique=True)),
-                ('name', models.CharField(max_length=120)),
-                ('state', models.CharField(choices=[('running', 'running'), ('draining', 'draining'), ('holding_sends', 'holding sends'), ('stopped', 'stopped')], default='running', max_length=16)),
-                ('time_zone', models.CharField(default='UTC', max_length=64, validators=[agents.models.department.validate_time_zone])),
-                ('settings', models.JSONField(blank=True, default=dict, help_text="ICP, our company, brand guide, tone, cadence: see the kind's settings.")),
-                ('schedule', models.CharField(blank=True, default='0 */6 * * *', help_text="Cron expression in the department's time zone; marks open items due. Empty: never.", max_length=100)),
-                ('schedule_last_at', models.DateTimeField(blank=True, editable=False, null=True)),
-                ('schedule_next_at', models.DateTimeField(blank=True, editable=False, null=True)),
-                ('api_key_env', models.CharField(default='ANTHROPIC_API_KEY', help_text='Name of the environment variable that holds the API key. The key itself is never stored.', max_length=64, validators=[django.core.validators.RegexValidator('^[A-Z][A-Z0-9_]*$', 'Name an environment variable, for example ACME_API_KEY.')])),
-                ('webhook_secret_env', models.CharField(default='KONTOR_WEBHOOK_SECRET', help_text='Name of the environment variable that holds the secret of inbound webhooks.', max_length=64, validators=[django.core.validators.RegexValidator('^[A-Z][A-Z0-9_]*$', 'Name an environment variable.')])),
-                ('stopped_by_error', models.TextField(blank=True, help_text='Why the line stands still (401, 402, 403 of the model API); empty when it does not.')),
-                ('next_probe_at', models.DateTimeField(blank=True, null=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("kind", models.SlugField(help_text="Which kind of department: declared in code by an installed app.")),
+                ("slug", models.SlugField(unique=True)),
+                ("name", models.CharField(max_length=120)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("running", "running"),
+                            ("draining", "draining"),
+                            ("holding_sends", "holding sends"),
+                            ("stopped", "stopped"),
+                        ],
+                        default="running",
+                        max_length=16,
+                    ),
+                ),
+                (
+                    "time_zone",
+                    models.CharField(
+                        default="UTC", max_length=64, validators=[agents.models.department.validate_time_zone]
+                    ),
+                ),
+                (
+                    "settings",
+                    models.JSONField(
+                        blank=True,
+                        default=dict,
+                        help_text="ICP, our company, brand guide, tone, cadence: see the kind's settings.",
+                    ),
+                ),
+                (
+                    "schedule",
+                    models.CharField(
+                        blank=True,
+                        default="0 */6 * * *",
+                        help_text="Cron expression in the department's time zone; marks open items due. Empty: never.",
+                        max_length=100,
+                    ),
+                ),
+                ("schedule_last_at", models.DateTimeField(blank=True, editable=False, null=True)),
+                ("schedule_next_at", models.DateTimeField(blank=True, editable=False, null=True)),
+                (
+                    "api_key_env",
+                    models.CharField(
+                        default="ANTHROPIC_API_KEY",
+                        help_text="Name of the environment variable that holds the API key. The key itself is never stored.",
+                        max_length=64,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "^[A-Z][A-Z0-9_]*$", "Name an environment variable, for example ACME_API_KEY."
+                            )
+                        ],
+                    ),
+                ),
+                (
+                    "webhook_secret_env",
+                    models.CharField(
+                        default="KONTOR_WEBHOOK_SECRET",
+                        help_text="Name of the environment variable that holds the secret of inbound webhooks.",
+                        max_length=64,
+                        validators=[
+                            django.core.validators.RegexValidator("^[A-Z][A-Z0-9_]*$", "Name an environment variable.")
+                        ],
+                    ),
+                ),
+                (
+                    "stopped_by_error",
+                    models.TextField(
+                        blank=True,
+                        help_text="Why the line stands still (401, 402, 403 of the model API); empty when it does not.",
+                    ),
+                ),
+                ("next_probe_at", models.DateTimeField(blank=True, null=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
             ],
             options={
-                'ordering': ('name',),
-                'constraints': [models.CheckConstraint(condition=models.Q(('state__in', ['running', 'draining', 'holding_sends', 'stopped'])), name='department_state_known')],
+                "ordering": ("name",),
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("state__in", ["running", "draining", "holding_sends", "stopped"])),
+                        name="department_state_known",
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Budget',
+            name="Budget",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('model', models.CharField(blank=True, help_text='Empty: every model.', max_length=64)),
-                ('period', models.CharField(choices=[('day', 'day'), ('month', 'month')], max_length=8)),
-                ('limit_usd', models.DecimalField(blank=True, decimal_places=8, max_digits=16, null=True)),
-                ('limit_tokens', models.BigIntegerField(blank=True, null=True)),
-                ('is_enabled', models.BooleanField(default=True)),
-                ('agent', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='budgets', to='agents.agent')),
-                ('department', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='budgets', to='agents.department')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("model", models.CharField(blank=True, help_text="Empty: every model.", max_length=64)),
+                ("period", models.CharField(choices=[("day", "day"), ("month", "month")], max_length=8)),
+                ("limit_usd", models.DecimalField(blank=True, decimal_places=8, max_digits=16, null=True)),
+                ("limit_tokens", models.BigIntegerField(blank=True, null=True)),
+                ("is_enabled", models.BooleanField(default=True)),
+                (
+                    "agent",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="budgets",
+                        to="agents.agent",
+                    ),
+                ),
+                (
+                    "department",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="budgets", to="agents.department"
+                    ),
+                ),
             ],
         ),
         migrations.AddField(
-            model_name='agent',
-            name='department',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='agents', to='agents.department'),
+            model_name="agent",
+            name="department",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.CASCADE, related_name="agents", to="agents.department"
+            ),
         ),
         migrations.CreateModel(
-            name='Member',
+            name="Member",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('role', models.CharField(choices=[('viewer', 'viewer'), ('reviewer', 'reviewer'), ('operator', 'operator'), ('administrator', 'administrator')], default='operator', max_length=16)),
-                ('department', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='members', to='agents.department')),
-                ('user', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='memberships', to=settings.AUTH_USER_MODEL)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "role",
+                    models.CharField(
+                        choices=[
+                            ("viewer", "viewer"),
+                            ("reviewer", "reviewer"),
+                            ("operator", "operator"),
+                            ("administrator", "administrator"),
+                        ],
+                        default="operator",
+                        max_length=16,
+                    ),
+                ),
+                (
+                    "department",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="members", to="agents.department"
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="memberships",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='ModelPrice',
+            name="ModelPrice",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('model', models.CharField(max_length=64)),
-                ('effective_from', models.DateField()),
-                ('prompt_tokens_over', models.PositiveIntegerField(default=0, help_text='Prompts of more tokens than this (cache reads and writes included) cost this.')),
-                ('input_usd', models.DecimalField(decimal_places=8, max_digits=14)),
-                ('output_usd', models.DecimalField(decimal_places=8, max_digits=14)),
-                ('cache_write_5m_usd', models.DecimalField(decimal_places=8, max_digits=14)),
-                ('cache_write_1h_usd', models.DecimalField(decimal_places=8, max_digits=14)),
-                ('cache_read_usd', models.DecimalField(decimal_places=8, max_digits=14)),
-                ('source', models.CharField(blank=True, max_length=200)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("model", models.CharField(max_length=64)),
+                ("effective_from", models.DateField()),
+                (
+                    "prompt_tokens_over",
+                    models.PositiveIntegerField(
+                        default=0,
+                        help_text="Prompts of more tokens than this (cache reads and writes included) cost this.",
+                    ),
+                ),
+                ("input_usd", models.DecimalField(decimal_places=8, max_digits=14)),
+                ("output_usd", models.DecimalField(decimal_places=8, max_digits=14)),
+                ("cache_write_5m_usd", models.DecimalField(decimal_places=8, max_digits=14)),
+                ("cache_write_1h_usd", models.DecimalField(decimal_places=8, max_digits=14)),
+                ("cache_read_usd", models.DecimalField(decimal_places=8, max_digits=14)),
+                ("source", models.CharField(blank=True, max_length=200)),
             ],
             options={
-                'ordering': ('model', '-effective_from', 'prompt_tokens_over'),
-                'constraints': [models.UniqueConstraint(fields=('model', 'effective_from', 'prompt_tokens_over'), name='one_price_per_model_date_band')],
+                "ordering": ("model", "-effective_from", "prompt_tokens_over"),
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("model", "effective_from", "prompt_tokens_over"), name="one_price_per_model_date_band"
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='ModelState',
+            name="ModelState",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('model', models.CharField(max_length=64)),
-                ('api_key_env', models.CharField(default='ANTHROPIC_API_KEY', max_length=64)),
-                ('breaker', models.CharField(choices=[('closed', 'working'), ('open', 'not working'), ('probing', 'being tried')], default='closed', max_length=8)),
-                ('failures', models.PositiveIntegerField(default=0, help_text='Transient failures in a row.')),
-                ('closed_until', models.DateTimeField(blank=True, help_text='No call starts before this: rate limit, overload or breaker.', null=True)),
-                ('reason', models.CharField(blank=True, max_length=300)),
-                ('in_flight_cap', models.PositiveIntegerField(default=1000)),
-                ('changed_at', models.DateTimeField(auto_now=True)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("model", models.CharField(max_length=64)),
+                ("api_key_env", models.CharField(default="ANTHROPIC_API_KEY", max_length=64)),
+                (
+                    "breaker",
+                    models.CharField(
+                        choices=[("closed", "working"), ("open", "not working"), ("probing", "being tried")],
+                        default="closed",
+                        max_length=8,
+                    ),
+                ),
+                ("failures", models.PositiveIntegerField(default=0, help_text="Transient failures in a row.")),
+                (
+                    "closed_until",
+                    models.DateTimeField(
+                        blank=True, help_text="No call starts before this: rate limit, overload or breaker.", null=True
+                    ),
+                ),
+                ("reason", models.CharField(blank=True, max_length=300)),
+                ("in_flight_cap", models.PositiveIntegerField(default=1000)),
+                ("changed_at", models.DateTimeField(auto_now=True)),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('model', 'api_key_env'), name='one_state_per_model_and_key')],
+                "constraints": [
+                    models.UniqueConstraint(fields=("model", "api_key_env"), name="one_state_per_model_and_key")
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Soul',
+            name="Soul",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('number', models.PositiveIntegerField(blank=True, help_text='Given when it is published.', null=True)),
-                ('identity', models.TextField()),
-                ('responsibilities', models.TextField()),
-                ('prohibitions', models.TextField()),
-                ('status', models.CharField(choices=[('draft', 'draft'), ('published', 'published'), ('retired', 'retired')], default='draft', max_length=12)),
-                ('note', models.CharField(blank=True, max_length=300)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('published_at', models.DateTimeField(blank=True, null=True)),
-                ('agent', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='souls', to='agents.agent')),
-                ('author', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, to=settings.AUTH_USER_MODEL)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("number", models.PositiveIntegerField(blank=True, help_text="Given when it is published.", null=True)),
+                ("identity", models.TextField()),
+                ("responsibilities", models.TextField()),
+                ("prohibitions", models.TextField()),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[("draft", "draft"), ("published", "published"), ("retired", "retired")],
+                        default="draft",
+                        max_length=12,
+                    ),
+                ),
+                ("note", models.CharField(blank=True, max_length=300)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("published_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "agent",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="souls", to="agents.agent"
+                    ),
+                ),
+                (
+                    "author",
+                    models.ForeignKey(
+                        blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, to=settings.AUTH_USER_MODEL
+                    ),
+                ),
             ],
             options={
-                'ordering': ('agent', '-number'),
+                "ordering": ("agent", "-number"),
             },
         ),
         migrations.CreateModel(
-            name='BudgetPeriod',
+            name="BudgetPeriod",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('starts_at', models.DateTimeField()),
-                ('ends_at', models.DateTimeField()),
-                ('reserved_usd', models.DecimalField(decimal_places=8, default=Decimal('0'), max_digits=16)),
-                ('spent_usd', models.DecimalField(decimal_places=8, default=Decimal('0'), max_digits=16)),
-                ('reserved_tokens', models.BigIntegerField(default=0)),
-                ('spent_tokens', models.BigIntegerField(default=0)),
-                ('extra_usd', models.DecimalField(decimal_places=8, default=Decimal('0'), help_text='Allowed once by an administrator.', max_digits=16)),
-                ('warned_percent', models.PositiveSmallIntegerField(default=0)),
-                ('budget', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='periods', to='agents.budget')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("starts_at", models.DateTimeField()),
+                ("ends_at", models.DateTimeField()),
+                ("reserved_usd", models.DecimalField(decimal_places=8, default=Decimal("0"), max_digits=16)),
+                ("spent_usd", models.DecimalField(decimal_places=8, default=Decimal("0"), max_digits=16)),
+                ("reserved_tokens", models.BigIntegerField(default=0)),
+                ("spent_tokens", models.BigIntegerField(default=0)),
+                (
+                    "extra_usd",
+                    models.DecimalField(
+                        decimal_places=8,
+                        default=Decimal("0"),
+                        help_text="Allowed once by an administrator.",
+                        max_digits=16,
+                    ),
+                ),
+                ("warned_percent", models.PositiveSmallIntegerField(default=0)),
+                (
+                    "budget",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="periods", to="agents.budget"
+                    ),
+                ),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('budget', 'starts_at'), name='one_row_per_budget_period')],
+                "constraints": [
+                    models.UniqueConstraint(fields=("budget", "starts_at"), name="one_row_per_budget_period")
+                ],
             },
         ),
         migrations.AddConstraint(
-            model_name='budget',
-            constraint=models.UniqueConstraint(condition=models.Q(('agent', None)), fields=('department', 'model', 'period'), name='one_budget_per_department'),
+            model_name="budget",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("agent", None)),
+                fields=("department", "model", "period"),
+                name="one_budget_per_department",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='budget',
-            constraint=models.UniqueConstraint(condition=models.Q(('agent__isnull', False)), fields=('department', 'agent', 'model', 'period'), name='one_budget_per_agent'),
+            model_name="budget",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("agent__isnull", False)),
+                fields=("department", "agent", "model", "period"),
+                name="one_budget_per_agent",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='budget',
-            constraint=models.CheckConstraint(condition=models.Q(('limit_usd__isnull', False), ('limit_tokens__isnull', False), _connector='OR'), name='budget_limits_something'),
+            model_name="budget",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("limit_usd__isnull", False), ("limit_tokens__isnull", False), _connector="OR"),
+                name="budget_limits_something",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='agent',
-            constraint=models.UniqueConstraint(fields=('department', 'slug'), name='agent_slug_unique'),
+            model_name="agent",
+            constraint=models.UniqueConstraint(fields=("department", "slug"), name="agent_slug_unique"),
         ),
         migrations.AddConstraint(
-            model_name='member',
-            constraint=models.UniqueConstraint(fields=('department', 'user'), name='one_membership_per_department'),
+            model_name="member",
+            constraint=models.UniqueConstraint(fields=("department", "user"), name="one_membership_per_department"),
         ),
         migrations.AddConstraint(
-            model_name='soul',
-            constraint=models.UniqueConstraint(condition=models.Q(('status', 'published')), fields=('agent',), name='one_published_soul_per_agent'),
+            model_name="soul",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("status", "published")), fields=("agent",), name="one_published_soul_per_agent"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='soul',
-            constraint=models.UniqueConstraint(fields=('agent', 'number'), name='soul_number_unique'),
+            model_name="soul",
+            constraint=models.UniqueConstraint(fields=("agent", "number"), name="soul_number_unique"),
         ),
         migrations.AddConstraint(
-            model_name='soul',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('number', None), ('status', 'draft')), models.Q(('number__gte', 1), ('status__in', ['published', 'retired'])), _connector='OR'), name='soul_numbered_when_published'),
+            model_name="soul",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("number", None), ("status", "draft")),
+                    models.Q(("number__gte", 1), ("status__in", ["published", "retired"])),
+                    _connector="OR",
+                ),
+                name="soul_numbered_when_published",
+            ),
         ),
     ]

@@ -56,9 +56,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
+                    models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
                 ),
                 ("title", models.CharField(max_length=200)),
                 (
@@ -103,9 +101,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
+                    models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
                 ),
                 ("first_paragraph", models.PositiveIntegerField()),
                 ("last_paragraph", models.PositiveIntegerField()),
@@ -113,9 +109,7 @@ class Migration(migrations.Migration):
                 ("text", models.TextField()),
                 (
                     "words",
-                    models.TextField(
-                        help_text="Title, heading and text as agents.passages.search_words folds them."
-                    ),
+                    models.TextField(help_text="Title, heading and text as agents.passages.search_words folds them."),
                 ),
                 (
                     "department",

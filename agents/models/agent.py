@@ -37,9 +37,7 @@ class Agent(models.Model):
     department = models.ForeignKey(Department, on_delete=models.CASCADE, related_name="agents")
     slug = models.SlugField()
     job = models.CharField(max_length=200)
-    reports_to = models.ForeignKey(
-        "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="reports"
-    )
+    reports_to = models.ForeignKey("self", null=True, blank=True, on_delete=models.SET_NULL, related_name="reports")
     escalate_to = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )
@@ -135,8 +133,7 @@ class Soul(models.Model):
             ),
             models.UniqueConstraint(fields=["agent", "number"], name="soul_number_unique"),
             models.CheckConstraint(
-                condition=Q(status="draft", number=None)
-                | Q(status__in=["published", "retired"], number__gte=1),
+                condition=Q(status="draft", number=None) | Q(status__in=["published", "retired"], number__gte=1),
                 name="soul_numbered_when_published",
             ),
         ]

@@ -9,9 +9,7 @@ class KnowledgeDocument(models.Model):
 
     department = models.ForeignKey("agents.Department", on_delete=models.CASCADE, related_name="documents")
     title = models.CharField(max_length=200)
-    source = models.CharField(
-        max_length=300, blank=True, help_text="Where it comes from: a file name or an address."
-    )
+    source = models.CharField(max_length=300, blank=True, help_text="Where it comes from: a file name or an address.")
     text = models.TextField(help_text="Plain text or Markdown; blank lines separate paragraphs.")
     uploaded_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
@@ -22,9 +20,7 @@ class KnowledgeDocument(models.Model):
     class Meta:
         ordering = ("department", "title")
         constraints = [
-            models.UniqueConstraint(
-                fields=["department", "title"], name="knowledge_title_unique_in_department"
-            ),
+            models.UniqueConstraint(fields=["department", "title"], name="knowledge_title_unique_in_department"),
         ]
 
     def __str__(self) -> str:

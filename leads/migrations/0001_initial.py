@@ -6,36 +6,69 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('agents', '0001_initial'),
-        ('runs', '0001_initial'),
+        ("agents", "0001_initial"),
+        ("runs", "0001_initial"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Lead',
+            name="Lead",
             fields=[
-                ('item', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='lead', serialize=False, to='runs.item')),
-                ('name', models.CharField(blank=True, max_length=200)),
-                ('email', models.CharField(blank=True, max_length=320)),
-                ('company', models.CharField(blank=True, max_length=200)),
-                ('title', models.CharField(blank=True, max_length=200)),
-                ('phone', models.CharField(blank=True, max_length=60)),
-                ('website', models.CharField(blank=True, max_length=300)),
-                ('country', models.CharField(blank=True, max_length=80)),
-                ('source', models.CharField(blank=True, max_length=80)),
-                ('external_id', models.CharField(blank=True, max_length=120)),
-                ('message', models.TextField(blank=True, help_text='What the person wrote when they came in.')),
-                ('attributes', models.JSONField(blank=True, default=dict)),
-                ('department', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='leads', to='agents.department')),
-                ('owner', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='leads', to=settings.AUTH_USER_MODEL)),
+                (
+                    "item",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="lead",
+                        serialize=False,
+                        to="runs.item",
+                    ),
+                ),
+                ("name", models.CharField(blank=True, max_length=200)),
+                ("email", models.CharField(blank=True, max_length=320)),
+                ("company", models.CharField(blank=True, max_length=200)),
+                ("title", models.CharField(blank=True, max_length=200)),
+                ("phone", models.CharField(blank=True, max_length=60)),
+                ("website", models.CharField(blank=True, max_length=300)),
+                ("country", models.CharField(blank=True, max_length=80)),
+                ("source", models.CharField(blank=True, max_length=80)),
+                ("external_id", models.CharField(blank=True, max_length=120)),
+                ("message", models.TextField(blank=True, help_text="What the person wrote when they came in.")),
+                ("attributes", models.JSONField(blank=True, default=dict)),
+                (
+                    "department",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="leads", to="agents.department"
+                    ),
+                ),
+                (
+                    "owner",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="leads",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'constraints': [models.UniqueConstraint(condition=models.Q(('email', ''), _negated=True), fields=('department', 'email'), name='lead_email_unique'), models.UniqueConstraint(condition=models.Q(('external_id', ''), _negated=True), fields=('department', 'source', 'external_id'), name='lead_external_id_unique')],
+                "constraints": [
+                    models.UniqueConstraint(
+                        condition=models.Q(("email", ""), _negated=True),
+                        fields=("department", "email"),
+                        name="lead_email_unique",
+                    ),
+                    models.UniqueConstraint(
+                        condition=models.Q(("external_id", ""), _negated=True),
+                        fields=("department", "source", "external_id"),
+                        name="lead_external_id_unique",
+                    ),
+                ],
             },
         ),
     ]

@@ -8,493 +8,1139 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('agents', '0002_knowledge'),
+        ("agents", "0002_knowledge"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='ModelCall',
+            name="ModelCall",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('call_id', models.UUIDField(default=uuid.uuid4, editable=False, unique=True)),
-                ('attempt', models.PositiveIntegerField()),
-                ('number', models.PositiveIntegerField(default=1, help_text='Which call of its attempt.')),
-                ('worker', models.CharField(blank=True, max_length=120)),
-                ('status', models.CharField(choices=[('started', 'under way'), ('finished', 'finished'), ('unseen', 'end not seen')], default='started', max_length=10)),
-                ('model_asked', models.CharField(max_length=64)),
-                ('model_used', models.CharField(blank=True, max_length=64)),
-                ('input_tokens', models.PositiveIntegerField(default=0, help_text='Uncached part of the prompt.')),
-                ('cache_write_5m_tokens', models.PositiveIntegerField(default=0)),
-                ('cache_write_1h_tokens', models.PositiveIntegerField(default=0)),
-                ('cache_read_tokens', models.PositiveIntegerField(default=0)),
-                ('output_tokens', models.PositiveIntegerField(default=0, help_text='Thinking included.')),
-                ('thinking_tokens', models.PositiveIntegerField(default=0)),
-                ('reserved_usd', models.DecimalField(decimal_places=8, default=0, max_digits=16)),
-                ('reserved_tokens', models.PositiveIntegerField(default=0)),
-                ('reserved_in', models.JSONField(default=list, help_text='Ids of the budget periods that hold the reservation.')),
-                ('cost_usd', models.DecimalField(decimal_places=8, default=0, max_digits=16)),
-                ('is_estimate', models.BooleanField(default=False, help_text='The end was not seen: the cost is a bound.')),
-                ('cause', models.CharField(blank=True, choices=[('', 'nothing went wrong'), ('transient', 'connection or server trouble'), ('timeout', 'no answer in time'), ('rate_limited', 'rate limit reached'), ('overloaded', 'API overloaded'), ('invalid', 'answer does not fit the schema'), ('truncated', 'answer cut off'), ('refusal', 'the model refused'), ('request', 'request refused by the API'), ('account', 'key, permission or billing'), ('lost', 'worker lost'), ('tools', 'too many tool calls'), ('internal', 'error in Kontor')], default='', max_length=16)),
-                ('error', models.TextField(blank=True)),
-                ('http_status', models.PositiveSmallIntegerField(blank=True, null=True)),
-                ('stop_reason', models.CharField(blank=True, max_length=40)),
-                ('request_id', models.CharField(blank=True, max_length=120)),
-                ('started_at', models.DateTimeField()),
-                ('ended_at', models.DateTimeField(blank=True, null=True)),
-                ('latency_ms', models.PositiveIntegerField(blank=True, null=True)),
-                ('first_token_ms', models.PositiveIntegerField(blank=True, null=True)),
-                ('agent', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='model_calls', to='agents.agent')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("call_id", models.UUIDField(default=uuid.uuid4, editable=False, unique=True)),
+                ("attempt", models.PositiveIntegerField()),
+                ("number", models.PositiveIntegerField(default=1, help_text="Which call of its attempt.")),
+                ("worker", models.CharField(blank=True, max_length=120)),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[("started", "under way"), ("finished", "finished"), ("unseen", "end not seen")],
+                        default="started",
+                        max_length=10,
+                    ),
+                ),
+                ("model_asked", models.CharField(max_length=64)),
+                ("model_used", models.CharField(blank=True, max_length=64)),
+                ("input_tokens", models.PositiveIntegerField(default=0, help_text="Uncached part of the prompt.")),
+                ("cache_write_5m_tokens", models.PositiveIntegerField(default=0)),
+                ("cache_write_1h_tokens", models.PositiveIntegerField(default=0)),
+                ("cache_read_tokens", models.PositiveIntegerField(default=0)),
+                ("output_tokens", models.PositiveIntegerField(default=0, help_text="Thinking included.")),
+                ("thinking_tokens", models.PositiveIntegerField(default=0)),
+                ("reserved_usd", models.DecimalField(decimal_places=8, default=0, max_digits=16)),
+                ("reserved_tokens", models.PositiveIntegerField(default=0)),
+                (
+                    "reserved_in",
+                    models.JSONField(default=list, help_text="Ids of the budget periods that hold the reservation."),
+                ),
+                ("cost_usd", models.DecimalField(decimal_places=8, default=0, max_digits=16)),
+                (
+                    "is_estimate",
+                    models.BooleanField(default=False, help_text="The end was not seen: the cost is a bound."),
+                ),
+                (
+                    "cause",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("", "nothing went wrong"),
+                            ("transient", "connection or server trouble"),
+                            ("timeout", "no answer in time"),
+                            ("rate_limited", "rate limit reached"),
+                            ("overloaded", "API overloaded"),
+                            ("invalid", "answer does not fit the schema"),
+                            ("truncated", "answer cut off"),
+                            ("refusal", "the model refused"),
+                            ("request", "request refused by the API"),
+                            ("account", "key, permission or billing"),
+                            ("lost", "worker lost"),
+                            ("tools", "too many tool calls"),
+                            ("internal", "error in Kontor"),
+                        ],
+                        default="",
+                        max_length=16,
+                    ),
+                ),
+                ("error", models.TextField(blank=True)),
+                ("http_status", models.PositiveSmallIntegerField(blank=True, null=True)),
+                ("stop_reason", models.CharField(blank=True, max_length=40)),
+                ("request_id", models.CharField(blank=True, max_length=120)),
+                ("started_at", models.DateTimeField()),
+                ("ended_at", models.DateTimeField(blank=True, null=True)),
+                ("latency_ms", models.PositiveIntegerField(blank=True, null=True)),
+                ("first_token_ms", models.PositiveIntegerField(blank=True, null=True)),
+                (
+                    "agent",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="model_calls", to="agents.agent"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='ShiftSlot',
+            name="ShiftSlot",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('number', models.PositiveIntegerField(unique=True)),
-                ('token', models.UUIDField(blank=True, null=True)),
-                ('worker', models.CharField(blank=True, max_length=120)),
-                ('lease_expires_at', models.DateTimeField(blank=True, null=True)),
-                ('started_at', models.DateTimeField(blank=True, null=True)),
-                ('in_flight', models.PositiveIntegerField(default=0)),
-                ('heartbeat_at', models.DateTimeField(blank=True, null=True)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("number", models.PositiveIntegerField(unique=True)),
+                ("token", models.UUIDField(blank=True, null=True)),
+                ("worker", models.CharField(blank=True, max_length=120)),
+                ("lease_expires_at", models.DateTimeField(blank=True, null=True)),
+                ("started_at", models.DateTimeField(blank=True, null=True)),
+                ("in_flight", models.PositiveIntegerField(default=0)),
+                ("heartbeat_at", models.DateTimeField(blank=True, null=True)),
             ],
             options={
-                'ordering': ('number',),
+                "ordering": ("number",),
             },
         ),
         migrations.CreateModel(
-            name='BulkAction',
+            name="BulkAction",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('verb', models.SlugField()),
-                ('selection', models.JSONField(help_text='The filter that chose the items; never empty.')),
-                ('arguments', models.JSONField(blank=True, default=dict)),
-                ('total', models.PositiveIntegerField(default=0)),
-                ('done', models.PositiveIntegerField(default=0)),
-                ('refused', models.JSONField(blank=True, default=dict, help_text='Item id to the reason it was left out.')),
-                ('status', models.CharField(choices=[('running', 'running'), ('done', 'done'), ('aborted', 'aborted')], default='running', max_length=8)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('ended_at', models.DateTimeField(blank=True, null=True)),
-                ('department', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='bulk_actions', to='agents.department')),
-                ('user', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("verb", models.SlugField()),
+                ("selection", models.JSONField(help_text="The filter that chose the items; never empty.")),
+                ("arguments", models.JSONField(blank=True, default=dict)),
+                ("total", models.PositiveIntegerField(default=0)),
+                ("done", models.PositiveIntegerField(default=0)),
+                (
+                    "refused",
+                    models.JSONField(blank=True, default=dict, help_text="Item id to the reason it was left out."),
+                ),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[("running", "running"), ("done", "done"), ("aborted", "aborted")],
+                        default="running",
+                        max_length=8,
+                    ),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("ended_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "department",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="bulk_actions", to="agents.department"
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Item',
+            name="Item",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('title', models.CharField(max_length=300)),
-                ('status', models.SlugField(default='new')),
-                ('priority', models.PositiveSmallIntegerField(default=50)),
-                ('tags', models.JSONField(blank=True, default=list)),
-                ('flag', models.CharField(blank=True, help_text='What a person should know before anything else.', max_length=300)),
-                ('route_due_at', models.DateTimeField(blank=True, help_text='Null: there is nothing to decide.', null=True)),
-                ('automation', models.CharField(choices=[('active', 'active'), ('paused', 'paused'), ('taken_over', 'taken over'), ('closed', 'closed')], default='active', max_length=12)),
-                ('automation_reason', models.CharField(blank=True, max_length=300)),
-                ('automation_until', models.DateTimeField(blank=True, null=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('changed_at', models.DateTimeField(auto_now=True)),
-                ('automation_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('department', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='items', to='agents.department')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("title", models.CharField(max_length=300)),
+                ("status", models.SlugField(default="new")),
+                ("priority", models.PositiveSmallIntegerField(default=50)),
+                ("tags", models.JSONField(blank=True, default=list)),
+                (
+                    "flag",
+                    models.CharField(
+                        blank=True, help_text="What a person should know before anything else.", max_length=300
+                    ),
+                ),
+                (
+                    "route_due_at",
+                    models.DateTimeField(blank=True, help_text="Null: there is nothing to decide.", null=True),
+                ),
+                (
+                    "automation",
+                    models.CharField(
+                        choices=[
+                            ("active", "active"),
+                            ("paused", "paused"),
+                            ("taken_over", "taken over"),
+                            ("closed", "closed"),
+                        ],
+                        default="active",
+                        max_length=12,
+                    ),
+                ),
+                ("automation_reason", models.CharField(blank=True, max_length=300)),
+                ("automation_until", models.DateTimeField(blank=True, null=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("changed_at", models.DateTimeField(auto_now=True)),
+                (
+                    "automation_by",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "department",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="items", to="agents.department"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='AgentRun',
+            name="AgentRun",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('status', models.CharField(choices=[('queued', 'queued'), ('running', 'running'), ('done', 'done'), ('failed', 'failed'), ('cancelled', 'cancelled'), ('superseded', 'superseded')], default='queued', max_length=12)),
-                ('why', models.CharField(help_text='The decision that started it, in words.', max_length=300)),
-                ('priority', models.PositiveSmallIntegerField(default=50)),
-                ('due_at', models.DateTimeField()),
-                ('waiting_for', models.CharField(blank=True, max_length=300)),
-                ('waiting_since', models.DateTimeField(blank=True, null=True)),
-                ('attempt', models.PositiveIntegerField(default=0, help_text='How often it was claimed.')),
-                ('failures', models.PositiveIntegerField(default=0, help_text='Errors of its own; lost leases and waits not counted.')),
-                ('lost_leases', models.PositiveIntegerField(default=0)),
-                ('lease_token', models.UUIDField(blank=True, null=True)),
-                ('lease_expires_at', models.DateTimeField(blank=True, null=True)),
-                ('worker', models.CharField(blank=True, max_length=120)),
-                ('trespasses', models.PositiveIntegerField(default=0, help_text='Answers refused for keys outside the role.')),
-                ('cause', models.CharField(blank=True, choices=[('', 'nothing went wrong'), ('transient', 'connection or server trouble'), ('timeout', 'no answer in time'), ('rate_limited', 'rate limit reached'), ('overloaded', 'API overloaded'), ('invalid', 'answer does not fit the schema'), ('truncated', 'answer cut off'), ('refusal', 'the model refused'), ('request', 'request refused by the API'), ('account', 'key, permission or billing'), ('lost', 'worker lost'), ('tools', 'too many tool calls'), ('internal', 'error in Kontor')], default='', max_length=16)),
-                ('error', models.TextField(blank=True)),
-                ('cost_usd', models.DecimalField(decimal_places=8, default=0, max_digits=16)),
-                ('queued_at', models.DateTimeField()),
-                ('started_at', models.DateTimeField(blank=True, help_text='Of the latest attempt.', null=True)),
-                ('ended_at', models.DateTimeField(blank=True, null=True)),
-                ('agent', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='runs', to='agents.agent')),
-                ('department', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='agent_runs', to='agents.department')),
-                ('soul', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='runs', to='agents.soul')),
-                ('item', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='agent_runs', to='runs.item')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("queued", "queued"),
+                            ("running", "running"),
+                            ("done", "done"),
+                            ("failed", "failed"),
+                            ("cancelled", "cancelled"),
+                            ("superseded", "superseded"),
+                        ],
+                        default="queued",
+                        max_length=12,
+                    ),
+                ),
+                ("why", models.CharField(help_text="The decision that started it, in words.", max_length=300)),
+                ("priority", models.PositiveSmallIntegerField(default=50)),
+                ("due_at", models.DateTimeField()),
+                ("waiting_for", models.CharField(blank=True, max_length=300)),
+                ("waiting_since", models.DateTimeField(blank=True, null=True)),
+                ("attempt", models.PositiveIntegerField(default=0, help_text="How often it was claimed.")),
+                (
+                    "failures",
+                    models.PositiveIntegerField(
+                        default=0, help_text="Errors of its own; lost leases and waits not counted."
+                    ),
+                ),
+                ("lost_leases", models.PositiveIntegerField(default=0)),
+                ("lease_token", models.UUIDField(blank=True, null=True)),
+                ("lease_expires_at", models.DateTimeField(blank=True, null=True)),
+                ("worker", models.CharField(blank=True, max_length=120)),
+                (
+                    "trespasses",
+                    models.PositiveIntegerField(default=0, help_text="Answers refused for keys outside the role."),
+                ),
+                (
+                    "cause",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("", "nothing went wrong"),
+                            ("transient", "connection or server trouble"),
+                            ("timeout", "no answer in time"),
+                            ("rate_limited", "rate limit reached"),
+                            ("overloaded", "API overloaded"),
+                            ("invalid", "answer does not fit the schema"),
+                            ("truncated", "answer cut off"),
+                            ("refusal", "the model refused"),
+                            ("request", "request refused by the API"),
+                            ("account", "key, permission or billing"),
+                            ("lost", "worker lost"),
+                            ("tools", "too many tool calls"),
+                            ("internal", "error in Kontor"),
+                        ],
+                        default="",
+                        max_length=16,
+                    ),
+                ),
+                ("error", models.TextField(blank=True)),
+                ("cost_usd", models.DecimalField(decimal_places=8, default=0, max_digits=16)),
+                ("queued_at", models.DateTimeField()),
+                ("started_at", models.DateTimeField(blank=True, help_text="Of the latest attempt.", null=True)),
+                ("ended_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "agent",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="runs", to="agents.agent"
+                    ),
+                ),
+                (
+                    "department",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="agent_runs", to="agents.department"
+                    ),
+                ),
+                (
+                    "soul",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="runs",
+                        to="agents.soul",
+                    ),
+                ),
+                (
+                    "item",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="agent_runs", to="runs.item"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Action',
+            name="Action",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('verb', models.SlugField()),
-                ('target', models.CharField(blank=True, help_text='What it was done to, for example review:12.', max_length=120)),
-                ('before', models.JSONField(blank=True, default=dict)),
-                ('after', models.JSONField(blank=True, default=dict)),
-                ('reason', models.CharField(blank=True, max_length=300)),
-                ('at', models.DateTimeField(auto_now_add=True)),
-                ('department', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='actions', to='agents.department')),
-                ('user', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('bulk', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='actions', to='runs.bulkaction')),
-                ('item', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='actions', to='runs.item')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("verb", models.SlugField()),
+                (
+                    "target",
+                    models.CharField(
+                        blank=True, help_text="What it was done to, for example review:12.", max_length=120
+                    ),
+                ),
+                ("before", models.JSONField(blank=True, default=dict)),
+                ("after", models.JSONField(blank=True, default=dict)),
+                ("reason", models.CharField(blank=True, max_length=300)),
+                ("at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "department",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="actions",
+                        to="agents.department",
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "bulk",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="actions",
+                        to="runs.bulkaction",
+                    ),
+                ),
+                (
+                    "item",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="actions",
+                        to="runs.item",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='ModelCallBody',
+            name="ModelCallBody",
             fields=[
-                ('call', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='body', serialize=False, to='runs.modelcall')),
-                ('request', models.JSONField()),
-                ('response', models.JSONField(blank=True, null=True)),
+                (
+                    "call",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="body",
+                        serialize=False,
+                        to="runs.modelcall",
+                    ),
+                ),
+                ("request", models.JSONField()),
+                ("response", models.JSONField(blank=True, null=True)),
             ],
         ),
         migrations.AddField(
-            model_name='modelcall',
-            name='agent_run',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='model_calls', to='runs.agentrun'),
+            model_name="modelcall",
+            name="agent_run",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.CASCADE, related_name="model_calls", to="runs.agentrun"
+            ),
         ),
         migrations.AddField(
-            model_name='modelcall',
-            name='department',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='model_calls', to='agents.department'),
+            model_name="modelcall",
+            name="department",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="model_calls", to="agents.department"
+            ),
         ),
         migrations.AddField(
-            model_name='modelcall',
-            name='item',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='model_calls', to='runs.item'),
+            model_name="modelcall",
+            name="item",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.CASCADE, related_name="model_calls", to="runs.item"
+            ),
         ),
         migrations.AddField(
-            model_name='modelcall',
-            name='price',
-            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='agents.modelprice'),
+            model_name="modelcall",
+            name="price",
+            field=models.ForeignKey(
+                blank=True,
+                null=True,
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="+",
+                to="agents.modelprice",
+            ),
         ),
         migrations.AddField(
-            model_name='modelcall',
-            name='soul',
-            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='agents.soul'),
+            model_name="modelcall",
+            name="soul",
+            field=models.ForeignKey(
+                blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name="+", to="agents.soul"
+            ),
         ),
         migrations.CreateModel(
-            name='Output',
+            name="Output",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('key', models.SlugField()),
-                ('number', models.PositiveIntegerField(default=1)),
-                ('payload', models.JSONField()),
-                ('facets', models.JSONField(default=dict, help_text='The fields that rules may test, copied from the payload.')),
-                ('schema_version', models.CharField(max_length=16)),
-                ('fingerprint', models.CharField(blank=True, help_text='SHA-256 of the inputs it was made from.', max_length=64)),
-                ('made_from', models.JSONField(default=list, help_text='Ids of the outputs it was made from.')),
-                ('is_current', models.BooleanField(default=True)),
-                ('is_stale', models.BooleanField(default=False)),
-                ('verdict', models.CharField(choices=[('none', 'nobody has judged it'), ('approved', 'approved'), ('rejected', 'rejected')], default='none', max_length=8)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('agent_run', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='outputs', to='runs.agentrun')),
-                ('author', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('item', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='outputs', to='runs.item')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("key", models.SlugField()),
+                ("number", models.PositiveIntegerField(default=1)),
+                ("payload", models.JSONField()),
+                (
+                    "facets",
+                    models.JSONField(
+                        default=dict, help_text="The fields that rules may test, copied from the payload."
+                    ),
+                ),
+                ("schema_version", models.CharField(max_length=16)),
+                (
+                    "fingerprint",
+                    models.CharField(blank=True, help_text="SHA-256 of the inputs it was made from.", max_length=64),
+                ),
+                ("made_from", models.JSONField(default=list, help_text="Ids of the outputs it was made from.")),
+                ("is_current", models.BooleanField(default=True)),
+                ("is_stale", models.BooleanField(default=False)),
+                (
+                    "verdict",
+                    models.CharField(
+                        choices=[("none", "nobody has judged it"), ("approved", "approved"), ("rejected", "rejected")],
+                        default="none",
+                        max_length=8,
+                    ),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "agent_run",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="outputs",
+                        to="runs.agentrun",
+                    ),
+                ),
+                (
+                    "author",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "item",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="outputs", to="runs.item"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='PipelineRun',
+            name="PipelineRun",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('status', models.CharField(choices=[('active', 'active'), ('completed', 'completed'), ('degraded', 'degraded'), ('cancelled', 'cancelled')], default='active', max_length=12)),
-                ('cause', models.CharField(blank=True, help_text='What woke it, in words.', max_length=200)),
-                ('started_at', models.DateTimeField()),
-                ('ended_at', models.DateTimeField(blank=True, null=True)),
-                ('item', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='pipeline_runs', to='runs.item')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("active", "active"),
+                            ("completed", "completed"),
+                            ("degraded", "degraded"),
+                            ("cancelled", "cancelled"),
+                        ],
+                        default="active",
+                        max_length=12,
+                    ),
+                ),
+                ("cause", models.CharField(blank=True, help_text="What woke it, in words.", max_length=200)),
+                ("started_at", models.DateTimeField()),
+                ("ended_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "item",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="pipeline_runs", to="runs.item"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='LogEntry',
+            name="LogEntry",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('level', models.CharField(choices=[('info', 'info'), ('warning', 'warning'), ('error', 'error')], default='info', max_length=8)),
-                ('kind', models.SlugField(help_text='What sort of thing: decision, started, output, waiting, failed …')),
-                ('text', models.TextField()),
-                ('data', models.JSONField(blank=True, default=dict)),
-                ('at', models.DateTimeField()),
-                ('agent_run', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='log', to='runs.agentrun')),
-                ('department', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='log', to='agents.department')),
-                ('item', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='log', to='runs.item')),
-                ('pipeline_run', models.ForeignKey(blank=True, db_index=False, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='log', to='runs.pipelinerun')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "level",
+                    models.CharField(
+                        choices=[("info", "info"), ("warning", "warning"), ("error", "error")],
+                        default="info",
+                        max_length=8,
+                    ),
+                ),
+                (
+                    "kind",
+                    models.SlugField(help_text="What sort of thing: decision, started, output, waiting, failed …"),
+                ),
+                ("text", models.TextField()),
+                ("data", models.JSONField(blank=True, default=dict)),
+                ("at", models.DateTimeField()),
+                (
+                    "agent_run",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="log",
+                        to="runs.agentrun",
+                    ),
+                ),
+                (
+                    "department",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="log",
+                        to="agents.department",
+                    ),
+                ),
+                (
+                    "item",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="log",
+                        to="runs.item",
+                    ),
+                ),
+                (
+                    "pipeline_run",
+                    models.ForeignKey(
+                        blank=True,
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="log",
+                        to="runs.pipelinerun",
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'log entries',
+                "verbose_name_plural": "log entries",
             },
         ),
         migrations.AddField(
-            model_name='agentrun',
-            name='pipeline_run',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='agent_runs', to='runs.pipelinerun'),
+            model_name="agentrun",
+            name="pipeline_run",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.CASCADE, related_name="agent_runs", to="runs.pipelinerun"
+            ),
         ),
         migrations.CreateModel(
-            name='Review',
+            name="Review",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('kind', models.CharField(choices=[('draft', 'draft to approve'), ('degraded', 'run that ended degraded'), ('failure', 'failure'), ('incident', 'incident'), ('refusal', 'refusal'), ('low_confidence', 'low confidence'), ('unsupported_claim', 'unsupported claim'), ('unsure_send', 'unsure send'), ('budget', 'budget'), ('stop_the_line', 'stop the line'), ('fell_through', 'fell through')], max_length=20)),
-                ('cause', models.CharField(blank=True, help_text='Failures of one cause are one review.', max_length=200)),
-                ('count', models.PositiveIntegerField(default=1)),
-                ('ask', models.CharField(max_length=500)),
-                ('risk', models.PositiveSmallIntegerField(default=1, help_text='1 low, 2 medium, 3 high.')),
-                ('status', models.CharField(choices=[('open', 'open'), ('answered', 'answered'), ('withdrawn', 'withdrawn')], default='open', max_length=10)),
-                ('deadline', models.DateTimeField(blank=True, null=True)),
-                ('at_deadline', models.CharField(default='remind', max_length=12)),
-                ('answer', models.CharField(blank=True, max_length=20)),
-                ('answer_note', models.TextField(blank=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('answered_at', models.DateTimeField(blank=True, null=True)),
-                ('agent_run', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='reviews', to='runs.agentrun')),
-                ('answered_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('assignee', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('department', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='reviews', to='agents.department')),
-                ('item', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='reviews', to='runs.item')),
-                ('output', models.ForeignKey(blank=True, help_text='What it asks about.', null=True, on_delete=django.db.models.deletion.CASCADE, related_name='reviews', to='runs.output')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("draft", "draft to approve"),
+                            ("degraded", "run that ended degraded"),
+                            ("failure", "failure"),
+                            ("incident", "incident"),
+                            ("refusal", "refusal"),
+                            ("low_confidence", "low confidence"),
+                            ("unsupported_claim", "unsupported claim"),
+                            ("unsure_send", "unsure send"),
+                            ("budget", "budget"),
+                            ("stop_the_line", "stop the line"),
+                            ("fell_through", "fell through"),
+                        ],
+                        max_length=20,
+                    ),
+                ),
+                (
+                    "cause",
+                    models.CharField(blank=True, help_text="Failures of one cause are one review.", max_length=200),
+                ),
+                ("count", models.PositiveIntegerField(default=1)),
+                ("ask", models.CharField(max_length=500)),
+                ("risk", models.PositiveSmallIntegerField(default=1, help_text="1 low, 2 medium, 3 high.")),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[("open", "open"), ("answered", "answered"), ("withdrawn", "withdrawn")],
+                        default="open",
+                        max_length=10,
+                    ),
+                ),
+                ("deadline", models.DateTimeField(blank=True, null=True)),
+                ("at_deadline", models.CharField(default="remind", max_length=12)),
+                ("answer", models.CharField(blank=True, max_length=20)),
+                ("answer_note", models.TextField(blank=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("answered_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "agent_run",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="reviews",
+                        to="runs.agentrun",
+                    ),
+                ),
+                (
+                    "answered_by",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "assignee",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "department",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="reviews", to="agents.department"
+                    ),
+                ),
+                (
+                    "item",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="reviews",
+                        to="runs.item",
+                    ),
+                ),
+                (
+                    "output",
+                    models.ForeignKey(
+                        blank=True,
+                        help_text="What it asks about.",
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="reviews",
+                        to="runs.output",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Rule',
+            name="Rule",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('position', models.PositiveIntegerField()),
-                ('name', models.CharField(max_length=120)),
-                ('when', models.JSONField(blank=True, default=dict)),
-                ('want', models.JSONField(default=list)),
-                ('is_enabled', models.BooleanField(default=True)),
-                ('department', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='rules', to='agents.department')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("position", models.PositiveIntegerField()),
+                ("name", models.CharField(max_length=120)),
+                ("when", models.JSONField(blank=True, default=dict)),
+                ("want", models.JSONField(default=list)),
+                ("is_enabled", models.BooleanField(default=True)),
+                (
+                    "department",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="rules", to="agents.department"
+                    ),
+                ),
             ],
             options={
-                'ordering': ('department', 'position', 'pk'),
+                "ordering": ("department", "position", "pk"),
             },
         ),
         migrations.CreateModel(
-            name='Suppression',
+            name="Suppression",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('address', models.CharField(help_text='Normalised address, or @domain.', max_length=320, unique=True)),
-                ('reason', models.CharField(choices=[('opt_out', 'asked not to be written to'), ('bounce', 'mail came back'), ('manual', 'entered by a person')], max_length=12)),
-                ('note', models.CharField(blank=True, max_length=300)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('item', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='runs.item')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("address", models.CharField(help_text="Normalised address, or @domain.", max_length=320, unique=True)),
+                (
+                    "reason",
+                    models.CharField(
+                        choices=[
+                            ("opt_out", "asked not to be written to"),
+                            ("bounce", "mail came back"),
+                            ("manual", "entered by a person"),
+                        ],
+                        max_length=12,
+                    ),
+                ),
+                ("note", models.CharField(blank=True, max_length=300)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "item",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to="runs.item",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='ToolCall',
+            name="ToolCall",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.SlugField()),
-                ('arguments', models.JSONField()),
-                ('result', models.TextField(blank=True)),
-                ('is_error', models.BooleanField(default=False)),
-                ('detail', models.JSONField(blank=True, default=dict)),
-                ('started_at', models.DateTimeField()),
-                ('latency_ms', models.PositiveIntegerField()),
-                ('agent_run', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='tool_calls', to='runs.agentrun')),
-                ('model_call', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='tool_calls', to='runs.modelcall')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("name", models.SlugField()),
+                ("arguments", models.JSONField()),
+                ("result", models.TextField(blank=True)),
+                ("is_error", models.BooleanField(default=False)),
+                ("detail", models.JSONField(blank=True, default=dict)),
+                ("started_at", models.DateTimeField()),
+                ("latency_ms", models.PositiveIntegerField()),
+                (
+                    "agent_run",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="tool_calls", to="runs.agentrun"
+                    ),
+                ),
+                (
+                    "model_call",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="tool_calls", to="runs.modelcall"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Trigger',
+            name="Trigger",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('kind', models.CharField(choices=[('created', 'created'), ('reply', 'reply'), ('follow_up', 'follow-up'), ('decision', 'decision'), ('schedule', 'schedule'), ('operator', 'operator'), ('resume', 'resume')], max_length=12)),
-                ('status', models.CharField(choices=[('open', 'open'), ('handled', 'handled'), ('noted', 'noted')], default='open', max_length=8)),
-                ('source', models.CharField(blank=True, help_text='Where it came from, for example webhook:sales.', max_length=80)),
-                ('delivery_id', models.CharField(blank=True, max_length=200)),
-                ('payload', models.JSONField(blank=True, default=dict)),
-                ('raw_body', models.TextField(blank=True, help_text='The body of the webhook, byte for byte as it came (UTF-8).')),
-                ('due_at', models.DateTimeField()),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('settled_at', models.DateTimeField(blank=True, null=True)),
-                ('settled_note', models.CharField(blank=True, help_text='What handled it, or why it was noted.', max_length=300)),
-                ('handled_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('handled_by_run', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='runs.agentrun')),
-                ('item', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='triggers', to='runs.item')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("created", "created"),
+                            ("reply", "reply"),
+                            ("follow_up", "follow-up"),
+                            ("decision", "decision"),
+                            ("schedule", "schedule"),
+                            ("operator", "operator"),
+                            ("resume", "resume"),
+                        ],
+                        max_length=12,
+                    ),
+                ),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[("open", "open"), ("handled", "handled"), ("noted", "noted")],
+                        default="open",
+                        max_length=8,
+                    ),
+                ),
+                (
+                    "source",
+                    models.CharField(
+                        blank=True, help_text="Where it came from, for example webhook:sales.", max_length=80
+                    ),
+                ),
+                ("delivery_id", models.CharField(blank=True, max_length=200)),
+                ("payload", models.JSONField(blank=True, default=dict)),
+                (
+                    "raw_body",
+                    models.TextField(
+                        blank=True, help_text="The body of the webhook, byte for byte as it came (UTF-8)."
+                    ),
+                ),
+                ("due_at", models.DateTimeField()),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("settled_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "settled_note",
+                    models.CharField(blank=True, help_text="What handled it, or why it was noted.", max_length=300),
+                ),
+                (
+                    "handled_by",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "handled_by_run",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to="runs.agentrun",
+                    ),
+                ),
+                (
+                    "item",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="triggers", to="runs.item"
+                    ),
+                ),
             ],
         ),
         migrations.AddField(
-            model_name='output',
-            name='trigger',
-            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='outputs', to='runs.trigger'),
+            model_name="output",
+            name="trigger",
+            field=models.ForeignKey(
+                blank=True,
+                null=True,
+                on_delete=django.db.models.deletion.CASCADE,
+                related_name="outputs",
+                to="runs.trigger",
+            ),
         ),
         migrations.CreateModel(
-            name='OutboxMessage',
+            name="OutboxMessage",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('key', models.CharField(max_length=200, unique=True)),
-                ('purpose', models.SlugField()),
-                ('channel', models.CharField(default='email', max_length=32)),
-                ('address', models.CharField(max_length=320)),
-                ('rendered', models.JSONField(help_text='Exactly what will be sent.')),
-                ('status', models.CharField(choices=[('pending', 'waiting to be sent'), ('sending', 'being sent'), ('sent', 'sent'), ('failed', 'failed'), ('unknown', 'unsure whether it was sent'), ('withdrawn', 'withdrawn')], default='pending', max_length=10)),
-                ('reason', models.CharField(blank=True, max_length=300)),
-                ('release_at', models.DateTimeField()),
-                ('lease_token', models.UUIDField(blank=True, null=True)),
-                ('lease_expires_at', models.DateTimeField(blank=True, null=True)),
-                ('worker', models.CharField(blank=True, max_length=120)),
-                ('provider_id', models.CharField(blank=True, max_length=255)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('sent_at', models.DateTimeField(blank=True, null=True)),
-                ('department', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='outbox', to='agents.department')),
-                ('item', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='outbox', to='runs.item')),
-                ('output', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='outbox', to='runs.output')),
-                ('trigger', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='runs.trigger')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("key", models.CharField(max_length=200, unique=True)),
+                ("purpose", models.SlugField()),
+                ("channel", models.CharField(default="email", max_length=32)),
+                ("address", models.CharField(max_length=320)),
+                ("rendered", models.JSONField(help_text="Exactly what will be sent.")),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("pending", "waiting to be sent"),
+                            ("sending", "being sent"),
+                            ("sent", "sent"),
+                            ("failed", "failed"),
+                            ("unknown", "unsure whether it was sent"),
+                            ("withdrawn", "withdrawn"),
+                        ],
+                        default="pending",
+                        max_length=10,
+                    ),
+                ),
+                ("reason", models.CharField(blank=True, max_length=300)),
+                ("release_at", models.DateTimeField()),
+                ("lease_token", models.UUIDField(blank=True, null=True)),
+                ("lease_expires_at", models.DateTimeField(blank=True, null=True)),
+                ("worker", models.CharField(blank=True, max_length=120)),
+                ("provider_id", models.CharField(blank=True, max_length=255)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("sent_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "department",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="outbox", to="agents.department"
+                    ),
+                ),
+                (
+                    "item",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="outbox", to="runs.item"
+                    ),
+                ),
+                (
+                    "output",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="outbox", to="runs.output"
+                    ),
+                ),
+                (
+                    "trigger",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to="runs.trigger",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Message',
+            name="Message",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('direction', models.CharField(choices=[('in', 'received'), ('out', 'sent'), ('note', 'note')], max_length=4)),
-                ('channel', models.CharField(default='email', max_length=32)),
-                ('subject', models.CharField(blank=True, max_length=500)),
-                ('body', models.TextField()),
-                ('address', models.CharField(blank=True, help_text='Whom it came from or went to.', max_length=320)),
-                ('message_id', models.CharField(blank=True, max_length=255)),
-                ('in_reply_to', models.CharField(blank=True, max_length=255)),
-                ('at', models.DateTimeField()),
-                ('item', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='messages', to='runs.item')),
-                ('output', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='messages', to='runs.output')),
-                ('trigger', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='messages', to='runs.trigger')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "direction",
+                    models.CharField(choices=[("in", "received"), ("out", "sent"), ("note", "note")], max_length=4),
+                ),
+                ("channel", models.CharField(default="email", max_length=32)),
+                ("subject", models.CharField(blank=True, max_length=500)),
+                ("body", models.TextField()),
+                ("address", models.CharField(blank=True, help_text="Whom it came from or went to.", max_length=320)),
+                ("message_id", models.CharField(blank=True, max_length=255)),
+                ("in_reply_to", models.CharField(blank=True, max_length=255)),
+                ("at", models.DateTimeField()),
+                (
+                    "item",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="messages", to="runs.item"
+                    ),
+                ),
+                (
+                    "output",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="messages",
+                        to="runs.output",
+                    ),
+                ),
+                (
+                    "trigger",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="messages",
+                        to="runs.trigger",
+                    ),
+                ),
             ],
             options={
-                'ordering': ('at', 'pk'),
+                "ordering": ("at", "pk"),
             },
         ),
         migrations.AddField(
-            model_name='agentrun',
-            name='trigger',
-            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='agent_runs', to='runs.trigger'),
+            model_name="agentrun",
+            name="trigger",
+            field=models.ForeignKey(
+                blank=True,
+                null=True,
+                on_delete=django.db.models.deletion.CASCADE,
+                related_name="agent_runs",
+                to="runs.trigger",
+            ),
         ),
         migrations.AddIndex(
-            model_name='item',
-            index=models.Index(condition=models.Q(('automation', 'active'), ('route_due_at__isnull', False)), fields=['priority', 'route_due_at'], name='item_due'),
+            model_name="item",
+            index=models.Index(
+                condition=models.Q(("automation", "active"), ("route_due_at__isnull", False)),
+                fields=["priority", "route_due_at"],
+                name="item_due",
+            ),
         ),
         migrations.AddIndex(
-            model_name='item',
-            index=models.Index(fields=['department', 'status', '-id'], name='item_by_status'),
+            model_name="item",
+            index=models.Index(fields=["department", "status", "-id"], name="item_by_status"),
         ),
         migrations.AddIndex(
-            model_name='item',
-            index=models.Index(fields=['department', '-id'], name='item_newest'),
+            model_name="item",
+            index=models.Index(fields=["department", "-id"], name="item_newest"),
         ),
         migrations.AddConstraint(
-            model_name='item',
-            constraint=models.CheckConstraint(condition=models.Q(('automation__in', ['active', 'paused', 'taken_over', 'closed'])), name='item_automation_known'),
+            model_name="item",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("automation__in", ["active", "paused", "taken_over", "closed"])),
+                name="item_automation_known",
+            ),
         ),
         migrations.AddIndex(
-            model_name='modelcall',
-            index=models.Index(fields=['department', 'started_at'], name='model_call_by_day'),
+            model_name="modelcall",
+            index=models.Index(fields=["department", "started_at"], name="model_call_by_day"),
         ),
         migrations.AddConstraint(
-            model_name='modelcall',
-            constraint=models.CheckConstraint(condition=models.Q(('status__in', ['started', 'finished', 'unseen'])), name='model_call_status_known'),
+            model_name="modelcall",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("status__in", ["started", "finished", "unseen"])), name="model_call_status_known"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='modelcall',
-            constraint=models.UniqueConstraint(fields=('agent_run', 'attempt', 'number'), name='model_call_numbered'),
+            model_name="modelcall",
+            constraint=models.UniqueConstraint(fields=("agent_run", "attempt", "number"), name="model_call_numbered"),
         ),
         migrations.AddConstraint(
-            model_name='pipelinerun',
-            constraint=models.UniqueConstraint(condition=models.Q(('status', 'active')), fields=('item',), name='one_active_pipeline_run_per_item'),
+            model_name="pipelinerun",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("status", "active")), fields=("item",), name="one_active_pipeline_run_per_item"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='pipelinerun',
-            constraint=models.CheckConstraint(condition=models.Q(('status__in', ['active', 'completed', 'degraded', 'cancelled'])), name='pipeline_run_status_known'),
+            model_name="pipelinerun",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("status__in", ["active", "completed", "degraded", "cancelled"])),
+                name="pipeline_run_status_known",
+            ),
         ),
         migrations.AddIndex(
-            model_name='review',
-            index=models.Index(condition=models.Q(('status', 'open')), fields=['department', '-risk', 'deadline'], name='review_open'),
+            model_name="review",
+            index=models.Index(
+                condition=models.Q(("status", "open")), fields=["department", "-risk", "deadline"], name="review_open"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='review',
-            constraint=models.CheckConstraint(condition=models.Q(('status__in', ['open', 'answered', 'withdrawn'])), name='review_status_known'),
+            model_name="review",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("status__in", ["open", "answered", "withdrawn"])), name="review_status_known"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='review',
-            constraint=models.UniqueConstraint(condition=models.Q(('output__isnull', False), ('status', 'open')), fields=('output', 'kind'), name='one_open_review_per_output_and_kind'),
+            model_name="review",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("output__isnull", False), ("status", "open")),
+                fields=("output", "kind"),
+                name="one_open_review_per_output_and_kind",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='review',
-            constraint=models.UniqueConstraint(condition=models.Q(('kind', 'incident'), ('status', 'open')), fields=('department', 'cause'), name='one_open_incident_per_cause'),
+            model_name="review",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("kind", "incident"), ("status", "open")),
+                fields=("department", "cause"),
+                name="one_open_incident_per_cause",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='rule',
-            constraint=models.UniqueConstraint(fields=('department', 'name'), name='rule_name_unique'),
+            model_name="rule",
+            constraint=models.UniqueConstraint(fields=("department", "name"), name="rule_name_unique"),
         ),
         migrations.AddIndex(
-            model_name='trigger',
-            index=models.Index(condition=models.Q(('status', 'open')), fields=['item', 'due_at'], name='trigger_open'),
+            model_name="trigger",
+            index=models.Index(condition=models.Q(("status", "open")), fields=["item", "due_at"], name="trigger_open"),
         ),
         migrations.AddConstraint(
-            model_name='trigger',
-            constraint=models.UniqueConstraint(condition=models.Q(('delivery_id', ''), _negated=True), fields=('source', 'delivery_id'), name='one_trigger_per_delivery'),
+            model_name="trigger",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("delivery_id", ""), _negated=True),
+                fields=("source", "delivery_id"),
+                name="one_trigger_per_delivery",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='trigger',
-            constraint=models.CheckConstraint(condition=models.Q(('status__in', ['open', 'handled', 'noted'])), name='trigger_status_known'),
+            model_name="trigger",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("status__in", ["open", "handled", "noted"])), name="trigger_status_known"
+            ),
         ),
         migrations.AddIndex(
-            model_name='output',
-            index=models.Index(fields=['item', 'key', '-number'], name='output_history'),
+            model_name="output",
+            index=models.Index(fields=["item", "key", "-number"], name="output_history"),
         ),
         migrations.AddConstraint(
-            model_name='output',
-            constraint=models.UniqueConstraint(condition=models.Q(('is_current', True), ('trigger', None)), fields=('item', 'key'), name='one_current_output_per_item_and_key'),
+            model_name="output",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("is_current", True), ("trigger", None)),
+                fields=("item", "key"),
+                name="one_current_output_per_item_and_key",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='output',
-            constraint=models.UniqueConstraint(condition=models.Q(('is_current', True), ('trigger__isnull', False)), fields=('item', 'key', 'trigger'), name='one_current_output_per_item_key_and_trigger'),
+            model_name="output",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("is_current", True), ("trigger__isnull", False)),
+                fields=("item", "key", "trigger"),
+                name="one_current_output_per_item_key_and_trigger",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='output',
-            constraint=models.CheckConstraint(condition=models.Q(('verdict__in', ['none', 'approved', 'rejected'])), name='verdict_known'),
+            model_name="output",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("verdict__in", ["none", "approved", "rejected"])), name="verdict_known"
+            ),
         ),
         migrations.AddIndex(
-            model_name='outboxmessage',
-            index=models.Index(condition=models.Q(('status', 'pending')), fields=['release_at'], name='outbox_due'),
+            model_name="outboxmessage",
+            index=models.Index(condition=models.Q(("status", "pending")), fields=["release_at"], name="outbox_due"),
         ),
         migrations.AddConstraint(
-            model_name='outboxmessage',
-            constraint=models.CheckConstraint(condition=models.Q(('status__in', ['pending', 'sending', 'sent', 'failed', 'unknown', 'withdrawn'])), name='outbox_status_known'),
+            model_name="outboxmessage",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("status__in", ["pending", "sending", "sent", "failed", "unknown", "withdrawn"])),
+                name="outbox_status_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='message',
-            constraint=models.CheckConstraint(condition=models.Q(('direction__in', ['in', 'out', 'note'])), name='message_direction_known'),
+            model_name="message",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("direction__in", ["in", "out", "note"])), name="message_direction_known"
+            ),
         ),
         migrations.AddIndex(
-            model_name='agentrun',
-            index=models.Index(condition=models.Q(('status', 'queued')), fields=['priority', 'due_at'], name='agent_run_due'),
+            model_name="agentrun",
+            index=models.Index(
+                condition=models.Q(("status", "queued")), fields=["priority", "due_at"], name="agent_run_due"
+            ),
         ),
         migrations.AddIndex(
-            model_name='agentrun',
-            index=models.Index(condition=models.Q(('status', 'running')), fields=['lease_expires_at'], name='agent_run_leased'),
+            model_name="agentrun",
+            index=models.Index(
+                condition=models.Q(("status", "running")), fields=["lease_expires_at"], name="agent_run_leased"
+            ),
         ),
         migrations.AddIndex(
-            model_name='agentrun',
-            index=models.Index(fields=['department', 'status', '-id'], name='agent_run_by_status'),
+            model_name="agentrun",
+            index=models.Index(fields=["department", "status", "-id"], name="agent_run_by_status"),
         ),
         migrations.AddConstraint(
-            model_name='agentrun',
-            constraint=models.UniqueConstraint(condition=models.Q(('status__in', ['queued', 'running']), ('trigger', None)), fields=('item', 'agent'), name='one_active_agent_run_per_item'),
+            model_name="agentrun",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("status__in", ["queued", "running"]), ("trigger", None)),
+                fields=("item", "agent"),
+                name="one_active_agent_run_per_item",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='agentrun',
-            constraint=models.UniqueConstraint(condition=models.Q(('status__in', ['queued', 'running']), ('trigger__isnull', False)), fields=('item', 'agent', 'trigger'), name='one_active_agent_run_per_trigger'),
+            model_name="agentrun",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("status__in", ["queued", "running"]), ("trigger__isnull", False)),
+                fields=("item", "agent", "trigger"),
+                name="one_active_agent_run_per_trigger",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='agentrun',
-            constraint=models.CheckConstraint(condition=models.Q(('status__in', ['queued', 'running', 'done', 'failed', 'cancelled', 'superseded'])), name='agent_run_status_known'),
+            model_name="agentrun",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("status__in", ["queued", "running", "done", "failed", "cancelled", "superseded"])),
+                name="agent_run_status_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='agentrun',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('status', 'running'), _negated=True), models.Q(('lease_expires_at__isnull', False), ('lease_token__isnull', False)), _connector='OR'), name='running_means_leased'),
+            model_name="agentrun",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("status", "running"), _negated=True),
+                    models.Q(("lease_expires_at__isnull", False), ("lease_token__isnull", False)),
+                    _connector="OR",
+                ),
+                name="running_means_leased",
+            ),
         ),
     ]

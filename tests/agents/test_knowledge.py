@@ -72,9 +72,7 @@ class TestSearch:
         ):
             assert find_reference(department_id=department.pk, reference=nonsense) == []
 
-    @pytest.mark.parametrize(
-        "query", ["KOLIBRI", "kolibri's", "brewery", "koln", "KÖLN", "lodz", "dairy delivery"]
-    )
+    @pytest.mark.parametrize("query", ["KOLIBRI", "kolibri's", "brewery", "koln", "KÖLN", "lodz", "dairy delivery"])
     def test_case_accents_and_english_endings_do_not_matter(self, query: str) -> None:
         department = make_department()
         add_document(department=department, title="Facts", text=PUMPS)
@@ -83,9 +81,7 @@ class TestSearch:
     @pytest.mark.parametrize("query", ["啤酒", "厂的泵", "насосы", "μπύρα", "ビール"])
     def test_other_scripts_are_found(self, query: str) -> None:
         department = make_department()
-        add_document(
-            department=department, title="World", text="小啤酒厂的泵。\n\nНасосы. Μπύρα. ビールのポンプ。"
-        )
+        add_document(department=department, title="World", text="小啤酒厂的泵。\n\nНасосы. Μπύρα. ビールのポンプ。")
         assert references(department, query) == ["World#1-2"]
 
     def test_the_passage_with_more_of_the_words_comes_first(self) -> None:
@@ -156,9 +152,7 @@ class TestSearch:
         query=st.one_of(
             st.text(max_size=60),
             st.lists(
-                st.sampled_from(
-                    [*'"*^-+(){}:,.|&!<>\\%_?\x00', "AND", "OR", "NOT", "NEAR", "words", "the", "½", "Ⅷ"]
-                ),
+                st.sampled_from([*'"*^-+(){}:,.|&!<>\\%_?\x00', "AND", "OR", "NOT", "NEAR", "words", "the", "½", "Ⅷ"]),
                 max_size=12,
             ).map(" ".join),
         )
@@ -215,8 +209,7 @@ class TestAddDocument:
         with connection.cursor() as cursor:
             # Raises "database disk image is malformed" if index and content differ.
             cursor.execute(
-                "INSERT INTO agents_knowledge_search (agents_knowledge_search, rank)"
-                " VALUES ('integrity-check', 1)"
+                "INSERT INTO agents_knowledge_search (agents_knowledge_search, rank) VALUES ('integrity-check', 1)"
             )
         assert len(search(department, "something")) == 2
 

@@ -46,9 +46,7 @@ def test_nothing_in_nothing_out() -> None:
     assert split_passages(" \n\n# Only a heading\n") == []
 
 
-@given(
-    st.lists(st.text("ab.\n #\t你", max_size=200) | st.just("x" * 3_000) | st.just("w " * 400), max_size=6)
-)
+@given(st.lists(st.text("ab.\n #\t你", max_size=200) | st.just("x" * 3_000) | st.just("w " * 400), max_size=6))
 def test_no_passage_is_too_long_and_no_word_is_lost(parts: list[str]) -> None:
     text = "\n\n".join(parts)
     passages = split_passages(text)

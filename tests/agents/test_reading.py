@@ -34,9 +34,7 @@ def test_a_declared_charset_is_used(text: str, encoding: str) -> None:
     assert decode_text(page.encode(encoding)) == page
 
 
-@pytest.mark.parametrize(
-    "declared", ["punycode", "idna", "unicode_escape", "rot13", "zlib", "no such", "\x00", ""]
-)
+@pytest.mark.parametrize("declared", ["punycode", "idna", "unicode_escape", "rot13", "zlib", "no such", "\x00", ""])
 def test_a_charset_no_page_has_is_ignored(declared: str) -> None:
     assert decode_text(GERMAN.encode(), declared) == GERMAN
 

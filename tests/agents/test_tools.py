@@ -195,9 +195,7 @@ class TestSearchKnowledge:
 
     def test_passages_come_under_the_reference_to_cite(self) -> None:
         department = self.make_department()
-        add_document(
-            department=department, title="Prices", text="# Pumps\n\nA pump costs 5 euros.", source="p.md"
-        )
+        add_document(department=department, title="Prices", text="# Pumps\n\nA pump costs 5 euros.", source="p.md")
         result = self.search(department, "pump price")
         assert result.content == "[Prices#2] · Pumps · p.md\nA pump costs 5 euros."
         assert [hit["reference"] for hit in result.detail["hits"]] == ["Prices#2"]

@@ -113,9 +113,7 @@ class TestReading:
         site.redirect("/en", f"http://www.{home}/en/", status=301)
         site.redirect("/en/", "home?x=1", status=308)
         site.page("/en/home?x=1", "Arrived.")
-        result = read(
-            make_reader(names(acme_example="127.0.0.1", www_acme_example="127.0.0.1")), f"http://{home}"
-        )
+        result = read(make_reader(names(acme_example="127.0.0.1", www_acme_example="127.0.0.1")), f"http://{home}")
         assert "Arrived." in result.content
         assert result.detail["final_url"] == f"http://www.{home}/en/home?x=1"
         assert len(result.detail["redirects"]) == 3
@@ -162,9 +160,7 @@ class TestRefusals:
 
     def test_a_redirect_to_an_odd_port_is_refused_by_default(self) -> None:
         policy = AddressPolicy(LOOPBACK, resolve=names(acme_example="127.0.0.1"))
-        assert "ports 80 and 443" in str(
-            refusal(WebsiteReader(policy, "Kontor"), "http://acme.example:6379/")
-        )
+        assert "ports 80 and 443" in str(refusal(WebsiteReader(policy, "Kontor"), "http://acme.example:6379/"))
 
     def test_a_second_look_up_that_leads_inside_is_refused(self, site: Site) -> None:
         # DNS rebinding: the name answers well for robots.txt and with an inner address for the page.
@@ -252,9 +248,7 @@ class TestBounds:
             write(raw)
 
         site.pages["/"] = broken
-        assert "broke off or makes no sense" in str(
-            refusal(make_reader(), f"http://acme.example:{site.port}")
-        )
+        assert "broke off or makes no sense" in str(refusal(make_reader(), f"http://acme.example:{site.port}"))
 
     @pytest.mark.parametrize("first", [b"", b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<p>slow"])
     def test_a_slow_site_ends_at_the_limit(self, site: Site, first: bytes) -> None:
@@ -322,9 +316,7 @@ class TestRobots:
         assert "asks not to read" in str(refusal(make_reader(), f"http://acme.example:{site.port}"))
         assert site.paths() == ["/"]
 
-    @pytest.mark.parametrize(
-        ("status", "is_read"), [(404, True), (403, True), (410, True), (429, False), (500, False)]
-    )
+    @pytest.mark.parametrize(("status", "is_read"), [(404, True), (403, True), (410, True), (429, False), (500, False)])
     def test_a_site_without_rules_is_read_and_one_that_cannot_say_is_not(
         self, site: Site, status: int, is_read: bool
     ) -> None:
