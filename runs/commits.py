@@ -70,19 +70,39 @@ def commit(finished: Sequence[Finished], staff: Staff) -> None:
         _commit_group(finished, staff)
     except (OperationalError, InterfaceError):
         raise
-    except Exception as error:
-        ids = tracing.ids_of(finished[0].work) if len(finished) == 1 else {}
-        logger.exception("could not write down agent runs %s", [one.work.run_id for one in finished], extra=ids)
-        if len(finished) == 1 and finished[0].payload is not None:
-            # Its output cannot be stored as it is: the attempt counts as failed, so that it neither hangs nor loops.
-            text = f"{type(error).__name__}: {error}"
-            commit([replace(finished[0], payload=None, cause=Cause.INTERNAL, error=text)], staff)
-        elif len(finished) > 1:
-            for one in finished:
-                commit([one], staff)
+    except Exception:
+        logger.exception("could not write down agent runs %s together", [one.work.run_id for one in finished])
+        for one in finished:
+            _commit_alone(one, staff)
 
 
-def _commit_group(finished: Sequence[Finished], staff: Staff) -> None:
+def _commit_alone(one: Finished, staff: Staff) -> None:
+    """Write down one attempt whose group failed: as much of it as can be, so that nothing is paid for twice.
+
+    In turn: everything; all but the routing, which the item is put off for; a failure of ours instead of the output;
+    at the least what its calls cost, and then the run is taken up again when its lease runs out.
+    """
+    error = ""
+    for attempt in (one, replace(one, payload=None, cause=Cause.INTERNAL)):
+        if attempt is not one:
+            attempt.error = error
+        undecided = ""
+        for _ in range(2):
+            try:
+                _commit_group([attempt], staff, undecided=undecided)
+                return
+            except (OperationalError, InterfaceError):
+                raise
+            except Exception as raised:
+                logger.exception("could not write down an agent run", extra=tracing.ids_of(one.work))
+                undecided = undecided or f"{type(raised).__name__}: {raised}"
+                error = f"{type(raised).__name__}: {raised}"
+    with transaction.atomic():
+        settle_calls(one.unsettled, staff, now=database_now())
+
+
+def _commit_group(finished: Sequence[Finished], staff: Staff, *, undecided: str = "") -> None:
+    """Everything in one transaction. ``undecided``: why the items cannot be routed; they are put off instead."""
     with tracing.step("commit", agent_runs=len(finished)), transaction.atomic():
         now = database_now()
         items = lock_items({one.work.item_id for one in finished})
@@ -96,7 +116,10 @@ def _commit_group(finished: Sequence[Finished], staff: Staff) -> None:
         events = _write_outputs(done, items, staff, now)
         entries += _end_done(done, now)
         touched = [items[pk] for pk in sorted({run.item_id for _, run in ours})]
-        entries += dispatch.route(touched, staff, now=now, events=events)
+        if undecided:
+            entries += dispatch.put_off(touched, staff, undecided, now=now, events=events)
+        else:
+            entries += dispatch.route(touched, staff, now=now, events=events)
         log.write(told + entries)
 
 
@@ -244,7 +267,7 @@ def _tell_gates(ours: Sequence[tuple[Finished, AgentRun]], staff: Staff, now: da
         models = Q()
         for change in changes:
             models |= Q(waiting_for__startswith=f"{change.model} takes no calls")
-        AgentRun.objects.filter(models, status=AgentRun.Status.QUEUED).update(due_at=now, waiting_for="")
+        _wake(models, now)
     if broken:
         changes += record_failures([_key(one) for one in broken], f"{broken[-1].cause.label}: {broken[-1].error}", now)
     if changes or stopped or reopened:
@@ -278,9 +301,15 @@ def _reopen_line(done: Sequence[Finished], staff: Staff, now: datetime) -> set[s
     if keys:
         Department.objects.filter(api_key_env__in=keys).update(stopped_by_error="", next_probe_at=None)
         # Whoever waited for the key need not sit out its minute.
-        AgentRun.objects.filter(
-            status=AgentRun.Status.QUEUED,
-            department__api_key_env__in=keys,
-            waiting_for=LINE_STANDS,
-        ).update(due_at=now, waiting_for="")
+        _wake(Q(department__api_key_env__in=keys, waiting_for=LINE_STANDS), now)
     return keys
+
+
+def _wake(which: Q, now: datetime) -> None:
+    """Have queued runs of other items taken up now.
+
+    Claims lock runs before departments, we hold departments: whoever is being claimed is left out, not waited for.
+    """
+    rows = AgentRun.objects.filter(which, status=AgentRun.Status.QUEUED).order_by("pk")
+    ids = list(rows.select_for_update(skip_locked=True, of=("self",)).values_list("pk", flat=True))
+    AgentRun.objects.filter(pk__in=ids).update(due_at=now, waiting_for="")

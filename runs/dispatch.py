@@ -102,6 +102,24 @@ def _route_alone(pk: int, staff: Staff) -> int:
         return 1
 
 
+def put_off(
+    items: Sequence[Item], staff: Staff, error: str, *, now: datetime, events: Sequence[Happening] = ()
+) -> list[LogEntry]:
+    """Instead of ``route``, for locked items that it failed on: the effects, the reason, and another look later."""
+    entries, _ = apply_effects(_with_facts(events, _look(items, now), staff), now=now)
+    for item in items:
+        item.route_due_at, item.flag = now + PUT_OFF, f"{UNDECIDED} {error}"[:300]
+    _save_items(items, now)
+    return entries
+
+
+def _with_facts(events: Sequence[Happening], facts: Mapping[int, Facts], staff: Staff) -> list[tuple[Happening, Desk]]:
+    return [
+        ((item, output, replace(event, facts=facts[item.pk])), staff.desks[item.department_id])
+        for item, output, event in events
+    ]
+
+
 def output_event(
     what: Literal["written", "approved", "rejected", "sent"],
     output: Output,
@@ -130,11 +148,7 @@ def route(items: Sequence[Item], staff: Staff, *, now: datetime, events: Sequenc
     routing = _Routing(now)
     facts = _look(items, now)
     if events:
-        told = [
-            ((item, output, replace(event, facts=facts[item.pk])), staff.desks[item.department_id])
-            for item, output, event in events
-        ]
-        entries, changed = apply_effects(told, now=now)
+        entries, changed = apply_effects(_with_facts(events, facts, staff), now=now)
         routing.entries += entries
         again = [item for item in items if item.pk in changed]
         if again:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.engine_size import LIMIT, ROOT, count_lines, describe
+from tests.engine_size import LIMIT, ROOT, count_lines, describe, describe_all
 
 BIN = Path(sys.executable).parent
 LOCKS = ("requirements.lock", "requirements-dev.lock")
@@ -53,6 +53,7 @@ def main() -> int:
         failed.append("lock files")
     counts = count_lines()
     print(describe(counts))
+    print(describe_all())
     if sum(counts.values()) > LIMIT:
         failed.append("size of the engine")
     print(f"Failed: {', '.join(failed)}." if failed else "All checks passed.")

@@ -11,7 +11,7 @@ import pytest
 
 from config import environment
 from config.environment import DEVELOPMENT, RUNTIME, Environment, EnvironmentProblem, require_venv
-from tests.engine_size import LIMIT, count_lines
+from tests.engine_size import BESIDE, LIMIT, PARTS, count_lines, describe_all
 from tests.lint import LOCKS, find_places
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,6 +58,12 @@ def test_the_engine_stays_small() -> None:
     counts = count_lines()
     assert {"router", "dispatch", "shift", "leases"} <= counts.keys()
     assert sum(counts.values()) <= LIMIT
+
+
+def test_the_whole_engine_is_counted_too() -> None:
+    core, everything = count_lines(), count_lines(names=(*PARTS, *BESIDE))
+    assert everything.keys() >= {*core, *BESIDE}
+    assert f"{sum(everything.values())} lines" in describe_all()
 
 
 def test_the_example_names_every_setting_and_no_other() -> None:

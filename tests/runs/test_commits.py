@@ -482,14 +482,35 @@ def test_a_committed_run_is_no_longer_held() -> None:
     assert still_held({work.token, other.token}) == {other.token}
 
 
-def test_statements_stay_within_one_transaction() -> None:
-    work = claim_one()
+def test_a_result_whose_item_cannot_be_routed_is_kept_and_not_paid_for_again() -> None:
+    work = claim_one("intake")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dispatch, "route", _fail)
         commit([answered(work)], load_staff())
     assert not connection.needs_rollback
-    assert not Output.objects.exists(), "an output without its routing is not stored"
-    assert (run_of(work).status, run_of(work).lease_token) == ("running", work.token)
+    assert Output.objects.filter(item=work.item_id, key="intake", is_current=True).count() == 1
+    run, item = run_of(work), Item.objects.get(pk=work.item_id)
+    assert (run.status, run.lease_token) == ("done", None)
+    assert run.cost_usd > 0
+    assert item.flag == f"{dispatch.UNDECIDED} RuntimeError: cannot route"
+    assert item.route_due_at is not None
+    assert "lang:en" in item.tags, "what the output implies is applied"
+    assert_accounts_agree()
+    Item.objects.update(route_due_at=timezone.now() - timedelta(seconds=1))
+    dispatch.route_due(10, staff=load_staff())
+    assert Item.objects.get(pk=work.item_id).flag == ""
+    assert AgentRun.objects.get(item=work.item_id, status="queued").agent.slug == "qualifier"
+
+
+def test_a_result_of_which_nothing_can_be_stored_is_accounted_for() -> None:
+    work = claim_one("intake")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commits, "lock_items", _fail)
+        commit([answered(work)], load_staff())
+    assert not Output.objects.exists()
+    assert run_of(work).status == "running", "until its lease runs out"
+    assert run_of(work).cost_usd > 0
+    assert_accounts_agree()
 
 
 def _fail(*_: Any, **__: Any) -> Any:

@@ -52,11 +52,19 @@ class Command(BaseCommand):
     def _wait(self, department: Department, until: float) -> bool:
         """True when nothing is due, queued or running; False when the time is up first."""
         while time.monotonic() < until:
-            due = Item.objects.filter(
-                department=department, route_due_at__lte=database_now(), automation=Item.Automation.ACTIVE
+            # What nobody will take up before a person says so is not waited for; what is under way ends all the same.
+            items = Item.objects.filter(
+                department=department,
+                department__state__in=Department.WORKING,
+                automation=Item.Automation.ACTIVE,
             )
-            active = AgentRun.objects.filter(department=department, status__in=AgentRun.ACTIVE)
-            if not due.exists() and not active.exists():
+            runs = AgentRun.objects.filter(department=department)
+            is_active = (
+                items.filter(route_due_at__lte=database_now()).exists()
+                or runs.filter(status=AgentRun.Status.QUEUED, item__in=items, agent__is_enabled=True).exists()
+                or runs.filter(status=AgentRun.Status.RUNNING).exists()
+            )
+            if not is_active:
                 return True
             time.sleep(LOOK_SECONDS)
         return False
