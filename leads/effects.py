@@ -76,18 +76,27 @@ def _draft(event: OutputEvent) -> list[Effect]:
 def _email(event: OutputEvent) -> list[Effect]:
     noun = _NOUNS.get(event.occasion_kind, "mail")
     subject = str(event.payload.get("subject", "")).strip() or "without a subject"
+    mail = f"the {noun} “{subject}”{_lack(event)}"
     removed = event.payload.get("removed_claims") or []
     unsupported = _unsupported(event)
     if not isinstance(unsupported, int):
-        return [OpenReview("draft", f"Send the {noun} “{subject}”, although nobody has checked its claims?", risk=3)]
+        return [OpenReview("draft", f"Send {mail.rstrip(',')}, although nobody has checked its claims?", risk=3)]
     left = max(unsupported - len(removed), 0)
     if left:
         claims = "1 claim that has" if left == 1 else f"{left} claims that have"
-        return [OpenReview("draft", f"Send the {noun} “{subject}” with {claims} no source?", risk=3)]
+        return [OpenReview("draft", f"Send {mail} with {claims} no source?", risk=3)]
     if unsupported:
         claims = "1 claim without a source was" if unsupported == 1 else f"{unsupported} claims without a source were"
-        return [OpenReview("draft", f"Send the {noun} “{subject}”, from which {claims} taken out?", risk=2)]
-    return [OpenReview("draft", f"Send the {noun} “{subject}”?", risk=1)]
+        return [OpenReview("draft", f"Send {mail.rstrip(',')}, from which {claims} taken out?", risk=2)]
+    return [OpenReview("draft", f"Send {mail.rstrip(',')}?", risk=1)]
+
+
+def _lack(event: OutputEvent) -> str:
+    """That the mail was written without research, which an answer is not made from; empty if nothing is missing."""
+    if event.facts is None or event.occasion_kind == "reply":
+        return ""
+    has_research = any(output.key == "research" for output in event.facts.outputs)
+    return "" if has_research else ", written without research,"
 
 
 def _unsupported(event: OutputEvent) -> Any:

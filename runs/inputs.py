@@ -82,8 +82,8 @@ def schema_version(model: type[BaseModel]) -> str:
     return hashlib.sha256(json.dumps(model.model_json_schema(), sort_keys=True).encode()).hexdigest()[:12]
 
 
-def conversation(messages: Sequence[Message]) -> dict[str, Any]:
-    """A summary and the last three messages, never everything. Notes are not part of it."""
+def conversation(messages: Sequence[Message], limit: int) -> dict[str, Any]:
+    """A summary and the last three messages, each of at most ``limit`` characters. Notes are not part of it."""
     mails = [message for message in messages if message.direction != Message.Direction.NOTE]
     earlier = mails[:-LAST_MESSAGES]
     summary = "No earlier messages."
@@ -99,7 +99,7 @@ def conversation(messages: Sequence[Message]) -> dict[str, Any]:
             "direction": m.get_direction_display(),
             "at": f"{m.at:%Y-%m-%d %H:%M}",
             "subject": m.subject,
-            "body": m.body,
+            "body": _capped(m.body, limit),
         }
         for m in mails[-LAST_MESSAGES:]
     ]
@@ -125,20 +125,28 @@ def _prepare(
             made_from.append(found[0])
             given[key] = {name: value for name, value in found[1].items() if name != FOR_PEOPLE}
     mails = messages.get(run.item_id, [])
-    notes = [m.body for m in mails if m.direction == Message.Direction.NOTE][-LAST_NOTES:]
-    trigger = None
-    if run.trigger is not None:
-        trigger = {"kind": run.trigger.kind, "payload": run.trigger.payload}
+    notes = [_capped(m.body, agent.field_chars) for m in mails if m.direction == Message.Direction.NOTE][-LAST_NOTES:]
     data = prompts.AgentInput(
         item={name: _capped(fields[name], agent.field_chars) for name in agent.fields if fields.get(name)},
         outputs=given,
-        trigger=trigger,
-        conversation=conversation(mails) if agent.conversation else None,
+        trigger=_trigger(run, agent, mails),
+        conversation=conversation(mails, agent.field_chars) if agent.conversation else None,
         notes=tuple(notes),
     )
     soul = desk.souls.get(agent.pk)
     stable = json.dumps([data.as_json(), soul.pk if soul else None], sort_keys=True, default=str)
     return Prepared(data, tuple(made_from), hashlib.sha256(stable.encode()).hexdigest())
+
+
+def _trigger(run: AgentRun, agent: Agent, messages: Sequence[Message]) -> dict[str, Any] | None:
+    """What the agent is told of the occasion; a reply that it reads in the conversation is not said twice."""
+    if run.trigger is None:
+        return None
+    payload = {name: _capped(value, agent.field_chars) for name, value in run.trigger.payload.items()}
+    mails = [message for message in messages if message.direction != Message.Direction.NOTE]
+    if agent.conversation and any(mail.trigger_id == run.trigger_id for mail in mails[-LAST_MESSAGES:]):
+        payload.pop("body", None)
+    return {"kind": run.trigger.kind, "payload": payload}
 
 
 def _capped(value: Any, limit: int) -> Any:

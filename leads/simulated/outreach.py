@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -56,6 +57,13 @@ _ANGLES = (
         "Companies that pay several carriers can rarely check every invoice, and the errors lie in the rest.",
         ("Probably only a part of the invoices is checked",),
     ),
+)
+_OPENINGS = (
+    "Thank you for your message about {topic} at {company}",
+    "Your message from {company} reached me, and {topic} is what we work on every day",
+    "You wrote to us about {topic}; here is what I can say before I know more of {company}",
+    "I have read what you wrote, and it seems to me that {topic} is where to begin at {company}",
+    "Good that you wrote: {topic} can be looked at without much effort for {company}",
 )
 _STEPS = {
     "Hot": ("Would a call of 20 minutes suit you, one morning or late afternoon this week?",
@@ -239,7 +247,9 @@ def _greeting(item: Mapping[str, Any]) -> str:
 
 def _opening(item: Mapping[str, Any], company: str, angle: Angle) -> str:
     if own_words(item)[0]:
-        return f"Thank you for your message. I read it as a question about {angle.topic} at {company}."
+        # Chosen by the company, so that the rest of the mail stays what the seed makes it.
+        form = _OPENINGS[zlib.crc32(company.encode()) % len(_OPENINGS)]
+        return _sentence(form.format(topic=angle.topic, company=company))
     return f"I am writing because {company} may pay more than one carrier, and we work on just that."
 
 

@@ -374,6 +374,17 @@ class TestEffects:
         assert review.risk == 3
         assert "2 claims that have no source" in review.ask
 
+    def test_the_ask_says_that_a_mail_was_written_without_research(self) -> None:
+        bare, known = checked(0), Facts("qualified", outputs=(*checked(0).outputs, OutputFact("research")))
+        asks = [effects("written", "email", mail(), facts=each)[0] for each in (bare, known)]
+        assert [getattr(one, "ask", "") for one in asks] == [
+            "Send the first mail “Fuel surcharges”, written without research?",
+            "Send the first mail “Fuel surcharges”?",
+        ]
+        [answer] = effects("written", "email", mail(), occasion_kind="reply", facts=bare)
+        assert isinstance(answer, OpenReview)
+        assert "research" not in answer.ask
+
     def test_an_unchecked_mail_is_the_highest_risk(self) -> None:
         first_checked = checked(0)
         answer = Facts("replied", outputs=(*first_checked.outputs, OutputFact("draft", 7)))

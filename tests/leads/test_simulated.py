@@ -164,6 +164,16 @@ class TestOutreach:
         assert draft["body"].endswith(SalesSettings().sender_name)
         assert [c["source"] for c in draft["claims"]][:2] == [p["source"] for p in strategy["proof_points"]]
 
+    def test_mails_open_differently_and_a_company_that_ends_in_a_full_stop_gets_no_second_one(self) -> None:
+        bodies = [desk.run(*ITEM_AGENTS[:5])["draft"]["body"] for desk in desks()]
+        assert len({body.split("\n\n")[1].split()[0] for body in bodies}) >= 4
+        bodies += [
+            Desk(lead(company=f"{name} s.r.o.")).run(*ITEM_AGENTS[:5])["draft"]["body"]
+            for name in ("Sklovit", "Drobil", "Kamen", "Vlna", "Lipa", "Orel", "Potok", "Skala")
+        ]
+        assert any("s.r.o." in body for body in bodies)
+        assert not any(".." in body for body in bodies)
+
     def test_every_claim_stands_in_the_body(self) -> None:
         for desk in desks():
             draft = desk.run(*ITEM_AGENTS[:5])["draft"]

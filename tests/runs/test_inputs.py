@@ -117,10 +117,36 @@ def test_a_conversation_is_a_summary_and_the_last_three_messages() -> None:
     assert data.notes == ("Called him.",)
 
 
+def test_long_mails_and_notes_are_cut_and_a_reply_is_said_once() -> None:
+    Agent.objects.update(field_chars=10)
+    item = make_lead().item
+    reply = make_trigger(item, "reply", payload={"subject": "Re: x", "body": "y" * 25})
+    make_message(item, body="y" * 25, trigger=reply)
+    make_message(item, "note", body="z" * 25)
+    cut = " … [15 characters cut]"
+    data = prepared(make_agent_run(item, "reply_handler", trigger=reply)).data
+    assert data.conversation is not None
+    assert [m["body"] for m in data.conversation["messages"]] == [f"{'y' * 10}{cut}"]
+    assert data.notes == (f"{'z' * 10}{cut}",)
+    assert data.trigger == {"kind": "reply", "payload": {"subject": "Re: x"}}
+    checker = prepared(make_agent_run(item, "fact_checker", trigger=reply)).data
+    assert checker.trigger == {"kind": "reply", "payload": {"subject": "Re: x", "body": f"{'y' * 10}{cut}"}}
+
+
+def test_a_reply_that_is_no_longer_among_the_last_messages_is_told_with_its_trigger() -> None:
+    item = make_lead().item
+    reply = make_trigger(item, "reply", payload={"subject": "Re: x", "body": "The first reply."})
+    make_message(item, body="The first reply.", trigger=reply, at=timezone.now() - timedelta(days=200))
+    for number in range(1, 4):
+        mail(item, number)
+    data = prepared(make_agent_run(item, "reply_handler", trigger=reply)).data
+    assert data.trigger == {"kind": "reply", "payload": {"subject": "Re: x", "body": "The first reply."}}
+
+
 def test_a_short_conversation_has_nothing_to_sum_up() -> None:
     item = make_lead().item
-    assert conversation([mail(item, 1), mail(item, 2)])["summary"] == "No earlier messages."
-    assert conversation([])["messages"] == []
+    assert conversation([mail(item, 1), mail(item, 2)], 100)["summary"] == "No earlier messages."
+    assert conversation([], 100)["messages"] == []
 
 
 def test_only_the_last_notes_are_given() -> None:
