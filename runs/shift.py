@@ -27,6 +27,7 @@ from agents.budgets import Refused
 from agents.llm import ModelClient
 from runs import dispatch, leases, slots, tracing
 from runs.calls import CallAsk, open_calls, settle_calls
+from runs.clock import ClockWatch, make_due
 from runs.commits import commit
 from runs.database import now as database_now
 from runs.executor import execute
@@ -83,6 +84,7 @@ class Shift:
         self._is_behind = False
         self._heartbeat_at = self._looked_at = time.monotonic()
         self._kept_up_at = 0.0
+        self._clock = ClockWatch()
 
     async def run(self) -> None:
         """Work until the shift has ended and everything it holds has come back or was given back."""
@@ -217,6 +219,8 @@ class Shift:
 
     def _keep_up(self) -> None:
         """Every few seconds: say that this shift lives, fill empty slots, take back what was lost."""
+        if self._clock.went_back(now := database_now()):
+            logger.warning("shift %s: the clock was put back; %s agent runs are made due", self.number, make_due(now))
         if self._holds_slot:
             self._holds_slot = slots.renew(self.number, self.token, len(self._flights))
         newer = newer_migrations()
