@@ -12,6 +12,8 @@ from agents.admin_access import ReadOnlyAdmin, SuperuserAdmin
 from runs.models import (
     Action,
     AgentRun,
+    Alert,
+    AlertDelivery,
     BulkAction,
     Item,
     LogEntry,
@@ -74,6 +76,8 @@ _read_only(Message, "item direction subject address at")
 _read_only(OutboxMessage, "key status address release_at sent_at", "department", "key address")
 _read_only(Review, "ask department kind risk status deadline", "department")
 _read_only(Action, "at user verb target reason", "department")
+_read_only(Alert, "last_at department kind state count text", "department", "text key")
+_read_only(AlertDelivery, "alert target status attempt due_at ended_at error", "alert__department", "target")
 _read_only(BulkAction, "verb department user status total done", "department")
 
 
