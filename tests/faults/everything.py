@@ -16,7 +16,7 @@ from tests.faults import (  # noqa: F401 - each registers its cases
 )
 from tests.faults.case import FULL, SHORT, SUITE, Bench
 from tests.faults.databases import Databases
-from tests.faults.table import Row
+from tests.faults.table import Row, render
 
 
 def run_cases(database: str, folder: Path, server: str, *, is_short: bool, only: Sequence[str]) -> list[Row]:
@@ -36,6 +36,8 @@ def run_cases(database: str, folder: Path, server: str, *, is_short: bool, only:
             rows += found
             verdict = "ok" if all(row.is_good for row in found) else "FAILED"
             print(f"-- {name} on {database}: {verdict}, {time.monotonic() - began:.0f} s", flush=True)
+            if verdict != "ok":
+                print(render(found), flush=True)
     finally:
         databases.clean()
     return rows
