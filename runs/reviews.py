@@ -78,9 +78,12 @@ def _answer(review: Review, user: User, answer: str, note: str, verdict: Output.
         _act(item, user, answer, f"review:{review.pk}", note)
         text = f"{user} answered {answer} to: {review.ask}"
         log.write([log.item_entry(item, "answer", text, at=now)])
-        decided = record_decision(item=item, payload={"answer": answer, "key": output.key, "note": note}, user=user)
-        # At the time of the decision, or it would count as one to come.
-        _tell(item, output, "approved" if verdict == Output.Verdict.APPROVED else "rejected", decided.due_at)
+        # Only what the work was for is news to other agents; a step that was found right sets nothing off.
+        if output.key == kind(item.department.kind).final_key:
+            payload = {"answer": answer, "key": output.key, "note": note}
+            # At the time of the decision, or it would count as one to come.
+            now = record_decision(item=item, payload=payload, user=user).due_at
+        _tell(item, output, "approved" if verdict == Output.Verdict.APPROVED else "rejected", now)
     return True
 
 

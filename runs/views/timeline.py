@@ -25,6 +25,9 @@ _LEVELS = {LogEntry.Level.WARNING: "warning", LogEntry.Level.ERROR: "bad"}
 # "started" is told by the run's page; triggers, answers and retries are rows of their own.
 _LEFT_OUT = ("started", "trigger", "retry", "answer", "sent")
 
+# These wake the router for the item as a whole: that no rule names them does not mean that nothing was started.
+_ASKS_FOR_NOTHING = (Trigger.Kind.CREATED, Trigger.Kind.SCHEDULE, Trigger.Kind.OPERATOR, Trigger.Kind.RESUME)
+
 
 @dataclass(frozen=True, slots=True)
 class Moment:
@@ -68,7 +71,9 @@ def _from_action(action: Action) -> Moment:
 
 def _from_trigger(trigger: Trigger) -> Moment:
     source = f" from {trigger.source}" if trigger.source else ""
-    if trigger.status == Trigger.Status.OPEN:
+    if trigger.status == Trigger.Status.NOTED and trigger.kind in _ASKS_FOR_NOTHING:
+        state = ""
+    elif trigger.status == Trigger.Status.OPEN:
         state = "open"
     else:
         state = f"{trigger.get_status_display()}. {trigger.settled_note}".strip()
