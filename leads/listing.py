@@ -94,7 +94,9 @@ def read_rows(leads: Sequence[Lead]) -> list[LeadRow]:
     outputs = Output.objects.filter(item__in=ids, key=KEY, is_current=True)
     facets = dict(outputs.values_list("item_id", "facets"))
     work: dict[int, list[tuple[str, Shown]]] = {}
-    active = AgentRun.objects.filter(item__in=ids, status__in=AgentRun.ACTIVE).select_related("agent")
+    active = AgentRun.objects.filter(item__in=ids, status__in=AgentRun.ACTIVE).select_related(
+        "agent", "item", "department"
+    )
     for run in active.order_by("pk"):
         work.setdefault(run.item_id, []).append((run.agent.title, show_agent_run(run, now)))
     open_reviews = Review.objects.filter(item__in=ids, status=Review.Status.OPEN).values_list("item_id")

@@ -46,7 +46,7 @@ def item_context(request: HttpRequest, item: Item) -> dict[str, Any]:
     access, now, spec = access_of(request), timezone.now(), item.department.spec
     outputs = _outputs(item)
     triggers = list(item.triggers.order_by("-pk")[:100])
-    runs = list(item.agent_runs.select_related("agent").order_by("pk"))
+    runs = list(item.agent_runs.select_related("agent", "department").order_by("pk"))
     messages = list(item.messages.select_related("output").order_by("at", "pk"))
     decision = load_router(item.department).decide(load_facts([item], now=now)[item.pk])
     agents = list(item.department.agents.order_by("pk"))

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
-from django.db.models import Count, F, Q, Sum
+from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Sum
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
@@ -66,13 +66,16 @@ def overview_context(request: HttpRequest) -> dict[str, Any]:
     access, now = access_of(request), timezone.now()
     reviews = Review.objects.filter(department__in=access.ids, status=Review.Status.OPEN)
     by_kind = _reviews_by_kind(access)
+    open_reviews = sum(count for _, count in by_kind)
     return {
         "access": access,
         "now": now,
         "desks": count_statuses(access),
         "reviews": reviews.select_related("item", "item__department").order_by("-risk", "deadline", "pk")[:SHOWN_ROWS],
         "reviews_by_kind": by_kind,
-        "open_reviews": sum(count for _, count in by_kind),
+        "open_reviews": open_reviews,
+        "more_reviews": max(open_reviews - SHOWN_ROWS, 0),
+        "drafted": _drafted(access),
         "spend": _spend(access, day_start(access, now)),
         "budgets": _budgets(access, now),
         "work": _work(access, now),
@@ -82,6 +85,7 @@ def overview_context(request: HttpRequest) -> dict[str, Any]:
         "newer_migrations": len(newer_migrations()),
         "schedules": [department for department in access.shown if department.schedule],
         "models": ModelState.objects.filter(_troubled(now)).order_by("model"),
+        "staged_items": _staged(access).exists(),
         "waiting_items": Item.objects.filter(
             department__in=access.ids, automation=Item.Automation.ACTIVE, route_due_at__lte=now
         ).count(),
@@ -115,6 +119,12 @@ def _specs(departments: tuple[Department, ...]) -> list[DepartmentSpec]:
     return [found[kind] for kind in sorted(found)]
 
 
+def _drafted(access: Access) -> list[tuple[DepartmentSpec, str]]:
+    """Of each kind that has the status: where its items with a draft to approve are listed."""
+    kinds = [spec for spec in _specs(access.shown) if any(status.slug == "drafted" for status in spec.statuses)]
+    return [(spec, f"{item_list_url(spec)}?{urlencode({'status': 'drafted'})}") for spec in kinds]
+
+
 def _status_counts(spec: DepartmentSpec, counts: dict[tuple[str, str], int]) -> list[StatusCount]:
     url = item_list_url(spec)
     known = [status.slug for status in spec.statuses]
@@ -124,6 +134,17 @@ def _status_counts(spec: DepartmentSpec, counts: dict[tuple[str, str], int]) -> 
         for slug in slugs
         if (spec.kind, slug) in counts
     ]
+
+
+def _staged(access: Access) -> QuerySet[Item]:
+    """Items that nobody has looked at and that are not due: an import has them until it ends."""
+    return Item.objects.filter(
+        ~Exists(PipelineRun.objects.filter(item=OuterRef("pk"))),
+        department__in=access.ids,
+        status="new",
+        automation=Item.Automation.ACTIVE,
+        route_due_at=None,
+    )
 
 
 def _reviews_by_kind(access: Access) -> list[tuple[str, int]]:
@@ -180,7 +201,7 @@ def _work(access: Access, now: datetime) -> dict[str, int]:
 def _running(access: Access, now: datetime) -> list[tuple[AgentRun, Shown]]:
     runs = (
         AgentRun.objects.filter(department__in=access.ids, status__in=AgentRun.ACTIVE)
-        .select_related("agent", "item")
+        .select_related("agent", "item", "department")
         # "running" before "queued", then as the shifts take them.
         .order_by(F("status").desc(), "priority", "due_at", "pk")
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from agents.models import Department
 from agents.spec import DepartmentSpec
 from runs.models import AgentRun, Item, ModelCall, PipelineRun
 
@@ -67,6 +68,14 @@ def show_agent_run(run: AgentRun, now: datetime) -> Shown:
 
 def _queued(run: AgentRun, now: datetime) -> Shown:
     since = run.waiting_since or run.queued_at
+    if run.item.automation != Item.Automation.ACTIVE:
+        note = f"Its item is {run.item.get_automation_display()}."
+        then = "Goes on by itself" if run.item.automation_until else "Nothing starts until a person says so"
+        return Shown("waiting", "neutral", "hourglass", note, since, then, run.item.automation_until, is_live=True)
+    if run.department.state not in Department.WORKING:
+        note = f"Its department is {run.department.get_state_display()}."
+        then = "Nothing starts until the department runs again"
+        return Shown("waiting", "neutral", "hourglass", note, since, then, is_live=True)
     if run.waiting_for:
         note = run.waiting_for
     elif run.due_at > now:
