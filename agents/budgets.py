@@ -18,10 +18,14 @@ from django.db import transaction
 from django.db.models import Q
 
 from agents.models import Budget, BudgetPeriod
+from agents.statements import Among, Statement
 
 logger = logging.getLogger(__name__)
 
 Window = tuple[datetime, datetime]
+_HAS_BUDGET = Statement(
+    lambda: Budget.objects.filter(Among("department_id", "departments"), is_enabled=True).values_list("pk")
+)
 
 BUDGET_WAIT = "budget of the"
 """How the reason of every ``Refused`` begins: raising a budget finds the runs that wait for it by this."""
@@ -81,13 +85,16 @@ def period_window(period: str, time_zone: str, now: datetime) -> Window:
 def reserve(asks: Sequence[Ask], *, now: datetime) -> dict[Hashable, Granted | Refused]:
     """Grant each ask, in order, if it fits every budget that applies to it, and set the amount aside.
 
-    One query where no budget is enabled; otherwise four (five when a period has turned). RuntimeError outside
+    One query where no budget is enabled; otherwise five (six when a period has turned). RuntimeError outside
     of a transaction: the rows must stay locked until the claims that they pay for are written.
     """
     if not transaction.get_connection().in_atomic_block:
         raise RuntimeError("reserve() belongs into the transaction of the claim.")
+    departments = {ask.department_id for ask in asks}
+    if not _HAS_BUDGET.rows(limit=1, departments=departments):
+        return {ask.key: Granted(()) for ask in asks}
     budgets = list(
-        Budget.objects.filter(department_id__in={ask.department_id for ask in asks}, is_enabled=True)
+        Budget.objects.filter(department_id__in=departments, is_enabled=True)
         .select_related("department", "agent")
         .order_by("pk")
     )

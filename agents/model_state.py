@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from django.db.models import Q
 
 from agents.models import ModelState
+from agents.statements import Statement
 
 OPEN_AFTER = 5
 """Transient failures in a row."""
@@ -25,6 +26,8 @@ FULL_CAP = 1_000
 SMALLEST_CAP = 1
 Key = tuple[str, str]
 """Model and the name of the variable that holds the key."""
+_WORKING = Q(breaker=ModelState.Breaker.CLOSED, closed_until=None, in_flight_cap__gte=FULL_CAP, failures=0)
+_UNSOUND = Statement(lambda: ModelState.objects.exclude(_WORKING))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +59,7 @@ def is_broken(state: ModelState | None) -> bool:
 
 def load_states(keys: Collection[Key] | None = None) -> dict[Key, ModelState]:
     """The states of models that are not simply working, in one query."""
-    working = Q(breaker=ModelState.Breaker.CLOSED, closed_until=None, in_flight_cap__gte=FULL_CAP, failures=0)
-    states = {(s.model, s.api_key_env): s for s in ModelState.objects.exclude(working)}
+    states = {(s.model, s.api_key_env): s for s in _UNSOUND.objects()}
     return states if keys is None else {key: state for key, state in states.items() if key in keys}
 
 

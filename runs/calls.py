@@ -18,10 +18,10 @@ from agents.llm import ModelReply, ModelRequest
 from agents.models import Agent, ModelPrice
 from agents.pricing import UnknownPrice, Usage, cost_usd
 from agents.reading import storable, storable_json
+from agents.statements import Among, Statement
 from runs.database import increase_rows, insert_rows, update_rows
 from runs.models import AgentRun, ModelCall, ModelCallBody, ToolCall
 from runs.staff import Staff
-from runs.statements import Among, Statement
 from runs.work import OpenCall, SeenCall, ToolUse
 
 _ZERO = Decimal(0)

@@ -19,6 +19,7 @@ from agents.causes import Cause
 from agents.model_state import Key, record_busy, record_failures, record_successes
 from agents.models import Department
 from agents.spec import OutputEvent
+from agents.statements import Among, Statement
 from runs import dispatch, log, tracing
 from runs.calls import settle_calls
 from runs.database import insert_rows, update_rows
@@ -29,7 +30,6 @@ from runs.gate_alerts import tell_gates
 from runs.inputs import schema_version
 from runs.models import AgentRun, Item, LogEntry, Output
 from runs.staff import Staff
-from runs.statements import Among, Statement
 from runs.work import Finished
 
 logger = logging.getLogger(__name__)

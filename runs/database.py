@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import cache
+from operator import attrgetter
 from typing import Any
 
 from django.db import connection, models
 from django.utils import timezone
 
+from agents.statements import Prepare, prepared
+
 AnyField = Any  # django-stubs parametrise Field, Django does not
-Prepare = Callable[[Any], Any]
 INSERT_BATCH = 500
 """Rows in one statement: below the 32,766 values that SQLite takes, for every table there is."""
 _STAMPED = ("created_at", "changed_at", "at")
@@ -42,9 +44,13 @@ def insert_rows(rows: Iterable[models.Model]) -> None:
         batch = objects[start : start + INSERT_BATCH]
         values: list[Any] = []
         for each in batch:
-            for field, prepare, attname in plan.columns:
-                value = field.pre_save(each, add=True) if attname in _STAMPED else getattr(each, attname)
-                values.append(value if prepare is None or value is None else prepare(value))
+            for field in plan.stamped:
+                field.pre_save(each, add=True)
+            row = list(plan.read(each))
+            for position, prepare in plan.prepared:
+                if row[position] is not None:
+                    row[position] = prepare(row[position])
+            values += row
         with connection.cursor() as cursor:
             cursor.execute(f"{plan.head}{', '.join([plan.places] * len(batch))}{plan.tail}", values)
             if plan.tail:
@@ -67,22 +73,13 @@ def increase_rows(model: type[models.Model], column: str, rows: Sequence[Sequenc
     _execute_many(*_increase(model, column), rows)
 
 
-def prepared(field: AnyField) -> Prepare | None:
-    """How a value of this field goes to the driver; None where it goes as it is."""
-    if isinstance(field, models.ForeignKey):
-        return prepared(field.target_field)
-    if isinstance(field, (models.CharField, models.TextField)):
-        return str  # members of a TextChoices are strings that a driver may take for something else
-    if isinstance(field, (models.IntegerField, models.BooleanField)):
-        return None
-    return partial(field.get_db_prep_save, connection=connection)
-
-
 @dataclass(frozen=True, slots=True)
 class _Insertion:
     """An INSERT of one model, but for the number of its rows. ``tail`` is empty where the key is given."""
 
-    columns: tuple[tuple[AnyField, Prepare | None, str], ...]
+    stamped: tuple[AnyField, ...]
+    read: Callable[[models.Model], tuple[Any, ...]]
+    prepared: tuple[tuple[int, Prepare], ...]
     head: str
     places: str
     tail: str
@@ -94,8 +91,11 @@ def _insertion(model: type[models.Model]) -> _Insertion:
     is_numbered = isinstance(pk, models.AutoField)
     columns = [field for field in model._meta.concrete_fields if not (is_numbered and field is pk)]
     names = ", ".join(_quote(field) for field in columns)
+    plan = [prepared(field) for field in columns]
     return _Insertion(
-        columns=tuple((field, prepared(field), field.attname) for field in columns),
+        stamped=tuple(field for field in columns if field.attname in _STAMPED),
+        read=attrgetter(*(field.attname for field in columns)),
+        prepared=tuple((position, prepare) for position, prepare in enumerate(plan) if prepare),
         head=f"INSERT INTO {connection.ops.quote_name(model._meta.db_table)} ({names}) VALUES ",
         places=f"({', '.join(['%s'] * len(columns))})",
         tail=f" RETURNING {_quote(pk)}" if is_numbered else "",

@@ -15,6 +15,7 @@ from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import DateTimeField, QuerySet
 
 from agents.spec import ITEM, Facts, OutputEvent
+from agents.statements import Among, Given, Statement
 from runs import log, tracing
 from runs.database import insert_rows, update_rows
 from runs.database import now as database_now
@@ -24,7 +25,6 @@ from runs.facts import load_facts_and_next
 from runs.models import AgentRun, Item, LogEntry, Output, PipelineRun, Review, Trigger
 from runs.router import Decision
 from runs.staff import Desk, Staff
-from runs.statements import Among, Given, Statement
 
 logger = logging.getLogger(__name__)
 PUT_OFF = timedelta(minutes=1)

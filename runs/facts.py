@@ -10,9 +10,9 @@ from django.db.models import Max
 
 from agents.models import Agent, Department
 from agents.spec import Facts, OutputFact, RunFact, TriggerFact
+from agents.statements import Among, Statement
 from runs.models import AgentRun, Item, Message, Output, Review, Rule, Trigger
 from runs.router import AgentView, Router, RuleView
-from runs.statements import Among, Statement
 
 SUPPRESSED_TAG = "suppressed"
 """The tag of an item whose person must not be written to again."""

@@ -17,11 +17,11 @@ from django.db.models import Count, Q
 from agents.causes import Cause
 from agents.model_state import FULL_CAP, Key, is_broken, is_closed, load_states, start_probe
 from agents.models import Agent, Department, ModelState
+from agents.statements import Among, Statement
 from runs.database import update_rows
 from runs.failures import BUSY, LINE_STANDS, PROBE_SECONDS
 from runs.models import AgentRun, ModelCall
 from runs.staff import Staff
-from runs.statements import Among, Statement
 
 CROWDED = timedelta(seconds=1)
 WAITING = ["due_at", "waiting_for", "waiting_since", "cause"]

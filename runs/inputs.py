@@ -14,11 +14,11 @@ from pydantic import BaseModel
 from agents import prompts
 from agents.llm import api_schema
 from agents.models import Agent, Soul
+from agents.statements import Among, Statement
 from agents.tools import tool_definitions
 from runs.gates import Choice
 from runs.models import AgentRun, Message, Output
 from runs.staff import Desk, Staff
-from runs.statements import Among, Statement
 
 LAST_MESSAGES = 3
 LAST_NOTES = 5

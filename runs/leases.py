@@ -16,6 +16,7 @@ from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import DateTimeField, IntegerField, Q, QuerySet, prefetch_related_objects
 
 from agents.causes import Cause
+from agents.statements import Among, Given, Statement
 from runs import log, tracing
 from runs.calls import CallAsk, abandon_calls, open_calls
 from runs.commits import fail_run
@@ -27,7 +28,6 @@ from runs.gates import WAITING, Choice, let_through, waiting_row
 from runs.inputs import Prepared, build_params, gather_inputs
 from runs.models import AgentRun, Item, LogEntry
 from runs.staff import Staff
-from runs.statements import Among, Given, Statement
 from runs.work import OpenCall, Work
 
 logger = logging.getLogger(__name__)

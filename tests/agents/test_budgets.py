@@ -98,10 +98,10 @@ class TestReserve:
         try_to_reserve(ask(agents[0]))
         with transaction.atomic(), CaptureQueriesContext(connection) as queries:
             reserve([ask(agent, key=agent.pk) for agent in agents], now=NOW)
-        assert len(queries) <= 5
+        assert len(queries) <= 6
         with transaction.atomic(), CaptureQueriesContext(connection) as queries:
             reserve([ask(agent, key=agent.pk) for agent in agents], now=NOW)
-        assert len(queries) == 4
+        assert len(queries) == 5
 
     def test_asks_are_granted_in_order_until_the_budget_is_full(self) -> None:
         agent = make_agent()

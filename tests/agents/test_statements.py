@@ -10,8 +10,8 @@ from django.db import connection, models, transaction
 from django.db.transaction import TransactionManagementError
 from django.test.utils import CaptureQueriesContext
 
+from agents.statements import Among, Given, Statement
 from runs.models import AgentRun, Item
-from runs.statements import Among, Given, Statement
 from tests.factories import make_item
 
 NOW = datetime(2026, 11, 16, 9, 30, tzinfo=UTC)
