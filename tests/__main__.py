@@ -19,7 +19,7 @@ from tests.engine_size import ROOT
 
 LOCAL = "postgres://postgres@127.0.0.1:5432/kontor_test"
 PASSES = (
-    ("-n", "2", "-m", "not cluster and not browser"),
+    ("-n", "2", "-m", "not cluster and not browser and not faults"),
     ("-m", "cluster or browser"),
 )
 NOTHING_SELECTED = 5

@@ -18,7 +18,6 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "style": (f"{BIN}/ruff", "check", "."),
     "format": (f"{BIN}/ruff", "format", "--check", "."),
     "types": (f"{BIN}/mypy",),
-    "template format": (f"{BIN}/djlint", "--check", "--quiet", "templates"),
     "template style": (f"{BIN}/djlint", "--lint", "--quiet", "templates"),
     "import directions": (f"{BIN}/lint-imports", "--no-cache"),
     "settings": (*MANAGE, "check", "--fail-level", "WARNING"),

@@ -11,7 +11,7 @@ from django.conf import settings
 
 from tests.engine_size import ROOT
 
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.faults
 LIMIT_SECONDS = 600
 CASES = (
     "killed_at_a_point",
