@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -36,7 +37,9 @@ def _lead_with_work(department: Any) -> Item:
     factories.make_review(item, output=factories.make_output(item, "email"))
     factories.make_agent_run(item, "writer", status="running")
     factories.make_agent_run(item, "strategist", status="failed")
-    factories.make_message(item, "in", trigger=factories.make_trigger(item, "reply"))
+    # Before the draft: what comes in after it takes its question back.
+    came_in = timezone.now() - timedelta(hours=1)
+    factories.make_message(item, "in", trigger=factories.make_trigger(item, "reply"), at=came_in)
     return item
 
 
