@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("router", "dispatch", "shift", "executor", "leases", "outputs", "outbox", "reviews", "control")
 LIMIT = 1_500
-BESIDE = ("plan", "clauses", "commits", "calls", "work", "statements", "slots", "facts", "inputs", "gates")
+BESIDE = ("plan", "clauses", "commits", "calls", "work", "slots", "facts", "inputs", "gates")
 """What the parts above cannot do without, counted apart so that the first figure hides nothing."""
 
 

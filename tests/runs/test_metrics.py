@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 from prometheus_client.parser import text_string_to_metric_families
@@ -74,11 +75,11 @@ def test_it_tells_whether_work_flows(settings: Any) -> None:
     assert found("line_stopped", department="sales") == 0
 
 
-def test_nothing_is_asked_twice_within_seconds(django_assert_num_queries: Any) -> None:
+def test_nothing_but_the_time_is_asked_twice_within_seconds(django_assert_num_queries: Any) -> None:
     factories.make_department()
     numbers = Numbers()
     Found(numbers)
-    with django_assert_num_queries(0):
+    with django_assert_num_queries(1 if connection.vendor == "postgresql" else 0):
         Found(numbers)
 
 
