@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 from django.db import connection, models
@@ -33,8 +34,13 @@ def prepared(field: AnyField) -> Prepare | None:
         return str  # members of a TextChoices are strings that a driver may take for something else
     if isinstance(field, (models.IntegerField, models.BooleanField)):
         return None
+    is_sqlite = connection.vendor == "sqlite"
     if isinstance(field, models.DateTimeField):
-        return None if connection.vendor == "postgresql" else _moment
+        return _moment if is_sqlite else None
+    if isinstance(field, models.UUIDField):
+        return attrgetter("hex") if is_sqlite else None
+    if isinstance(field, models.JSONField) and field.encoder is None:
+        return json.dumps if is_sqlite else partial(connection.ops.adapt_json_value, encoder=None)
     return partial(field.get_db_prep_save, connection=connection)
 
 

@@ -65,12 +65,12 @@ def update_rows(model: type[models.Model], columns: Sequence[str], rows: Sequenc
 
     ``bulk_update`` builds one CASE per column and row, which costs more than the work it writes down.
     """
-    _execute_many(*_update(model, tuple(columns)), rows)
+    _change_rows(_change(model, tuple(columns), is_increase=False), rows)
 
 
 def increase_rows(model: type[models.Model], column: str, rows: Sequence[Sequence[Any]]) -> None:
     """Add an amount of its own to one column of each row: ``rows`` are ``(pk, amount)``."""
-    _execute_many(*_increase(model, column), rows)
+    _change_rows(_change(model, (column,), is_increase=True), rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,39 +102,65 @@ def _insertion(model: type[models.Model]) -> _Insertion:
     )
 
 
-@cache
-def _update(model: type[models.Model], columns: tuple[str, ...]) -> tuple[str, tuple[Prepare | None, ...]]:
-    fields = [_field(model, name) for name in columns]
-    assignments = ", ".join(f"{_quote(field)} = %s" for field in fields)
-    return _of_one_row(model, assignments), tuple(prepared(field) for field in fields)
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """An UPDATE that gives each row values of its own: ``one`` for a row, ``head … tail`` for many at once."""
+
+    plan: tuple[Prepare | None, ...]
+    one: str
+    head: str
+    first: str
+    places: str
+    tail: str
 
 
 @cache
-def _increase(model: type[models.Model], column: str) -> tuple[str, tuple[Prepare | None, ...]]:
-    field = _field(model, column)
-    return _of_one_row(model, f"{_quote(field)} = {_quote(field)} + %s"), (prepared(field),)
+def _change(model: type[models.Model], columns: tuple[str, ...], *, is_increase: bool) -> _Change:
+    fields, pk = [_field(model, name) for name in columns], _pk(model)
+    table, names = connection.ops.quote_name(model._meta.db_table), [_quote(field) for field in fields]
+    before = [f"{table}.{name} + " if is_increase else "" for name in names]
+    one = ", ".join(f"{name} = {old}%s" for name, old in zip(names, before, strict=True))
+    many = ", ".join(f"{name} = {old}given.{name}" for name, old in zip(names, before, strict=True))
+    return _Change(
+        plan=tuple(prepared(field) for field in fields),
+        one=f"UPDATE {table} SET {one} WHERE {_quote(pk)} = %s",
+        head=f"UPDATE {table} SET {many} FROM (VALUES ",
+        # The types of the first row are those of all; without a length, which would cut what is too long.
+        first=f"({', '.join(f'%s::{_type(field)}' for field in (*fields, pk))})",
+        places=f"({', '.join(['%s'] * (len(fields) + 1))})",
+        tail=f") AS given ({', '.join(names)}, given_key) WHERE {table}.{_quote(pk)} = given.given_key",
+    )
 
 
-def _of_one_row(model: type[models.Model], assignments: str) -> str:
-    table = connection.ops.quote_name(model._meta.db_table)
-    return f"UPDATE {table} SET {assignments} WHERE {_quote(_pk(model))} = %s"
-
-
-def _execute_many(sql: str, plan: Sequence[Prepare | None], rows: Sequence[Sequence[Any]]) -> None:
+def _change_rows(change: _Change, rows: Sequence[Sequence[Any]]) -> None:
     if not rows:
         return
     values = [
         [
             *(
                 value if prepare is None or value is None else prepare(value)
-                for prepare, value in zip(plan, row[1:], strict=True)
+                for prepare, value in zip(change.plan, row[1:], strict=True)
             ),
             row[0],
         ]
         for row in rows
     ]
+    # SQLite runs one small statement after the other at no cost. Rows that are named twice are changed twice.
+    is_together = connection.vendor == "postgresql" and 1 < len({row[0] for row in rows}) == len(rows)
     with connection.cursor() as cursor:
-        cursor.executemany(sql, values)
+        if not is_together:
+            cursor.executemany(change.one, values)
+            return
+        for start in range(0, len(values), INSERT_BATCH):
+            batch = values[start : start + INSERT_BATCH]
+            places = ", ".join([change.first, *[change.places] * (len(batch) - 1)])
+            cursor.execute(f"{change.head}{places}{change.tail}", [value for row in batch for value in row])
+
+
+def _type(field: AnyField) -> str:
+    if isinstance(field, models.ForeignKey):
+        return _type(field.target_field)
+    return str(field.rel_db_type(connection) if field.primary_key else field.db_type(connection)).split("(")[0]
 
 
 def _field(model: type[models.Model], name: str) -> AnyField:
