@@ -1,6 +1,6 @@
 # `make` lists what there is. Nothing but make and Python 3.11 or newer is needed.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench faults lock shot clean dev
+.PHONY: help demo test lint bench economics faults lock shot clean dev
 PYTHON ?=
 ARGS ?=
 BIN := .venv/bin
@@ -37,6 +37,9 @@ lint: dev ## Check style, types, templates, import directions, migrations and lo
 bench: dev ## Measure, print a table and write var/bench.json
 	@$(BIN)/python -m tests.bench $(ARGS)
 
+economics: dev ## What a lead costs at list prices, beside other choices of models (ARGS="--leads 100")
+	@$(BIN)/python -m tests.bench.economics $(ARGS)
+
 faults: dev ## Break everything there is on both databases and print a table (ARGS="--short")
 	@$(BIN)/python -m tests.faults $(ARGS)
 
@@ -46,7 +49,7 @@ lock: dev ## Resolve the versions in pyproject.toml again
 	$(BIN)/uv pip compile pyproject.toml --extra dev --quiet --upgrade --generate-hashes --universal --python-version 3.11 \
 		--no-emit-index-url --no-header -c requirements.lock -o requirements-dev.lock
 
-shot: dev ## Take the README's picture of a lead from the running demo (WEB_PORT=8000 LEAD=1)
+shot: dev ## Take the README's pictures from the running demo (WEB_PORT=8000 LEAD=1)
 	@$(BIN)/python -m tests.shot
 
 clean: ## Delete the environment and what tools left behind; databases under var/ stay

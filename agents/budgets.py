@@ -27,6 +27,8 @@ _HAS_BUDGET = Statement(
     lambda: Budget.objects.filter(Among("department_id", "departments"), is_enabled=True).values_list("pk")
 )
 
+LOOK_AGAIN = timedelta(minutes=1)
+"""So soon a call that only others' reservations keep from starting is tried again."""
 BUDGET_WAIT = "budget of the"
 """How the reason of every ``Refused`` begins: raising a budget finds the runs that wait for it by this."""
 
@@ -52,7 +54,8 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The call must wait: ``reason`` says for what. At ``until`` every period that refused has turned."""
+    """The call must wait: ``reason`` says for what. At ``until`` every period that refused has turned, or calls under
+    way that hold what is left of it have ended."""
 
     reason: str
     until: datetime
@@ -85,8 +88,8 @@ def period_window(period: str, time_zone: str, now: datetime) -> Window:
 def reserve(asks: Sequence[Ask], *, now: datetime) -> dict[Hashable, Granted | Refused]:
     """Grant each ask, in order, if it fits every budget that applies to it, and set the amount aside.
 
-    One query where no budget is enabled; otherwise five (six when a period has turned). RuntimeError outside
-    of a transaction: the rows must stay locked until the claims that they pay for are written.
+    One query where no budget is enabled; otherwise five (six when a period has turned, one more when one is full).
+    RuntimeError outside of a transaction: the rows must stay locked until the claims that they pay for are written.
     """
     if not transaction.get_connection().in_atomic_block:
         raise RuntimeError("reserve() belongs into the transaction of the claim.")
@@ -105,14 +108,28 @@ def reserve(asks: Sequence[Ask], *, now: datetime) -> dict[Hashable, Granted | R
     periods = _locked_periods(
         {b.pk: period_window(b.period, b.department.time_zone, now) for b in budgets if b.pk in needed}, now
     )
+    if periods.keys() != needed or not _do_fit(asks, applying, periods):
+        _read_again([budget for budget in budgets if budget.pk in needed])
     answers = {
-        ask.key: _answer(ask, [(budget, periods[budget.pk]) for budget in found])
+        ask.key: _answer(ask, [(budget, periods[budget.pk]) for budget in found if budget.is_enabled], now)
         for ask, found in zip(asks, applying, strict=True)
     }
     granted = {pk for answer in answers.values() if isinstance(answer, Granted) for pk in answer.period_ids}
     changed = [row for row in periods.values() if row.pk in granted]
     BudgetPeriod.objects.bulk_update(changed, ["reserved_usd", "reserved_tokens"])
     return answers
+
+
+def lock_period(budget: Budget, *, now: datetime) -> BudgetPeriod:
+    """The current period of a budget, locked; made if nothing was reserved in it yet. Inside a transaction."""
+    window = period_window(budget.period, budget.department.time_zone, now)
+    return _locked_periods({budget.pk: window}, now)[budget.pk]
+
+
+def whose(budget: Budget) -> str:
+    """How a budget is named in the reason of every ``Refused`` and in alerts: ``agent writer, claude-opus-5-5``."""
+    name = f"agent {budget.agent.slug}" if budget.agent else "department"
+    return f"{name}, {budget.model}" if budget.model else name
 
 
 def settle(settlements: Iterable[Settlement]) -> None:
@@ -153,6 +170,32 @@ def _applies(budget: Budget, ask: Ask) -> bool:
     )
 
 
+def _do_fit(asks: Sequence[Ask], applying: Sequence[Sequence[Budget]], periods: dict[int, BudgetPeriod]) -> bool:
+    """Whether every budget has room for all that is asked of it together."""
+    sums = defaultdict[int, tuple[Decimal, int]](lambda: (Decimal(0), 0))
+    budgets = {budget.pk: budget for found in applying for budget in found}
+    for ask, found in zip(asks, applying, strict=True):
+        for budget in found:
+            usd, tokens = sums[budget.pk]
+            sums[budget.pk] = usd + ask.usd, tokens + ask.tokens
+    return all(_has_room(budgets[pk], periods[pk], *amounts) for pk, amounts in sums.items())
+
+
+def _read_again(budgets: Iterable[Budget]) -> None:
+    """What these budgets allow, now that their periods are locked; one that is deleted is off.
+
+    Whoever raised one while we waited for its lock made due what waits for it, but not the runs that we hold: refused
+    by what it allowed before, they would wait until the period turns.
+    """
+    by_pk = {budget.pk: budget for budget in budgets}
+    known = Budget.objects.in_bulk(by_pk)
+    for pk, budget in by_pk.items():
+        if now := known.get(pk):
+            budget.limit_usd, budget.limit_tokens, budget.is_enabled = now.limit_usd, now.limit_tokens, now.is_enabled
+        else:
+            budget.is_enabled = False
+
+
 def _locked_periods(windows: dict[int, Window], now: datetime) -> dict[int, BudgetPeriod]:
     """The current period of each budget, locked in id order; made first where it is missing.
 
@@ -190,33 +233,43 @@ def _is_same(starts_at: datetime, ends_at: datetime, window: Window) -> bool:
     return window[0] <= starts_at + (ends_at - starts_at) / 2 < window[1]
 
 
-def _answer(ask: Ask, rows: Sequence[tuple[Budget, BudgetPeriod]]) -> Granted | Refused:
+def _answer(ask: Ask, rows: Sequence[tuple[Budget, BudgetPeriod]], now: datetime) -> Granted | Refused:
     """Set the amount aside in every period, or in none."""
     refusals = [(budget, row) for budget, row in rows if not _fits(ask, budget, row)]
     if refusals:
-        return Refused(_sentence(ask, *refusals[0]), max(row.ends_at for _, row in refusals))
+        # The one that lasts longest: before it has turned, nothing goes on.
+        budget, row = max(refusals, key=lambda refusal: _until(ask, refusal[0], refusal[1], now))
+        until = _until(ask, budget, row, now)
+        return Refused(_sentence(ask, budget, row, until), until)
     for _, row in rows:
         row.reserved_usd += ask.usd
         row.reserved_tokens += ask.tokens
     return Granted(tuple(row.pk for _, row in rows))
 
 
+def _until(ask: Ask, budget: Budget, row: BudgetPeriod, now: datetime) -> datetime:
+    """When to look again: soon where only what is reserved stands in the way, for that comes back as calls end."""
+    spent_only = BudgetPeriod(spent_usd=row.spent_usd, spent_tokens=row.spent_tokens, extra_usd=row.extra_usd)
+    return min(now + LOOK_AGAIN, row.ends_at) if _fits(ask, budget, spent_only) else row.ends_at
+
+
 def _fits(ask: Ask, budget: Budget, row: BudgetPeriod) -> bool:
-    return _fits_usd(ask, budget, row) and (
-        budget.limit_tokens is None or row.reserved_tokens + row.spent_tokens + ask.tokens <= budget.limit_tokens
+    return _has_room(budget, row, ask.usd, ask.tokens)
+
+
+def _has_room(budget: Budget, row: BudgetPeriod, usd: Decimal, tokens: int) -> bool:
+    return _has_room_usd(budget, row, usd) and (
+        budget.limit_tokens is None or row.reserved_tokens + row.spent_tokens + tokens <= budget.limit_tokens
     )
 
 
-def _fits_usd(ask: Ask, budget: Budget, row: BudgetPeriod) -> bool:
-    return budget.limit_usd is None or row.reserved_usd + row.spent_usd + ask.usd <= budget.limit_usd + row.extra_usd
+def _has_room_usd(budget: Budget, row: BudgetPeriod, usd: Decimal) -> bool:
+    return budget.limit_usd is None or row.reserved_usd + row.spent_usd + usd <= budget.limit_usd + row.extra_usd
 
 
-def _sentence(ask: Ask, budget: Budget, row: BudgetPeriod) -> str:
-    """Why the budget refuses, within the 300 characters of ``AgentRun.waiting_for``."""
-    whose = f"agent {budget.agent.slug}" if budget.agent else "department"
-    if budget.model:
-        whose += f", {budget.model}"
-    if budget.limit_usd is not None and not _fits_usd(ask, budget, row):
+def _sentence(ask: Ask, budget: Budget, row: BudgetPeriod, until: datetime) -> str:
+    """Why the budget refuses and when there is a new one, within the 300 characters of ``AgentRun.waiting_for``."""
+    if budget.limit_usd is not None and not _has_room_usd(budget, row, ask.usd):
         allowed = f"{budget.limit_usd + row.extra_usd:.2f} USD"
         held = f"{row.spent_usd:.4f} spent and {row.reserved_usd:.4f} reserved"
         step = f"{ask.usd:.4f}"
@@ -224,4 +277,7 @@ def _sentence(ask: Ask, budget: Budget, row: BudgetPeriod) -> str:
         allowed = f"{budget.limit_tokens:,} tokens"
         held = f"{row.spent_tokens:,} used and {row.reserved_tokens:,} reserved"
         step = f"{ask.tokens:,}"
-    return f"{BUDGET_WAIT} {whose}: {allowed} a {budget.period}, {held}; this step may need {step}."
+    text = f"{BUDGET_WAIT} {whose(budget)}: {allowed} a {budget.period}, {held}; this step may need {step}."
+    if until < row.ends_at:
+        return f"{text} It is tried again each minute, as calls under way end."
+    return f"{text} A new {budget.period} begins {row.ends_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC."

@@ -21,3 +21,4 @@ class Cause(models.TextChoices):
     LOST = "lost", "worker lost"
     TOOLS = "tools", "too many tool calls"
     INTERNAL = "internal", "error in Kontor"
+    CUT_OFF = "cut_off", "closed before its end"

@@ -25,10 +25,13 @@ from pydantic import BaseModel
 
 from agents.causes import Cause
 from agents.pricing import Usage
+from agents.reading import storable
 
 MAX_CONNECTIONS = 1_000
 CONNECT_SECONDS = 5
 _ACCOUNT_STATUSES = (401, 402, 403)
+MOST_TOKENS = 100_000_000
+"""More than any model reads or writes in one call: a server that reports more, or less than none, is not believed."""
 _STREAM_CAUSES = {"rate_limit_error": Cause.RATE_LIMITED, "overloaded_error": Cause.OVERLOADED}
 _SPEND_LIMITS = (anthropic.EnforcedSpendLimitReachedError, anthropic.ContractSpendLimitReachedError)
 
@@ -95,21 +98,32 @@ def api_schema(model: type[BaseModel]) -> dict[str, Any]:
 
 
 class ModelClient:
-    """Talks to the Messages API for one event loop. Close it there."""
+    """Talks to the Messages API for one event loop. Close it there.
 
-    def __init__(self, base_url: str) -> None:
+    A call of which nothing is heard for ``silence_seconds`` is given up before its time-out.
+    """
+
+    def __init__(self, base_url: str, *, silence_seconds: float | None = None) -> None:
+        self._silence_seconds = silence_seconds
         limits = httpx2.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
         # The SDK's default transport collapses above 250 requests in flight; aiohttp does not.
         self._http = anthropic.DefaultAioHttpClient(limits=limits)
         self._base_url = base_url
         self._clients: dict[str, anthropic.AsyncAnthropic] = {}
 
-    async def call(self, request: ModelRequest, on_event: Callable[[], None] | None = None) -> ModelReply:
-        """Send one streamed request and gather the answer. ``on_event`` is called for every event that arrives."""
-        reply, started = ModelReply(), time.monotonic()
+    async def call(
+        self, request: ModelRequest, on_event: Callable[[], None] | None = None, *, into: ModelReply | None = None
+    ) -> ModelReply:
+        """Send one streamed request and gather the answer. ``on_event`` is called for every event that arrives.
+
+        Whoever may cancel the call gives the reply to fill: what had been seen by then, usage above all, is in it.
+        """
+        reply, started = ModelReply() if into is None else into, time.monotonic()
+        limit = asyncio.timeout(min(request.timeout_seconds, self._silence_seconds or request.timeout_seconds))
+        heard = self._listening(limit, request.timeout_seconds, on_event)
         try:
             async with (
-                asyncio.timeout(request.timeout_seconds),
+                limit,
                 self._client(request.api_key_env).messages.with_streaming_response.create(
                     **request.params,
                     stream=True,
@@ -117,14 +131,33 @@ class ModelClient:
                     extra_headers={"x-kontor-call": str(request.call_id), "x-kontor-agent": request.agent},
                 ) as response,
             ):
-                reply.request_id = response.headers.get("request-id", "")
-                await _gather(read_events(response.iter_bytes()), reply, started, on_event)
+                reply.request_id = _name(response.headers.get("request-id", ""), 120)
+                await _gather(read_events(response.iter_bytes()), reply, started, heard)
         except Exception as error:  # everything a server, a network or the SDK can do ends here, classified
             _classify(error, reply)
+            if limit.expired() and time.monotonic() - started < request.timeout_seconds:
+                reply.error = f"Nothing was heard for {self._silence_seconds:g} seconds."
         else:
             _judge_stop(reply)
+        reply.error = storable(reply.error)
         reply.latency_ms = round((time.monotonic() - started) * 1000)
         return reply
+
+    def _listening(
+        self, limit: asyncio.Timeout, timeout_seconds: float, on_event: Callable[[], None] | None
+    ) -> Callable[[], None] | None:
+        """What is to be called for every event, so that a call that falls silent is given up early."""
+        silence, loop = self._silence_seconds, asyncio.get_running_loop()
+        if silence is None or silence >= timeout_seconds:
+            return on_event
+        end = loop.time() + timeout_seconds
+
+        def heard() -> None:
+            limit.reschedule(min(end, loop.time() + silence))
+            if on_event is not None:
+                on_event()
+
+        return heard
 
     async def count_tokens(self, request: ModelRequest) -> int:
         """The API's own estimate of a request's input tokens. Raises ``anthropic`` errors."""
@@ -180,7 +213,7 @@ async def read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[dict[str, A
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             if line.startswith(b"data:"):
-                event = json.loads(line[5:])
+                event = _read_json(line[5:].decode())
                 if not isinstance(event, dict):
                     raise ValueError("An event of the stream is no JSON object.")
                 yield event
@@ -206,10 +239,10 @@ async def _gather(
                 _finish_block(reply.content[event["index"]], partial.get(event["index"], []))
             case "message_start":
                 message = event["message"]
-                reply.model, reply.message_id = message["model"], message["id"]
+                reply.model, reply.message_id = _name(message["model"], 64), message["id"]
                 reply.usage = _usage(message.get("usage"), reply.usage)
             case "message_delta":
-                reply.stop_reason = event["delta"].get("stop_reason") or ""
+                reply.stop_reason = _name(event["delta"].get("stop_reason") or "", 40)
                 reply.usage = _usage(event.get("usage"), reply.usage)
                 reply.is_usage_final = event.get("usage") is not None
             case "error":
@@ -232,24 +265,47 @@ def _finish_block(block: dict[str, Any], parts: list[str]) -> None:
     if block["type"] == "text":
         block["text"] = block.get("text", "") + "".join(parts)
     elif block["type"] == "tool_use":
-        block["input"] = json.loads("".join(parts) or "{}")
+        block["input"] = _read_json("".join(parts) or "{}")
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON, and a database refuses it.")
+
+
+_read_json = json.JSONDecoder(parse_constant=_refuse).decode
+
+
+def _name(value: Any, longest: int) -> str:
+    """What a server calls something, within what a column holds. Raises ValueError for what is no text."""
+    if not isinstance(value, str):
+        raise ValueError(f"A name in the stream is no text but {type(value).__name__}.")
+    return storable(value)[:longest]
 
 
 def _usage(reported: dict[str, Any] | None, before: Usage) -> Usage:
-    """The totals after this report: later figures overwrite earlier ones, what is not reported stays."""
+    """The totals after this report: later figures overwrite earlier ones, what is not reported stays.
+
+    The end of a stream says again how much went into the cache, but not for how long: that was said at its beginning.
+    """
     if not reported:
         return before
     created = reported.get("cache_creation") or {}
     details = reported.get("output_tokens_details") or {}
 
     def pick(value: Any, old: int) -> int:
-        return old if value is None else int(value)
+        count = old if value is None else int(value)
+        if not 0 <= count <= MOST_TOKENS:
+            raise ValueError(f"The server reports {count} tokens.")
+        return count
 
-    written = reported.get("cache_creation_input_tokens")
+    written, short = reported.get("cache_creation_input_tokens"), created.get("ephemeral_5m_input_tokens")
+    long = pick(created.get("ephemeral_1h_input_tokens"), before.cache_write_1h_tokens)
+    if short is None and written is not None:
+        short = max(pick(written, 0) - long, 0)
     return Usage(
         input_tokens=pick(reported.get("input_tokens"), before.input_tokens),
-        cache_write_5m_tokens=pick(created.get("ephemeral_5m_input_tokens", written), before.cache_write_5m_tokens),
-        cache_write_1h_tokens=pick(created.get("ephemeral_1h_input_tokens"), before.cache_write_1h_tokens),
+        cache_write_5m_tokens=pick(short, before.cache_write_5m_tokens),
+        cache_write_1h_tokens=long,
         cache_read_tokens=pick(reported.get("cache_read_input_tokens"), before.cache_read_tokens),
         output_tokens=pick(reported.get("output_tokens"), before.output_tokens),
         thinking_tokens=pick(details.get("thinking_tokens"), before.thinking_tokens),
@@ -307,7 +363,7 @@ def _classify_status(error: anthropic.APIStatusError, reply: ModelReply) -> None
     kind = error.type or ""
     reply.http_status, reply.error_type = status, kind or type(error).__name__
     reply.error = (error.api_message or error.message or str(error))[:2_000]
-    reply.request_id = error.request_id or reply.request_id
+    reply.request_id = _name(error.request_id or reply.request_id, 120)
     reply.was_sent = False  # refused before it cost anything
     reply.retry_after_seconds = _retry_after(error.response.headers)
     if status in _ACCOUNT_STATUSES or isinstance(error, _SPEND_LIMITS):
@@ -333,5 +389,5 @@ def _retry_after(headers: httpx2.Headers) -> float | None:
         if value.replace(".", "", 1).isdigit():
             return float(value)
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except ValueError:
+    except (ValueError, TypeError):  # no date, or one without a time zone
         return None

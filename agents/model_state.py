@@ -72,6 +72,12 @@ def start_probe(state: ModelState, now: datetime) -> bool:
     )
 
 
+def lock_states(keys: Collection[Key]) -> None:
+    """Lock the states of these keys in the order of their names: before several are changed in one transaction."""
+    for key in sorted(set(keys)):
+        _locked(key)
+
+
 def record_failures(keys: Sequence[Key], reason: str, now: datetime) -> list[Change]:
     """Count transient failures, one for each entry of ``keys``; returns the breakers that opened or stay open."""
     changes = []
@@ -104,7 +110,7 @@ def record_busy(key: Key, *, until: datetime, reason: str, now: datetime) -> Non
 def record_successes(keys: Sequence[Key]) -> list[Change]:
     """Close breakers and let caps grow by one for every success; returns the breakers that closed."""
     changes = []
-    for (model, env), state in load_states(set(keys)).items():
+    for model, env in sorted(load_states(set(keys))):
         state = _locked((model, env))
         if state.breaker != ModelState.Breaker.CLOSED:
             changes.append(Change(model, env, f"{model} works again.", is_opening=False))

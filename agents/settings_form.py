@@ -8,7 +8,7 @@ JSON. The schema itself has the last word on every value.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -40,18 +40,30 @@ def entries(schema: type[BaseModel]) -> list[Entry]:
     return [_entry(key, info) for key, info in schema.model_fields.items()]
 
 
-def form_fields(schema: type[BaseModel], values: Mapping[str, Any]) -> dict[str, forms.Field]:
-    """``{field name: form field}``, filled with ``values``, or the schema's defaults where one lacks."""
+def form_fields(
+    schema: type[BaseModel], values: Mapping[str, Any], keys: Collection[str] | None = None
+) -> dict[str, forms.Field]:
+    """``{field name: form field}``, filled with ``values``, or the schema's defaults where one lacks.
+
+    ``keys``: only these settings, else all of them.
+    """
     defaults = schema.model_construct().model_dump(mode="json")
     return {
         PREFIX + entry.key: _form_field(entry, values.get(entry.key, defaults.get(entry.key)))
         for entry in entries(schema)
+        if keys is None or entry.key in keys
     }
 
 
-def read_settings(schema: type[BaseModel], cleaned: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[str]]]:
-    """The settings a submitted form stands for, as JSON, and what is wrong, ``{form field: [sentences]}``."""
-    raw: dict[str, Any] = {}
+def read_settings(
+    schema: type[BaseModel], cleaned: Mapping[str, Any], stored: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """The settings a submitted form stands for, as JSON, and what is wrong, ``{form field: [sentences]}``.
+
+    ``stored``: the settings as they are, for those that the form has no field for.
+    """
+    # What an older release has stored beside its schema is left behind.
+    raw: dict[str, Any] = {key: value for key, value in (stored or {}).items() if key in schema.model_fields}
     errors: dict[str, list[str]] = {}
     for entry in entries(schema):
         name = PREFIX + entry.key

@@ -23,6 +23,9 @@ Author = Any
 """A user, or None for what Kontor ships. The user model is the installation's choice."""
 
 _HEADING = re.compile(r"#[ \t]+(.+?)[ \t#]*$")
+_DATA_MARK = re.compile(r"</?data\b", re.IGNORECASE)
+LONGEST_SECTION = 12_000
+"""Characters: many times what the shipped ones need."""
 _EXPECTED = ", ".join(f"`# {name.capitalize()}`" for name in SECTIONS)
 
 
@@ -64,6 +67,14 @@ def read_soul(path: Path) -> dict[str, str]:
         raise SoulError(f"{path.name} cannot be read: {error}") from error
 
 
+def shipped_sections(agent: Agent) -> dict[str, str]:
+    """The SOUL that this release ships for the agent; empty sections if it ships none."""
+    try:
+        return read_soul(Path(agent.department.spec.souls_dir) / f"{agent.slug}.md")
+    except (LookupError, SoulError):
+        return sections_of(None)
+
+
 def create_draft(*, agent: Agent, sections: Mapping[str, str], author: Author, note: str = "") -> Soul:
     """A new draft. Its sections may still be empty; ``publish`` refuses that."""
     texts = {name: sections.get(name, "").strip() for name in SECTIONS}
@@ -82,7 +93,7 @@ def publish(*, soul: Soul, author: Author) -> bool:
         soul.refresh_from_db()
         if soul.status != Soul.Status.DRAFT:
             return False
-        _complete({name: getattr(soul, name) for name in SECTIONS}, str(soul))
+        check_complete(soul)
         versions = Soul.objects.filter(agent=agent)
         last = versions.aggregate(last=Max("number"))["last"] or 0
         versions.retire_published()
@@ -92,7 +103,7 @@ def publish(*, soul: Soul, author: Author) -> bool:
     return True
 
 
-def roll_back(*, agent: Agent, number: int, author: Author) -> Soul:
+def roll_back(*, agent: Agent, number: int, author: Author, note: str = "") -> Soul:
     """Publish a copy of an old version under a new number. SoulError if there is none or it is in force."""
     with transaction.atomic():
         Agent.objects.select_for_update().get(pk=agent.pk)
@@ -101,7 +112,8 @@ def roll_back(*, agent: Agent, number: int, author: Author) -> Soul:
             raise SoulError(f"{agent.slug} has no SOUL {number}.")
         if old.status == Soul.Status.PUBLISHED:
             raise SoulError(f"SOUL {number} of {agent.slug} is the one in force.")
-        copy = create_draft(agent=agent, sections=sections_of(old), author=author, note=f"Rolled back to SOUL {number}")
+        told = f"Rolled back to SOUL {number}{f': {note}' if note else ''}"[:300]
+        copy = create_draft(agent=agent, sections=sections_of(old), author=author, note=told)
         publish(soul=copy, author=author)
     return copy
 
@@ -109,6 +121,42 @@ def roll_back(*, agent: Agent, number: int, author: Author) -> Soul:
 def published_soul(agent: Agent) -> Soul | None:
     """The version in force."""
     return Soul.objects.filter(agent=agent, status=Soul.Status.PUBLISHED).first()
+
+
+def name_of(soul: Soul) -> str:
+    """What people call it: its number, or that it is a draft."""
+    return f"SOUL {soul.number}" if soul.number else "the draft"
+
+
+def check_complete(soul: Soul) -> None:
+    """SoulError unless each of the three sections says something."""
+    _complete(sections_of(soul), str(soul))
+
+
+def find_problems(sections: Mapping[str, str]) -> dict[str, str]:
+    """By section what keeps a draft from being saved, in words. Empty sections are refused on publishing only.
+
+    The request is built around the SOUL: a section cannot open another one, nor what marks material of outsiders.
+    """
+    found: dict[str, str] = {}
+    for name in SECTIONS:
+        text = sections.get(name, "")
+        if len(text) > LONGEST_SECTION:
+            found[name] = f"At most {LONGEST_SECTION:,} characters; this has {len(text):,}. Every request carries it."
+        elif heading := _heading_in(text):
+            found[name] = f"“# {heading}” would begin another section. Begin headings with ## or more."
+        elif _DATA_MARK.search(text):
+            found[name] = "<data> and </data> mark what outsiders wrote. A SOUL cannot contain them."
+    return found
+
+
+def _heading_in(text: str) -> str:
+    in_code = False
+    for line in text.splitlines():
+        in_code ^= line.lstrip().startswith("```")
+        if not in_code and (found := _HEADING.match(line)):
+            return found[1]
+    return ""
 
 
 def sections_of(soul: Soul | None) -> dict[str, str]:

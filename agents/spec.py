@@ -20,6 +20,11 @@ Payload = Mapping[str, Any]
 When = dict[str, Any]
 
 
+def serves_kind(serves: Sequence[str], occasion_kind: str) -> bool:
+    """Whether an agent that lists these kinds of occasion works for this one; an empty list means all."""
+    return not serves or occasion_kind in serves
+
+
 @dataclass(frozen=True, slots=True)
 class AgentSpec:
     """The default configuration of one agent; ``sync_departments`` copies it to an ``Agent`` row."""
@@ -58,6 +63,15 @@ class RuleSpec:
     name: str
     when: When
     want: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RiskRuleSpec:
+    """``when`` an item looks like this, a draft about it has at least this risk. See ``runs.risk`` for the clauses."""
+
+    name: str
+    when: When
+    risk: Literal[1, 2, 3]
 
 
 # --- Facts: everything the router may know, as plain values --------------------------------------------------
@@ -116,11 +130,16 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class OpenReview:
-    """Ask a person about the output. ``ask`` is one sentence that ends in a question mark."""
+    """Ask a person about the output. ``ask`` is one sentence that ends in a question mark.
+
+    ``at_deadline`` is what happens by itself when nobody has answered ``within`` this time. Never: send.
+    """
 
     kind: str
     ask: str
     risk: int = 1
+    within: timedelta = timedelta(days=1)
+    at_deadline: Literal["nothing", "remind", "escalate", "reject"] = "remind"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +173,21 @@ class SetItem:
     changes: dict[str, Any]
 
 
-Effect = OpenReview | Suppress | ScheduleTrigger | WithdrawTriggers | SetItem
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Something is to leave the house, over one of the department's channels. Heeded for approved outputs only.
+
+    ``purpose`` makes it one of a kind for the item and the occasion: it is never sent twice. ``content`` is what the
+    channel renders: ``subject`` and ``body`` of a mail, the fields of a CRM update. ``to`` empty: the item's address.
+    """
+
+    channel: str
+    purpose: str
+    content: dict[str, Any]
+    to: str = ""
+
+
+Effect = OpenReview | Suppress | ScheduleTrigger | WithdrawTriggers | SetItem | Send
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +217,30 @@ class StatusSpec:
     label: str
     colour: Literal["neutral", "progress", "good", "warning", "bad"] = "neutral"
     is_closing: bool = False
+    is_resting: bool = False
+    """Nothing more is expected to happen by itself, so nobody is asked why nothing does."""
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsSection:
+    """Settings of a kind that are shown on one page. ``means``: what changing them does, in a sentence or two."""
+
+    slug: str
+    label: str
+    keys: tuple[str, ...]
+    means: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FirstStep:
+    """Something that a new department needs. ``is_done`` is read from what is stored, never a tick of its own."""
+
+    slug: str
+    title: str
+    is_done: bool
+    says: str
+    url: str = ""
+    link_text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,9 +271,33 @@ class DepartmentSpec:
     samples: tuple[SampleItem, ...] = ()
     final_key: str = ""
     """The key whose output leaves the house once a person has approved it."""
+    send_back_to: Mapping[str, str] = field(default_factory=dict)
+    """Which key is written again when an output is sent back; its own if it is not listed."""
+    correct: Callable[[str, Payload, Payload], dict[str, Any]] | None = None
+    """``(key, payload, changes)``: the payload as a person corrects it, with what the changes imply; pure."""
+    risk_rules: tuple[RiskRuleSpec, ...] = ()
+    """How risky drafts are, beside what ``effects`` say; administrators change their copies."""
+    address_field: str = "email"
+    """The item field that holds the address of its person."""
+    country_field: str = "country"
+    """The item field with the ISO country code of its person, for quiet hours; empty: the department's time zone."""
+    cost_dimensions: Mapping[str, str] = field(default_factory=dict)
+    """What else costs can be broken down by: a name, and the way from an item to it (``lead__source``)."""
+    outcomes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What costs are compared with: a name in the singular, and the statuses that say so when an item first has one."""
     item_url_name: str = ""
+    filters: tuple[str, ...] = ()
+    """Query parameters that narrow the kind's list of items."""
+    select: Callable[[Any, Mapping[str, str]], Any] | None = None
+    """``select(department, parameters)``: a queryset of the department's items that the kind's list would show."""
     unready: Callable[[Iterable[int]], set[int]] | None = None
     """Those of the items (ids) that are still being put together, so that no schedule may start work on them."""
+    settings_sections: tuple[SettingsSection, ...] = ()
+    """How the settings are grouped into pages; a setting that none names is on a page of those that are left."""
+    first_sections: tuple[str, ...] = ()
+    """Of those pages the ones that a new department has to fill in: what it starts with describes nobody."""
+    first_steps: Callable[[Any], Sequence[FirstStep]] | None = None
+    """The kind's own steps of a new department (a ``Department``), read from what is stored."""
     every_minute: Callable[[], None] | None = None
     """Housekeeping of the kind's own tables; may be called by several workers at once."""
 
@@ -227,6 +308,11 @@ class DepartmentSpec:
                 return spec
         known = ", ".join(a.slug for a in self.agents)
         raise KeyError(f"The kind {self.kind!r} declares no agent {slug!r}. It declares: {known}.")
+
+    def writer(self, key: str, occasion_kind: str) -> AgentSpec | None:
+        """The declaration of the agent that writes a key for a kind of occasion; None if nobody does."""
+        found = (agent for agent in self.agents if agent.writes == key and serves_kind(agent.serves, occasion_kind))
+        return next(found, None)
 
     def status_spec(self, slug: str) -> StatusSpec:
         """The declaration of a status; an unknown one (from an older release) is shown as it is."""

@@ -71,7 +71,7 @@ def sync_team(spec: DepartmentSpec, *, slug: str, name: str) -> tuple[Department
             slug=slug, defaults={"kind": spec.kind, "name": name, "settings": default_settings(spec)}
         )
         # Two machines that start at once: the second waits here and finds everything there.
-        department = Department.objects.select_for_update().get(pk=department.pk)
+        department = Department.objects.select_for_update(no_key=True).get(pk=department.pk)
         if department.kind != spec.kind:
             raise ValueError(f"The department {slug} is of the kind {department.kind}, not {spec.kind}.")
         if is_new:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import secrets
+import shutil
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,6 +41,8 @@ class Plan:
     own_database: Path | None
     """The demo's own SQLite file; None where DATABASE_URL names another database."""
     is_reset: bool
+    mailbox: Path
+    """Where the demo's mails are written to."""
     given: Mapping[str, str] = field(repr=False)
 
     def environment(self, kept: Mapping[str, str]) -> dict[str, str]:
@@ -59,6 +62,10 @@ class Plan:
             "SECURE_COOKIES": "0",
             "BEHIND_TLS_PROXY": "0",
             "REDIS_URL": "",
+            # Nothing that is approved in a demo reaches anybody: mails are written to files, which a page shows.
+            "EMAIL_URL": "",
+            "EMAIL_BACKEND": "django.core.mail.backends.filebased.EmailBackend",
+            "EMAIL_FILE_PATH": str(self.mailbox),
             **kept,
         }
         if self.endpoint.is_simulated:
@@ -92,6 +99,7 @@ def read_plan(given: Mapping[str, str], var: Path) -> Plan:
         database_url=other or f"sqlite:///{own}",
         own_database=None if other else own,
         is_reset=is_reset,
+        mailbox=var / "mailbox" / own.stem,
         given=given,
     )
 
@@ -173,9 +181,10 @@ def keep_secrets(path: Path) -> dict[str, str]:
 
 
 def start_over(plan: Plan, var: Path) -> None:
-    """Delete the demo's own files: its database and its secrets."""
+    """Delete the demo's own files: its database, its mails and its secrets."""
     if plan.own_database is None:
         return
     database = plan.own_database
     for path in (database, Path(f"{database}-wal"), Path(f"{database}-shm"), var / "demo.env"):
         path.unlink(missing_ok=True)
+    shutil.rmtree(plan.mailbox, ignore_errors=True)

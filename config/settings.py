@@ -4,6 +4,7 @@ import tomllib
 from pathlib import Path
 
 import environ
+from csp.constants import NONE, SELF
 
 from config.logging import build_logging
 
@@ -40,7 +41,11 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "config.probes.probes",
     "django.middleware.security.SecurityMiddleware",
+    "csp.middleware.CSPMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    # After WhiteNoise, which brings its own. Django pads what it compresses and masks the CSRF token anew on every
+    # page, so the length of an answer tells nothing (BREACH).
+    "django.middleware.gzip.GZipMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -48,6 +53,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "runs.zones.PersonalTimes",
 ]
 ROOT_URLCONF = "config.urls"
 ASGI_APPLICATION = "config.asgi.application"
@@ -66,6 +72,7 @@ TEMPLATES = [
         },
     }
 ]
+AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend", "runs.backends.MembershipBackend"]
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "runs:overview"
 LOGOUT_REDIRECT_URL = "login"
@@ -80,10 +87,28 @@ USE_TZ = True
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "var" / "static"
 STATICFILES_DIRS = [BASE_DIR / "static"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "config.static.CollectedStorage"},
+}
 WHITENOISE_USE_FINDERS = True
 FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.TemporaryFileUploadHandler"]
 DATA_UPLOAD_MAX_MEMORY_SIZE = 10 * 1024 * 1024
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = env.bool("SECURE_COOKIES", default=False)
+# Nothing on a page comes from elsewhere, and nothing is written into it: a text that slipped through unescaped stays
+# a text. Styles and scripts are files; data: is what Tabler draws its ticks and arrows from.
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "object-src": [NONE],
+        "base-uri": [SELF],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE],
+    }
+}
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("BEHIND_TLS_PROXY", default=False) else None
 
 # --- Database -------------------------------------------------------------------------------------------------
@@ -122,12 +147,23 @@ SHIFT_CONCURRENCY = env.int("SHIFT_CONCURRENCY", default=100)
 SHIFT_SECONDS = env.int("SHIFT_SECONDS", default=300)
 LEASE_SECONDS = env.int("LEASE_SECONDS", default=30)
 
+# Work that goes round in circles waits for a person: the most steps on one item in 24 hours, where a lead that is
+# written to, followed up and answered has about 40, and how many times its usual cost a step may come to.
+LOOP_STEPS_PER_DAY = env.int("KONTOR_LOOP_STEPS_PER_DAY", default=80)
+LOOP_TIMES_MEDIAN = env.int("KONTOR_LOOP_TIMES_MEDIAN", default=20)
+
+# --- Reviews --------------------------------------------------------------------------------------------------
+REVIEW_UNDO_SECONDS = env.int("KONTOR_REVIEW_UNDO_SECONDS", default=60)
+REVIEW_NOTIFY_MINUTES = env.int("KONTOR_REVIEW_NOTIFY_MINUTES", default=60)
+REVIEW_FELL_THROUGH_DAYS = env.int("KONTOR_REVIEW_FELL_THROUGH_DAYS", default=7)
+
 # --- Queue ----------------------------------------------------------------------------------------------------
 # Why each value: django-q2's defaults retry for ever, prefetch what they cannot run and acknowledge slowly.
 # A shift's task outlives `retry` and is then presented again; it finds its token used and returns at once.
 Q_CLUSTER = {
     "name": "kontor",
-    "workers": 2 * SHIFTS + 2,
+    # Two for each shift, because one drains while its successor works; one each for try-outs, sending, all the rest.
+    "workers": 2 * SHIFTS + 3,
     "queue_limit": 2,
     "bulk": 1,
     "poll": 0.05,
@@ -146,13 +182,33 @@ else:
     Q_CLUSTER["orm"] = "default"
 
 # --- Mail and alerts ------------------------------------------------------------------------------------------
-EMAIL_IS_CONFIGURED = bool(env.str("EMAIL_URL", default=""))
+# EMAIL_URL names a mail server; EMAIL_BACKEND a class instead: a provider of django-anymail, or Django's files.
+_email_backend = env.str("EMAIL_BACKEND", default="")
+EMAIL_IS_CONFIGURED = bool(env.str("EMAIL_URL", default="") or _email_backend)
 vars().update(env.email_url_config(env.str("EMAIL_URL", default="") or "consolemail://"))
+if _email_backend:
+    EMAIL_BACKEND = _email_backend
+EMAIL_FILE_PATH = env.str("EMAIL_FILE_PATH", default=str(VAR_DIR / "mailbox"))
 EMAIL_TIMEOUT = 10
+ANYMAIL = env.json("ANYMAIL", default={})
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str("EMAIL_FROM", default="kontor@localhost")
 SLACK_WEBHOOK_URL = env.str("KONTOR_SLACK_WEBHOOK_URL", default="")
 # Alerts are read outside the site: links in them need the address at which people reach it.
 BASE_URL = env.str("KONTOR_BASE_URL", default="http://127.0.0.1:8000").rstrip("/")
+
+# --- Sending --------------------------------------------------------------------------------------------------
+# How long one step of a conversation with a mail server may take; the last, after the mail, four times that.
+SEND_TIMEOUT_SECONDS = env.float("KONTOR_SEND_TIMEOUT_SECONDS", default=15)
+# Longer than connecting, sending and closing together: only what a lost sender left is unsure.
+SEND_LEASE_SECONDS = env.float("KONTOR_SEND_LEASE_SECONDS", default=120)
+# Sending is held when the last mails look unusual. Fewer than the least say nothing. Providers warn at 5 % of
+# bounces and suspend at 10 %; half of all drafts rejected means that agents write what nobody wants.
+SEND_WATCH_LAST, SEND_WATCH_LEAST = 50, 10
+SEND_MAX_BOUNCED_PERCENT = env.int("KONTOR_SEND_MAX_BOUNCED_PERCENT", default=8)
+SEND_MAX_REJECTED_PERCENT = env.int("KONTOR_SEND_MAX_REJECTED_PERCENT", default=50)
+# More than so many times the usual in an hour, once there are more than the floor.
+SEND_HOURLY_TIMES = env.float("KONTOR_SEND_HOURLY_TIMES", default=5)
+SEND_HOURLY_FLOOR = env.int("KONTOR_SEND_HOURLY_FLOOR", default=50)
 
 # --- Log ------------------------------------------------------------------------------------------------------
 LOGGING = build_logging(

@@ -8,8 +8,6 @@ import unicodedata
 from typing import Any
 from urllib.parse import urlsplit
 
-from email_validator import EmailNotValidError, validate_email
-
 LIMITS = {
     "name": 200,
     "email": 320,
@@ -62,21 +60,6 @@ def split_emails(cell: str) -> list[str]:
     """The parts of a cell that look like addresses: ``Ann <ann@a.com>; b@b.com`` has two."""
     parts = (part.removeprefix("mailto:") for part in _EMAIL_PARTS.split(cell))
     return [part for part in parts if "@" in part]
-
-
-def normalise_email(text: str) -> str:
-    """The address in the form in which addresses are compared: lower case, NFC, the domain in ASCII (IDNA).
-
-    ``ValueError`` says what is wrong with it. Whether the domain takes mail is not asked.
-    """
-    if len(text) > LIMITS["email"]:
-        raise ValueError("it is too long")
-    try:
-        found = validate_email(text, check_deliverability=False)
-    except EmailNotValidError as error:
-        raise ValueError(str(error)) from error
-    # Lower case may leave a letter decomposed (İ), hence normalised last.
-    return unicodedata.normalize("NFC", f"{found.local_part.lower()}@{found.ascii_domain}")
 
 
 def tidy_phone(text: str) -> str:

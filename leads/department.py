@@ -6,8 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from agents.spec import AgentSpec, DepartmentSpec, RuleSpec
+from agents.spec import AgentSpec, DepartmentSpec, RiskRuleSpec, RuleSpec, SettingsSection
+from leads.corrections import correct
 from leads.effects import effects
+from leads.filters import NAMES, select_items
+from leads.first_steps import first_steps
 from leads.models import Lead, StagedLead
 from leads.progress import IN_CONVERSATION, STATUSES, status
 from leads.rule_samples import SAMPLES
@@ -250,6 +253,44 @@ RULES = (
     RuleSpec("Note decisions", {"trigger": ["decision"]}, ("crm_update",)),
 )
 
+RISK_RULES = (
+    RiskRuleSpec("Hot lead", {"facet": {"tier": ["Hot"]}}, 3),
+    RiskRuleSpec("Unsupported claims", {"facet": {"unsupported": list(range(1, 13))}}, 2),
+    RiskRuleSpec("First contact", {"marks": ["first_contact"]}, 2),
+    RiskRuleSpec("New SOUL, model or rule", {"marks": ["new_soul"]}, 2),
+)
+
+
+SETTINGS_SECTIONS = (
+    SettingsSection(
+        "company",
+        "Our company",
+        ("company_name", "company_pitch", "company_facts"),
+        "The Fact-Checker lets pass what stands here or in the research, and nothing else.",
+    ),
+    SettingsSection(
+        "icp",
+        "Ideal customer",
+        ("icp",),
+        "The Qualifier scores new leads by this. Leads that are scored already keep their tier until they are rerun.",
+    ),
+    SettingsSection(
+        "brand",
+        "Brand and tone",
+        (
+            *("brand_guide", "tone", "language_policy", "sender_name", "signature"),
+            *("max_subject_chars", "max_body_words"),
+        ),
+        "Mails that are written from now on follow it. Drafts that are there stay as they are.",
+    ),
+    SettingsSection(
+        "cadence",
+        "Follow-ups",
+        ("cadence", "stop_rules"),
+        "Days between one mail and the next follow-up. Follow-ups that are planned already keep their day.",
+    ),
+)
+
 
 def load_fields(item_ids: Iterable[int]) -> dict[int, dict[str, Any]]:
     """The fields of leads, ``{item_id: {field: value}}``, in one query; an unknown id is left out."""
@@ -276,7 +317,32 @@ SALES = DepartmentSpec(
     load_fields=load_fields,
     samples=SAMPLES,
     final_key="email",
+    send_back_to={"email": "draft"},
+    correct=correct,
+    risk_rules=RISK_RULES,
+    cost_dimensions={"source": "lead__source"},
+    outcomes={
+        # What comes after the first of these need not be named; a lead that is lost at once was never qualified.
+        "qualified lead": (
+            "qualified",
+            "drafted",
+            "approved",
+            "shelved",
+            "contacted",
+            "replied",
+            "answered",
+            "meeting",
+            "won",
+        ),
+        "reply": ("replied", "answered"),
+        "meeting": ("meeting", "won"),
+    },
     item_url_name="leads:detail",
+    filters=NAMES,
+    select=select_items,
     unready=staged_leads,
+    settings_sections=SETTINGS_SECTIONS,
+    first_sections=("company", "icp", "brand"),
+    first_steps=first_steps,
     every_minute=tidy_imports,
 )

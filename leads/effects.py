@@ -12,6 +12,7 @@ from agents.spec import (
     OpenReview,
     OutputEvent,
     ScheduleTrigger,
+    Send,
     SetItem,
     Suppress,
     WithdrawTriggers,
@@ -24,6 +25,7 @@ PRIORITIES = {"Hot": 20, "Warm": 40, "Cold": 80}
 
 _CATEGORY_TAGS = ("spam", "job_application", "vendor_pitch", "student", "other")
 _OUTREACH = ("new", "qualified", "nurturing", "drafted", "approved", "shelved", "contacted")
+_PURPOSES = {"item": "first_mail", "follow_up": "follow_up", "reply": "answer"}
 _NOUNS = {"item": "first mail", "follow_up": "follow-up", "reply": "answer"}
 
 
@@ -31,10 +33,27 @@ def effects(event: OutputEvent) -> list[Effect]:
     """The effects of one event, in the order they are to be applied; empty if it implies nothing."""
     if event.what == "sent" and event.key == "email":
         return _after_sending(event)
+    if event.what == "approved":
+        return _sends(event)
     if event.what != "written":
         return []
     handler = _WRITTEN.get(event.key)
     return handler(event) if handler else []
+
+
+def _sends(event: OutputEvent) -> list[Effect]:
+    """What leaves the house once it is approved: the mail to the lead, the update of the CRM."""
+    if event.key == "email":
+        content = {name: str(event.payload.get(name, "")) for name in ("subject", "body")}
+        return [Send("email", _PURPOSES.get(event.occasion_kind, "mail"), content)]
+    if event.key == "crm_update":
+        changes = {str(change["field"]): change["value"] for change in event.payload.get("changes") or []}
+        stage = event.payload.get("stage", "unchanged")
+        # An update that changes nothing is not worth a request.
+        return (
+            [Send("crm", "crm_update", {"stage": stage, "fields": changes})] if changes or stage != "unchanged" else []
+        )
+    return []
 
 
 def _intake(event: OutputEvent) -> list[Effect]:

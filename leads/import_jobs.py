@@ -93,11 +93,12 @@ def open_command_job(
     return job, is_continued
 
 
-def start_job(*, job: ImportJob) -> bool:
-    """Hand a draft to the queue; False if it was started already."""
+def start_job(*, job: ImportJob, examples_first: bool = False) -> bool:
+    """Hand a draft to the queue; False if it was started already. ``examples_first``: see ``runs.examples``."""
     with transaction.atomic():
         started = ImportJob.objects.filter(pk=job.pk, status=ImportJob.Status.DRAFT).update(
             status=ImportJob.Status.WAITING,
+            examples_first=examples_first,
             lease_expires_at=database.now() + timedelta(seconds=CLAIM_WITHIN_SECONDS),
         )
         if started:

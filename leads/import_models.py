@@ -49,6 +49,9 @@ class ImportJob(models.Model):
     file_bytes = models.PositiveBigIntegerField(default=0)
     digest = models.CharField(max_length=64, blank=True, help_text="SHA-256 of the file.")
     mapping = models.JSONField(default=dict, blank=True, help_text="Column to field; empty: as recognised.")
+    examples_first = models.BooleanField(
+        default=False, help_text="Only the first leads are worked on until a person says go on; see runs.examples."
+    )
     percent = models.PositiveSmallIntegerField(default=0)
     rows_done = models.PositiveIntegerField(default=0, help_text="Number of the last row that is stored.")
     created = models.PositiveIntegerField(default=0)

@@ -32,7 +32,7 @@ from leads.intake import Arrival, Landed, upsert_leads
 from leads.mapping import LeadRow, MappingError, RowError, check_mapping, read_lead
 from leads.models import ImportJob, ImportRemark, StagedLead
 from leads.reading import Row, Table, open_table
-from runs import database
+from runs import database, examples
 from runs.models import Item, LogEntry
 from runs.stopping import is_stopping
 
@@ -214,9 +214,11 @@ def _make_due(job: ImportJob) -> bool:
             if not ids:
                 return True
             items = Item.objects.filter(pk__in=ids)
-            list(items.select_for_update().order_by("pk").values_list("pk", flat=True))
+            list(items.select_for_update(no_key=True).order_by("pk").values_list("pk", flat=True))
             now = timezone.now()
-            items.filter(Q(route_due_at=None) | Q(route_due_at__gt=now)).update(route_due_at=now, changed_at=now)
+            held = examples.hold_back(job.department, ids, user=job.user, now=now) if job.examples_first else []
+            due = items.exclude(pk__in=held).filter(Q(route_due_at=None) | Q(route_due_at__gt=now))
+            due.update(route_due_at=now, changed_at=now)
             StagedLead.objects.filter(lead__in=ids).delete()
             _advance(job)
     return False

@@ -131,7 +131,7 @@ def _lock_known(department: Department, rows: Sequence[LeadRow], source: str) ->
     ids = _known_ids(department, rows, source)
     if not ids:
         return []
-    items = {item.pk: item for item in Item.objects.select_for_update().filter(pk__in=ids).order_by("pk")}
+    items = {item.pk: item for item in Item.objects.select_for_update(no_key=True).filter(pk__in=ids).order_by("pk")}
     leads = list(Lead.objects.filter(pk__in=items).order_by("pk"))
     for lead in leads:
         lead.item = items[lead.pk]

@@ -1,54 +1,51 @@
-"""The list of leads: its filters, its rows, and the counts beside it."""
+"""The list of leads: its rows, and the counts beside it. What narrows it is in ``leads.filters``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
-from urllib.parse import urlencode
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
 
-from django.db.models import Count, Exists, OuterRef, Q, QuerySet
+from django.db.models import Count
 from django.utils import timezone
 
 from agents.spec import StatusSpec
+from leads.filters import KEY, Filters
 from leads.models import Lead
-from leads.progress import STATUSES
+from leads.progress import STAGES, STATUSES
 from runs.access import Access
-from runs.models import AgentRun, Item, Output, Review
+from runs.cost_rollups import group_calls, unrolled_calls
+from runs.cost_sums import dollars
+from runs.models import AgentRun, Item, ItemTotal, Output, Review
+from runs.switches import read_halt
 from runs.views.shown import Shown, show_agent_run, show_automation, show_item
 
-TIERS = ("Hot", "Warm", "Cold")
-KEY = "qualification"
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """What the list is narrowed to; empty means everything. ``item`` is one lead by its id."""
-
-    status: str = ""
-    tier: str = ""
-    text: str = ""
-    item: int | None = None
-
-    @property
-    def query(self) -> str:
-        """The same as a query string without the question mark."""
-        values = {"status": self.status, "tier": self.tier, "q": self.text, "item": self.item or ""}
-        return urlencode({name: value for name, value in values.items() if value})
+_STAGE_OF = {slug: label for label, slugs in STAGES.values() for slug in slugs}
 
 
 @dataclass(frozen=True, slots=True)
 class LeadRow:
-    """One line of the list. ``work`` is what is being done to the lead now."""
+    """One line of the list. ``work`` is what is being done to the lead now, or what that waits for."""
 
     lead: Lead
     shown: Shown
     automation: Shown | None
     tier: str
     score: int | None
+    stage: str
     work: tuple[tuple[str, Shown], ...]
     questions: int
     is_due: bool
+    cost_usd: Decimal
+
+    @property
+    def waits_in_words(self) -> str:
+        """What the cell says, without marks."""
+        parts = [f"a person: {self.questions} question{'' if self.questions == 1 else 's'}"] if self.questions else []
+        parts += [self.automation.label] if self.automation else []
+        parts += [f"{title}: {shown.label}" for title, shown in self.work]
+        return "; ".join(parts) or ("looked at next" if self.is_due else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,46 +58,21 @@ class StatusCount:
     is_chosen: bool
 
 
-def read_filters(values: Mapping[str, Any]) -> Filters:
-    """The filters of a query string or a form; what is not a filter is left out."""
-    item = str(values.get("item", ""))
-    tier = str(values.get("tier", ""))
-    return Filters(
-        status=str(values.get("status", ""))[:50],
-        tier=tier if tier in TIERS else "",
-        text=str(values.get("q", "")).strip()[:100],
-        item=int(item) if item.isascii() and item.isdigit() and len(item) < 19 else None,
-    )
-
-
-def filter_leads(access: Access, filters: Filters, *, departments: Sequence[int] | None = None) -> QuerySet[Lead]:
-    """The leads of the shown departments, or of those given, that fit the filters."""
-    leads = Lead.objects.filter(department__in=access.ids if departments is None else departments)
-    if filters.item is not None:
-        leads = leads.filter(pk=filters.item)
-    if filters.status:
-        leads = leads.filter(item__status=filters.status)
-    if filters.tier:
-        qualified = Output.objects.filter(item=OuterRef("pk"), key=KEY, is_current=True, facets__tier=filters.tier)
-        leads = leads.filter(Exists(qualified))
-    for word in filters.text.split():
-        leads = leads.filter(Q(name__icontains=word) | Q(email__icontains=word) | Q(company__icontains=word))
-    return leads
-
-
 def read_rows(leads: Sequence[Lead]) -> list[LeadRow]:
-    """What the list shows of these leads (with item and department selected), in three queries."""
+    """What the list shows of these leads (with item, department and owner selected), in six queries."""
     now, ids = timezone.now(), [lead.pk for lead in leads]
     outputs = Output.objects.filter(item__in=ids, key=KEY, is_current=True)
     facets = dict(outputs.values_list("item_id", "facets"))
     work: dict[int, list[tuple[str, Shown]]] = {}
+    halt = read_halt()
     active = AgentRun.objects.filter(item__in=ids, status__in=AgentRun.ACTIVE).select_related(
-        "agent", "item", "department"
+        "agent", "item__automation_by", "department__state_by"
     )
     for run in active.order_by("pk"):
-        work.setdefault(run.item_id, []).append((run.agent.title, show_agent_run(run, now)))
+        work.setdefault(run.item_id, []).append((run.agent.title, show_agent_run(run, now, halt)))
     open_reviews = Review.objects.filter(item__in=ids, status=Review.Status.OPEN).values_list("item_id")
     questions = dict(open_reviews.annotate(count=Count("pk")).order_by())
+    costs = read_costs(leads)
     return [
         LeadRow(
             lead=lead,
@@ -108,17 +80,38 @@ def read_rows(leads: Sequence[Lead]) -> list[LeadRow]:
             automation=show_automation(lead.item),
             tier=str(facets.get(lead.pk, {}).get("tier", "")),
             score=facets.get(lead.pk, {}).get("score"),
+            stage=_STAGE_OF.get(lead.item.status, ""),
             work=tuple(work.get(lead.pk, ())),
             questions=questions.get(lead.pk, 0),
-            is_due=lead.item.route_due_at is not None and lead.item.route_due_at <= now,
+            is_due=not halt and _is_looked_at(lead.item, now),
+            cost_usd=costs[lead.pk],
         )
         for lead in leads
     ]
 
 
+def _is_looked_at(item: Item, now: datetime) -> bool:
+    """Whether a worker decides next what is wanted of it."""
+    department = item.department
+    is_open = department.state in department.WORKING and not department.stopped_by_error
+    is_due = item.route_due_at is not None and item.route_due_at <= now
+    return is_due and is_open and item.automation == Item.Automation.ACTIVE
+
+
+def read_costs(leads: Sequence[Lead]) -> dict[int, Decimal]:
+    """What the settled calls of each lead came to, those that no sum holds yet included; two queries."""
+    ids = [lead.pk for lead in leads]
+    units = dict(ItemTotal.objects.filter(pk__in=ids).values_list("pk", "cost_units"))
+    _, items = group_calls(unrolled_calls(item__in=ids))
+    for (_, item, _), (_, cost, _) in items.items():
+        units[item] = units.get(item, 0) + cost
+    return {pk: dollars(units.get(pk, 0)) for pk in ids}
+
+
 def count_by_status(access: Access, filters: Filters) -> list[StatusCount]:
     """How many leads the shown departments have of each status, whatever else is filtered; one query."""
-    rows = Item.objects.filter(department__in=access.ids, department__kind="sales").values_list("status")
+    ids = [department.pk for department in access.shown if department.kind == "sales"]
+    rows = Item.objects.filter(department__in=ids).values_list("status")
     counts = dict(rows.annotate(count=Count("pk")).order_by())
     known = {status.slug: status for status in STATUSES}
     specs = [*STATUSES, *(StatusSpec(slug, slug) for slug in sorted(counts) if slug not in known)]
@@ -126,25 +119,9 @@ def count_by_status(access: Access, filters: Filters) -> list[StatusCount]:
         StatusCount(
             spec,
             counts[spec.slug],
-            Filters(spec.slug, filters.tier, filters.text).query,
+            replace(filters, status=spec.slug, stage="", ids=()).query,
             spec.slug == filters.status,
         )
         for spec in specs
         if spec.slug in counts
     ]
-
-
-def describe_filters(filters: Filters, access: Access) -> str:
-    """The selection in words, for the question before a large run."""
-    if filters.item is not None:
-        return f"lead {filters.item}"
-    parts = []
-    if filters.status:
-        label = next((status.label for status in STATUSES if status.slug == filters.status), filters.status)
-        parts.append(f"status “{label}”")
-    if filters.tier:
-        parts.append(f"tier {filters.tier}")
-    if filters.text:
-        parts.append(f"text “{filters.text}”")
-    where = f" of {access.current}" if access.current else ""
-    return f"leads{where} with {' and '.join(parts)}" if parts else f"all leads{where}"

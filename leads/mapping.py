@@ -19,11 +19,11 @@ from leads.cleaning import (
     clean_attribute_name,
     clean_line,
     clean_text,
-    normalise_email,
     split_emails,
     tidy_phone,
     tidy_website,
 )
+from runs.addresses import normalise_email
 
 ATTRIBUTE = "attribute"
 IGNORE = "ignore"

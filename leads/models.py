@@ -34,6 +34,12 @@ class Lead(models.Model):
     attributes = models.JSONField(default=dict, blank=True)
 
     class Meta:
+        indexes = [
+            # filters.find_sources, and the list by source.
+            models.Index(fields=["source", "department"], name="lead_by_source"),
+            # the list by name.
+            models.Index(fields=["department", "name", "item"], name="lead_by_name"),
+        ]
         constraints = [
             models.UniqueConstraint(fields=["department", "email"], condition=~Q(email=""), name="lead_email_unique"),
             models.UniqueConstraint(

@@ -9,10 +9,10 @@ from agents.spec import Facts, OutputFact, StatusSpec
 STATUSES = (
     StatusSpec("new", "New", "neutral"),
     StatusSpec("qualified", "Qualified", "progress"),
-    StatusSpec("nurturing", "Nurturing", "neutral"),
+    StatusSpec("nurturing", "Nurturing", "neutral", is_resting=True),
     StatusSpec("drafted", "Waiting for approval", "warning"),
     StatusSpec("approved", "Approved, not sent yet", "progress"),
-    StatusSpec("shelved", "Draft rejected", "warning"),
+    StatusSpec("shelved", "Draft rejected", "warning", is_resting=True),
     StatusSpec("contacted", "Contacted", "progress"),
     StatusSpec("replied", "Replied", "warning"),
     StatusSpec("answered", "Answered", "progress"),
@@ -22,6 +22,17 @@ STATUSES = (
     StatusSpec("opted_out", "Opted out", "bad", is_closing=True),
     StatusSpec("rejected", "Not a lead", "neutral", is_closing=True),
 )
+
+STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "intake": ("Coming in", ("new", "qualified")),
+    "draft": ("Draft", ("drafted", "approved")),
+    "outreach": ("Outreach", ("contacted",)),
+    "conversation": ("In conversation", ("replied", "answered")),
+    "won": ("Meeting or won", ("meeting", "won")),
+    "resting": ("Resting", ("nurturing", "shelved")),
+    "ended": ("Ended", ("lost", "opted_out", "rejected")),
+}
+"""How far a lead has come, coarser than the status: a label and its statuses. Every status is in one."""
 
 IN_CONVERSATION = ("replied", "answered", "meeting", "won", "lost")
 """The person has written to us, or one of ours has decided: outreach is over, an answer is still possible."""

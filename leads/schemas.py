@@ -282,6 +282,7 @@ class SalesSettings(BaseModel):
     )
     company_facts: list[CompanyFact] = Field(default_factory=_default_facts, max_length=30)
     icp: str = Field(
+        title="Ideal customer profile (ICP)",
         default=(
             "Manufacturers, retailers, wholesalers and food companies in Europe or North America with 50 or "
             "more employees and more than 300 shipments a month with several carriers. Contacts: heads of "
@@ -305,5 +306,5 @@ class SalesSettings(BaseModel):
     )
     cadence: list[Annotated[int, Field(ge=1, le=365)]] = Field(default=[4, 7], max_length=10)
     stop_rules: list[StopEvent] = Field(default=["reply", "decision"])
-    max_subject_chars: int = Field(default=60, ge=20, le=160)
-    max_body_words: int = Field(default=140, ge=40, le=600)
+    max_subject_chars: int = Field(title="Longest subject, in characters", default=60, ge=20, le=160)
+    max_body_words: int = Field(title="Longest mail, in words", default=140, ge=40, le=600)

@@ -1,10 +1,11 @@
 from django.urls import path
 
-from leads import views, views_import
+from leads import views, views_import, views_list
 
 app_name = "leads"
 urlpatterns = [
-    path("", views.lead_list, name="list"),
+    path("", views_list.lead_list, name="list"),
+    path("export.csv", views_list.lead_csv, name="csv"),
     path("import/", views_import.import_upload, name="import"),
     path("import/<int:pk>/", views_import.import_job, name="import_job"),
     path("import/<int:pk>/progress/", views_import.import_progress, name="import_progress"),
@@ -17,6 +18,8 @@ urlpatterns = [
     path("run/preview/", views.run_preview, name="run_preview"),
     path("<int:pk>/", views.lead_detail, name="detail"),
     path("<int:pk>/panel/", views.lead_panel, name="panel"),
-    path("<int:pk>/why/", views.lead_why, name="why"),
+    path("<int:pk>/edit/", views.lead_edit, name="edit"),
+    path("<int:pk>/save/", views.lead_save, name="save"),
+    path("<int:pk>/owner/", views.lead_owner, name="owner"),
     path("<int:pk>/reply/", views.simulate_reply, name="simulate_reply"),
 ]

@@ -1,27 +1,32 @@
-"""The pages of leads: the list, one lead, why the router decides as it does, and running the pipeline."""
+"""The pages of one lead, and running the pipeline on the leads that the list shows."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
 from django.conf import settings
+from django.contrib.auth.models import User
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
 from agents.models import Member
-from leads.listing import TIERS, Filters, count_by_status, describe_filters, filter_leads, read_filters, read_rows
+from leads import editing
+from leads.cleaning import LIMITS
+from leads.filters import Filters, describe_filters, filter_leads, read_filters
 from leads.models import Lead
 from runs.access import access_of, get_visible, require, signed_in
+from runs.facts import SUPPRESSED_TAG
 from runs.models import Item
 from runs.triggers import record_reply, request_run
 from runs.views.answers import answer, show
 from runs.views.cards import build_fields
 from runs.views.estimates import estimate_run
-from runs.views.items import item_context, why_context
-from runs.views.paging import read_page
+from runs.views.forms import read_number
+from runs.views.items import item_context
 
 Role = Member.Role
 FACTS = ("email", "company", "title", "phone", "website", "country", "source", "external_id")
@@ -31,49 +36,70 @@ MAX_RUN = 20_000
 
 @signed_in
 @require_safe
-def lead_list(request: HttpRequest) -> HttpResponse:
-    """Leads, newest first; status, tier and text filter by the query string, which is the page's address."""
-    access, filters = access_of(request), read_filters(request.GET)
-    page = read_page(request, filter_leads(access, filters).select_related("item", "item__department"))
-    context = {
-        "access": access,
-        "filters": filters,
-        "tiers": TIERS,
-        "page": page,
-        "rows": read_rows(page.rows),
-        "counts": count_by_status(access, filters),
-        "can_operate": any(access.can(pk, Role.OPERATOR) for pk in access.ids),
-    }
-    return show(request, "leads/list.html", "leads/_list.html", context)
-
-
-@signed_in
-@require_safe
 def lead_detail(request: HttpRequest, pk: int) -> HttpResponse:
-    """One lead: facts, outputs, pipeline, conversation, what happened, what it cost."""
-    return render(request, "leads/detail.html", _lead_context(request, pk))
+    """One lead: its head, its pipeline, and one of the tabs; to htmx the part that changes, which is all of it."""
+    return show(request, "leads/detail.html", "leads/_lead.html", _lead_context(request, pk))
 
 
 @signed_in
 @require_safe
 def lead_panel(request: HttpRequest, pk: int) -> HttpResponse:
-    """The changing part of the lead page, which is all of it."""
+    """The changing part of the lead page."""
     return render(request, "leads/_lead.html", _lead_context(request, pk))
 
 
 @signed_in
 @require_safe
-def lead_why(request: HttpRequest, pk: int) -> HttpResponse:
-    """What the router would decide now, rule by rule; to htmx the part that the lead page opens in place."""
+def lead_edit(request: HttpRequest, pk: int) -> HttpResponse:
+    """The form for the lead's fields."""
     lead = _get_lead(request, pk)
-    return show(request, "leads/why.html", "leads/_why.html", {"lead": lead, **why_context(request, lead.item)})
+    require(request, lead.department_id, Role.OPERATOR)
+    return _edit_form(request, lead, {name: getattr(lead, name) for name in editing.FIELDS}, {})
+
+
+@signed_in
+@require_POST
+def lead_save(request: HttpRequest, pk: int) -> HttpResponse:
+    """Write the lead's fields; a form that does not fit comes back with what is wrong beside each."""
+    lead = _get_lead(request, pk)
+    user = require(request, lead.department_id, Role.OPERATOR)
+    values, wrong = editing.read_fields(request.POST)
+    if wrong:
+        return _edit_form(request, lead, values, wrong)
+    reason = request.POST.get("reason", "").strip()
+    done = editing.edit_lead(lead=lead, user=user, values=values, seen=request.POST.get("seen", ""), reason=reason)
+    if done.refused:
+        return _edit_form(request, lead, values, {done.refused: done.answer.reason})
+    if not done.answer:
+        url = reverse("leads:edit", args=[lead.pk])
+        return answer(request, done.answer.reason, changed=False, url=url)
+    text = f"Changed: {', '.join(done.fields)}."
+    if done.made_from:
+        keys = ", ".join(key.replace("_", " ") for key in done.made_from)
+        text += f" Made from what it said before: {keys}. Nothing runs by itself; rerun what should be made anew."
+    return answer(request, text, changed=True, url=reverse("leads:detail", args=[lead.pk]))
+
+
+@signed_in
+@require_POST
+def lead_owner(request: HttpRequest, pk: int) -> HttpResponse:
+    """Give the lead to a member of the department: ``owner`` is a person's number, ``me`` or empty."""
+    lead = _get_lead(request, pk)
+    user = require(request, lead.department_id, Role.OPERATOR)
+    url, chosen = reverse("leads:detail", args=[lead.pk]), request.POST.get("owner", "")
+    owner = user if chosen == "me" else User.objects.filter(pk=read_number(chosen) or 0).first()
+    if chosen and owner is None:
+        return answer(request, "There is no such person.", changed=False, url=url)
+    done = editing.assign_owner(lead=lead, user=user, owner=owner)
+    said = f"It is {owner}'s now." if owner else "It is nobody's now."
+    return answer(request, said if done else done.reason, changed=done.ok, url=url)
 
 
 @signed_in
 @require_safe
 def run_preview(request: HttpRequest) -> HttpResponse:
     """What "Run pipeline" would do to the chosen leads, and what it can cost at most."""
-    access, filters = access_of(request), read_filters(request.GET)
+    access, filters = access_of(request), read_filters(request.GET).fixed(request.user.pk)
     leads = filter_leads(access, filters, departments=_operated(request, filters))
     context = {
         "access": access,
@@ -89,8 +115,10 @@ def run_preview(request: HttpRequest) -> HttpResponse:
 @require_POST
 def run(request: HttpRequest) -> HttpResponse:
     """Mark the chosen leads due. The filters come as in the preview; without any, all leads are meant."""
-    filters = read_filters(request.POST)
+    filters = read_filters(request.POST).fixed(request.user.pk)
     departments = _operated(request, filters)
+    if filters.problems:
+        return answer(request, " ".join(filters.problems), changed=False, url=reverse("leads:list"))
     leads = filter_leads(access_of(request), filters, departments=departments)
     ids = list(leads.order_by("-pk").values_list("pk", flat=True)[: MAX_RUN + 1])
     url = reverse("leads:detail", args=[filters.item]) if filters.item else reverse("leads:list")
@@ -135,9 +163,19 @@ def can_simulate() -> bool:
 
 
 def _operated(request: HttpRequest, filters: Filters) -> list[int]:
-    """The departments in which the person may run the pipeline; 404 if there is none. One lead is found in any."""
+    """The departments in which the person may run the pipeline; 404 if there is none. One lead is found in any.
+
+    A form names the department that its page showed, or ``all``: another one may have been chosen elsewhere since.
+    """
     access = access_of(request)
-    ids = [department.pk for department in access.departments] if filters.item else access.ids
+    everywhere = [department.pk for department in access.departments]
+    slug = request.POST.get("department")
+    if filters.item or slug == "all":
+        ids = everywhere
+    elif slug is None:
+        ids = access.ids
+    else:
+        ids = [department.pk for department in access.departments if department.slug == slug]
     found = [pk for pk in ids if access.can(pk, Role.OPERATOR)]
     if not found:
         raise Http404("Running the pipeline takes the role of an operator.")
@@ -145,16 +183,51 @@ def _operated(request: HttpRequest, filters: Filters) -> list[int]:
 
 
 def _get_lead(request: HttpRequest, pk: int) -> Lead:
-    return get_visible(request, Lead.objects.select_related("item", "item__department", "owner"), pk=pk)
+    return get_visible(
+        request,
+        Lead.objects.select_related("item__automation_by", "item__department__state_by", "department", "owner"),
+        pk=pk,
+    )
+
+
+def _edit_form(request: HttpRequest, lead: Lead, values: Mapping[str, str], wrong: Mapping[str, str]) -> HttpResponse:
+    readers = editing.readers_of_fields(lead.department)
+    fields = [
+        {
+            "name": name,
+            "value": values[name],
+            "limit": LIMITS[name],
+            "is_long": name == "message",
+            "readers": readers[name],
+            "wrong": wrong.get(name, ""),
+        }
+        for name in editing.FIELDS
+    ]
+    context = {
+        "access": access_of(request),
+        "lead": lead,
+        "fields": fields,
+        "wrong": wrong,
+        "reason": request.POST.get("reason", ""),
+        # A form that comes back keeps what it was made from: somebody may have changed the lead meanwhile.
+        "seen": request.POST.get("seen") or editing.state_of_fields(lead),
+    }
+    return render(request, "leads/edit.html", context)
 
 
 def _lead_context(request: HttpRequest, pk: int) -> dict[str, Any]:
     lead = _get_lead(request, pk)
+    access = access_of(request)
     return {
         "lead": lead,
-        "facts": build_fields({name: getattr(lead, name) for name in FACTS}),
+        "person_fields": build_fields({name: getattr(lead, name) for name in FACTS}),
         "attributes": build_fields(lead.attributes if isinstance(lead.attributes, dict) else {}),
         "can_simulate": can_simulate(),
+        "can_edit": editing.can_edit_lead(lead, access),
+        "candidates": editing.candidates(lead.department),
+        "own_tags": ", ".join(tag for tag in lead.item.tags if tag != SUPPRESSED_TAG),
         "delivery_id": uuid4().hex,
+        "dom_id": f"lead-{lead.pk}",
+        "opening": lead.message,
         **item_context(request, lead.item),
     }

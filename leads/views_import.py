@@ -20,7 +20,9 @@ from leads.mapping import FIELDS, TARGETS, MappingError, check_mapping, recognis
 from leads.models import ImportJob
 from runs import database
 from runs.access import access_of, get_visible, require, signed_in
+from runs.examples import EXAMPLES, held_items, wants_examples
 from runs.views.answers import answer, is_htmx
+from runs.views.estimates import estimate_new
 from runs.views.shown import Shown
 
 Role = Member.Role
@@ -91,7 +93,7 @@ def import_start(request: HttpRequest, pk: int) -> HttpResponse:
     _save_mapping(request, job)
     if problem := _mapping_problem(job):
         return answer(request, problem, changed=False, url=url)
-    if not start_job(job=job):
+    if not start_job(job=job, examples_first=request.POST.get("examples") == "yes"):
         return answer(request, "This import was started already.", changed=False, url=url)
     return answer(request, "The import is started. This page follows it.", changed=True, url=url)
 
@@ -221,6 +223,11 @@ def _preview(job: ImportJob) -> dict[str, Any]:
     context: dict[str, Any] = {"job": job, "shown": show_job(job), "targets": TARGETS, "fields": FIELDS}
     try:
         preview = preview_file(job.path, department=job.department, source=job.source, mapping=job.mapping)
+        context |= {"estimate": estimate_new(job.department, preview.counts["created"]), "examples": EXAMPLES}
+        held = held_items(job.department).count()
+        # Behind examples that are still to be judged, each new one waits, however few there are.
+        is_enough = preview.counts["created"] > (0 if held else EXAMPLES)
+        context |= {"held": held, "examples_first": is_enough and wants_examples(job.department)}
         return context | {"preview": preview, "columns": preview.columns, "problem": preview.problem}
     except MappingError as error:
         columns = list_columns(job.path, {})

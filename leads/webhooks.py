@@ -6,7 +6,7 @@ Leads, triggers and "due now" are one transaction, and nothing else is done here
 
 To add a source (a form, a mailbox, a CRM) write a file like this one:
 
-1. ``read_body``, ``check_signature`` and ``parse_object`` of ``leads.sources``, or what the sender has instead.
+1. ``read_body``, ``check_signature`` and ``parse_object`` of ``runs.inbound``, or what the sender has instead.
 2. Turn what came into ``LeadRow`` s with ``mapping.read_lead``, numbered from 1.
 3. ``record_delivery`` with an ``Arrival`` whose ``trigger_source`` is the source's own and whose ``Delivery`` has the
    sender's id of the event: the unique constraint on both makes a second delivery a no-op, also in a race.
@@ -26,7 +26,7 @@ from agents.models import Department
 from leads.department import SALES
 from leads.intake import Arrival, Delivery, Landed, upsert_leads
 from leads.mapping import LeadRow, RowError, read_lead, recognise
-from leads.sources import RefusedError, check_signature, parse_object, read_body
+from runs.inbound import RefusedError, check_signature, parse_object, read_body
 from runs.models import Item, Trigger
 
 MAX_LEADS = 100
@@ -40,10 +40,7 @@ def receive_leads(request: HttpRequest, department: str) -> JsonResponse:
     try:
         return _receive(request, department)
     except RefusedError as refusal:
-        response = refusal.response()
-        if refusal.status == 405:
-            response["Allow"] = "POST"
-        return response
+        return refusal.response()
 
 
 def _receive(request: HttpRequest, slug: str) -> JsonResponse:

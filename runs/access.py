@@ -1,4 +1,7 @@
-"""Who may see and do what: every view asks here. What somebody may not see does not exist for them (404)."""
+"""Who may see and do what: every view asks here. What somebody may not see does not exist for them (404).
+
+What a role allows is written in ``runs.backends`` alone.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,13 @@ from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
 from django.contrib.auth.views import redirect_to_login
 from django.db.models import Model, QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseBase
 from django.shortcuts import get_object_or_404, resolve_url
 
 from agents.models import Department, Member
+from runs.backends import ROLE_PERMISSIONS, includes
 
 Role = Member.Role
-RANKS: Mapping[str, int] = {Role.VIEWER: 1, Role.REVIEWER: 2, Role.OPERATOR: 3, Role.ADMINISTRATOR: 4}
-"""A role may do what the lower ones may."""
-
 ViewT = TypeVar("ViewT", bound=Callable[..., HttpResponseBase])
 ModelT = TypeVar("ModelT", bound=Model)
 Someone = AbstractBaseUser | AnonymousUser
@@ -50,7 +51,7 @@ class Access:
 
     def can(self, department_id: int, role: str) -> bool:
         """Whether the person has this role, or a higher one, in the department."""
-        return RANKS.get(self.roles.get(department_id, ""), 0) >= RANKS[role]
+        return includes(self.roles.get(department_id), role)
 
 
 def departments_for(user: Someone) -> QuerySet[Department]:
@@ -62,9 +63,9 @@ def departments_for(user: Someone) -> QuerySet[Department]:
     return Department.objects.none()
 
 
-def can(user: Someone, department: Department, role: str) -> bool:
-    """Whether a person has this role, or a higher one, in a department."""
-    return access_for(user).can(department.pk, role)
+def can(user: Someone, row: Any, role: str) -> bool:
+    """Whether a person has this role, or a higher one, in the department of a row, or in a department."""
+    return isinstance(user, User) and all(user.has_perm(each, row) for each in ROLE_PERMISSIONS[role])
 
 
 def access_for(user: Someone) -> Access:
@@ -107,17 +108,27 @@ def _choose(request: HttpRequest, access: Access) -> Access:
 
 
 def signed_in(view: ViewT) -> ViewT:
-    """Send strangers to the login page; htmx by a header, as a login form inside a table helps nobody."""
+    """Send strangers to the login page; htmx by a header, as a login form inside a table helps nobody.
+
+    A zero byte, which PostgreSQL cannot store, is refused here for all pages.
+    """
 
     @wraps(view)
     def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if request.user.is_authenticated:
+            if _has_zero(request):
+                return HttpResponseBadRequest("What was sent has a character in it that cannot be stored.")
             return view(request, *args, **kwargs)
         if request.headers.get("HX-Request") == "true":
             return HttpResponse(status=401, headers={"HX-Redirect": resolve_url(settings.LOGIN_URL)})
         return redirect_to_login(request.get_full_path())
 
     return cast(ViewT, guarded)
+
+
+def _has_zero(request: HttpRequest) -> bool:
+    given = (request.GET, request.POST)
+    return any("\0" in value for values in given for _, listed in values.lists() for value in listed)
 
 
 def may_see_system(request: HttpRequest) -> bool:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from decimal import Decimal
+from typing import Any, cast
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.db.models import DecimalField
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
@@ -15,7 +19,11 @@ from agents.models import Agent, Budget, BudgetPeriod, Department, Member
 from agents.settings_form import PREFIX
 from agents.souls import published_soul
 from agents.spec import kind
-from runs import admin_engine  # noqa: F401 - registers the tables that are only read
+from runs import (  # noqa: F401 - register the channels, what is read only, and what decides drafts
+    admin_channels,
+    admin_engine,
+    admin_reviews,
+)
 from runs.admin_forms import (
     AgentForm,
     BudgetForm,
@@ -24,9 +32,11 @@ from runs.admin_forms import (
     SuppressionForm,
     department_form,
 )
-from runs.budget_waits import release_budget_waits
+from runs.admin_noted import NotedAdmin
+from runs.budget_changes import CHANGEABLE, change_budget, create_budget, delete_budget, set_extra
 from runs.models import Rule, Suppression
 from runs.rules import rule_sentence
+from runs.settings_editing import COLUMNS, write_changes
 from runs.syncing import sync_department
 
 
@@ -100,13 +110,23 @@ class DepartmentAdmin(ScopedAdmin[Department]):
     ) -> None:
         """A new department gets everything that its kind declares."""
         if change:
-            super().save_model(request, obj, form, change)
-            if any(name.startswith(PREFIX) for name in form.changed_data):
-                obj.save(update_fields=["settings"])
+            self._save_settings(request, obj, form)
             return
         sync_department(kind(obj.kind), slug=obj.slug, name=obj.name)
         obj.pk = Department.objects.get(slug=obj.slug).pk
         obj.save(force_update=True, update_fields=["time_zone"])
+
+    def _save_settings(self, request: HttpRequest, obj: Department, form: forms.ModelForm[Department]) -> None:
+        """The same way as the pages of settings: what is changed is an Action."""
+        values = {name: getattr(obj, name) for name in form.changed_data if name in COLUMNS}
+        if any(name.startswith(PREFIX) for name in form.changed_data):
+            values |= obj.settings
+        if isinstance(request.user, User):
+            with transaction.atomic():
+                held = Department.objects.select_for_update(no_key=True).get(pk=obj.pk)
+                allowed = write_changes(held, request.user, values)
+            if not allowed and form.changed_data:
+                self.message_user(request, f"Settings: {allowed.reason}", messages.ERROR)
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         """Who may delete a department may delete what it is made of; protected rows still refuse."""
@@ -157,17 +177,14 @@ class AgentAdmin(ScopedAdmin[Agent]):
 
     @admin.display(description="SOUL")
     def soul(self, agent: Agent) -> str:
-        """The version in force, with a way to a new draft."""
+        """The version in force, and where it is edited."""
         soul = published_soul(agent)
-        draft = reverse("admin:agents_soul_add") + f"?agent={agent.pk}"
-        if soul is None:
-            return format_html('none · <a href="{}">write one</a>', draft)
-        page = reverse("admin:agents_soul_change", args=[soul.pk])
-        return format_html('<a href="{}">SOUL {}</a> · <a href="{}">new draft</a>', page, soul.number, draft)
+        text = f"SOUL {soul.number}" if soul else "none"
+        return format_html('{} · <a href="{}">edit</a>', text, reverse("runs:soul_edit", args=[agent.pk]))
 
 
 @admin.register(Rule)
-class RuleAdmin(ScopedAdmin[Rule]):
+class RuleAdmin(NotedAdmin[Rule]):
     """Rules, each as its sentence. Those the kind declares are disabled instead of deleted or renamed."""
 
     form = RuleForm
@@ -203,6 +220,7 @@ class BudgetPeriodInline(TabularInline[BudgetPeriod, Budget]):
     ordering = ("-starts_at",)
     readonly_fields = (*("starts_at", "ends_at", "reserved_usd", "spent_usd", "reserved_tokens", "spent_tokens"),)
     fields = (*readonly_fields, "extra_usd")
+    formfield_overrides = {DecimalField: {"min_value": Decimal(0)}}
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Whoever may change the budget; the page has asked already."""
@@ -230,22 +248,29 @@ class BudgetAdmin(ScopedAdmin[Budget]):
         """Periods are made by what is spent."""
         return () if obj is None else self.inlines
 
+    def save_model(self, request: HttpRequest, obj: Budget, form: Any, change: bool) -> None:
+        """As on the costs page: who did it and what was before is written down."""
+        user = cast(User, request.user)
+        if not change:
+            create_budget(budget=obj, user=user)
+            return
+        changes = {name: form.cleaned_data[name] for name in form.changed_data if name in CHANGEABLE}
+        change_budget(budget=obj, changes=changes, user=user)
+
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
         """Only the extra: workers reserve and spend in the same rows meanwhile."""
         for period in formset.save(commit=False):
-            period.save(update_fields=["extra_usd"])
+            set_extra(period=period, usd=period.extra_usd, user=cast(User, request.user))
         formset.save_m2m()
-
-    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
-        """After the last change."""
-        super().save_related(request, form, formsets, change)
-        release_budget_waits(form.instance.department)
 
     def delete_model(self, request: HttpRequest, obj: Budget) -> None:
         """Without the budget nothing waits for it."""
-        department = obj.department
-        super().delete_model(request, obj)
-        release_budget_waits(department)
+        delete_budget(budget=obj, user=cast(User, request.user))
+
+    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
+        """One after the other, so that each is written down."""
+        for budget in queryset.select_related("department", "agent"):
+            delete_budget(budget=budget, user=cast(User, request.user))
 
 
 @admin.register(Suppression)

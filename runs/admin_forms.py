@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from croniter import croniter
 from django import forms
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
-from django.core.validators import validate_email
 from django.db.models import Q
 from django.utils import timezone
 
 from agents.admin_access import ModelForm
+from agents.efforts import why_not_effort
 from agents.models import Agent, Budget, Department
 from agents.pricing import UnknownPrice, load_price_book
-from agents.settings_form import form_fields, read_settings
+from agents.settings_form import PREFIX, form_fields, read_settings
 from agents.spec import ITEM, DepartmentSpec, kinds
 from agents.syncing import default_settings
 from agents.tools import tool
+from runs.addresses import normalise_entry
 from runs.facts import agent_view, rule_view
 from runs.models import Rule, Suppression
 from runs.router import RuleView
@@ -77,19 +78,27 @@ class DepartmentForm(ModelForm[Department]):
         """Put the settings together again and have the kind's schema check them."""
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         spec = self.instance.spec
-        settings, errors = read_settings(spec.settings_schema, cleaned)
+        settings, errors = read_settings(spec.settings_schema, cleaned, self.instance.settings)
         for name, sentences in errors.items():
             for sentence in sentences:
-                self.add_error(name if name in self.fields else None, sentence)
+                is_here = name in self.fields
+                self.add_error(name if is_here else None, sentence if is_here else f"{name[len(PREFIX) :]}: {sentence}")
         # After an error nothing is saved; the defaults keep the model's check from saying it a second time.
         self.instance.settings = default_settings(spec) if errors or self.errors else settings
         return cleaned
 
 
-def department_form(department: Department) -> type[DepartmentForm]:
-    """The form of one department, with a field for each setting of its kind, named ``settings_<key>``."""
-    fields = form_fields(department.spec.settings_schema, department.settings)
-    return type("DepartmentForm", (DepartmentForm,), dict(fields))
+def department_form(
+    department: Department, columns: Sequence[str] | None = None, keys: Collection[str] | None = None
+) -> type[DepartmentForm]:
+    """The form of one department, with a field for each setting of its kind, named ``settings_<key>``.
+
+    ``columns`` and ``keys``: only these columns and settings, else all of them.
+    """
+    fields: dict[str, Any] = dict(form_fields(department.spec.settings_schema, department.settings, keys))
+    if columns is not None:
+        fields["Meta"] = type("Meta", (DepartmentForm.Meta,), {"fields": tuple(columns)})
+    return type("DepartmentForm", (DepartmentForm,), fields)
 
 
 class RuleForm(ModelForm[Rule]):
@@ -160,10 +169,11 @@ class SuppressionForm(ModelForm[Suppression]):
         fields = ("address", "reason", "note")
 
     def clean_address(self) -> str:
-        """In lower case, without spaces around it."""
-        address: str = self.cleaned_data["address"].strip().lower()
-        validate_email(f"somebody{address}" if address.startswith("@") else address)
-        return address
+        """In the form in which addresses are compared."""
+        try:
+            return normalise_entry(self.cleaned_data["address"])
+        except ValueError as error:
+            raise ValidationError(f"Enter a valid email address, or @domain: {error}") from error
 
 
 class AgentForm(ModelForm[Agent]):
@@ -235,9 +245,17 @@ class AgentForm(ModelForm[Agent]):
             if name in cleaned:
                 before = getattr(self.instance, name)
                 cleaned[name] = _in_order(before, cleaned[name])
+        if {"model", "fallback_models", "effort"} & set(self.changed_data):
+            self._check_effort(cleaned)
         if not self.errors:
             self._check_wiring(cleaned)
         return cleaned
+
+    def _check_effort(self, cleaned: Mapping[str, Any]) -> None:
+        """The API refuses every request with an effort that its model does not take; fallbacks get the same one."""
+        for model in dict.fromkeys([cleaned.get("model", ""), *cleaned.get("fallback_models", ())]):
+            if problem := why_not_effort(cleaned.get("effort", ""), model):
+                self.add_error("effort", problem)
 
     def _check_wiring(self, cleaned: Mapping[str, Any]) -> None:
         """Refuse what does not fit now and did fit before: an old fault must not keep anybody from a repair."""

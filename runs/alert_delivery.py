@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import F, Max, Q
+from django.urls import reverse
 from django_q.tasks import async_task
 
 from runs import alerts
 from runs.channels import CHANNELS, NotDelivered, Notice, Undeliverable, split_target
 from runs.database import now as database_now
 from runs.models import Alert, AlertDelivery, LogEntry
+from runs.runbook import absolute_url, section_of, url_of
 
 logger = logging.getLogger(__name__)
 LEASE = timedelta(seconds=90)
@@ -224,5 +225,8 @@ def _describe(alert: Alert) -> str:
     elif alert.next_step:
         lines.append(f"Next: {alert.next_step}")
     if alert.link:
-        lines.append(f"Look: {settings.BASE_URL}{alert.link}")
+        lines.append(f"Look: {absolute_url(alert.link)}")
+    if alert.closed_at is None:
+        lines.append(f"What to do: {absolute_url(url_of(section_of(alert)))}")
+        lines.append(f"System: {absolute_url(reverse('runs:system'))}")
     return "\n".join(lines)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from django.db import transaction
+
 from agents.budgets import BUDGET_WAIT
 from agents.models import Department
 from runs.database import now
@@ -13,6 +15,10 @@ def release_budget_waits(department: Department) -> int:
 
     The next claim asks the budget again: a run that still does not fit waits on and says so.
     """
-    return AgentRun.objects.filter(
-        department=department, status=AgentRun.Status.QUEUED, waiting_for__contains=BUDGET_WAIT
-    ).update(due_at=now())
+    with transaction.atomic():
+        waiting = AgentRun.objects.filter(
+            department=department, status=AgentRun.Status.QUEUED, waiting_for__contains=BUDGET_WAIT
+        ).order_by("pk")
+        # Claims lock runs before budgets, we hold the budget: whoever is being claimed is left out, not waited for.
+        ids = list(waiting.select_for_update(skip_locked=True, of=("self",)).values_list("pk", flat=True))
+        return AgentRun.objects.filter(pk__in=ids).update(due_at=now())

@@ -1,6 +1,6 @@
 """The accounts of model calls: reserved and written down before the request goes out, settled by what was reported.
 
-Called inside a transaction that has locked the agent runs; locks budgets last.
+Called inside a transaction that has locked the agent runs or try-outs; locks budgets last.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import uuid4
+
+from django.db.models import QuerySet
 
 from agents.budgets import Ask, Refused, Settlement, reserve, settle
 from agents.llm import ModelReply, ModelRequest
@@ -59,15 +61,20 @@ _SETTLED = [
 
 @dataclass(frozen=True, slots=True)
 class CallAsk:
-    """A request that wants to go out, for the agent run that holds ``attempt``."""
+    """A request that wants to go out, for the agent run that holds ``attempt``.
+
+    With ``try_out_id`` it is that try-out's, and ``run`` is the unsaved agent run that the try-out stands for.
+    """
 
     run: AgentRun
     agent: Agent
-    soul_id: int
+    soul_id: int | None
+    """None: a draft, which is not kept as it was."""
     api_key_env: str
     attempt: int
     number: int
     params: dict[str, Any]
+    try_out_id: int | None = None
 
 
 def open_calls(asks: Sequence[CallAsk], staff: Staff, *, now: datetime, worker: str) -> dict[int, OpenCall | Refused]:
@@ -110,6 +117,14 @@ def open_calls(asks: Sequence[CallAsk], staff: Staff, *, now: datetime, worker: 
     return answers
 
 
+def find_open(ask: CallAsk) -> OpenCall | None:
+    """The call of this number that is open already: it was written, and the answer that it was did not arrive."""
+    call = ModelCall.objects.filter(
+        **_owner(ask), attempt=ask.attempt, number=ask.number, status=ModelCall.Status.STARTED
+    ).first()
+    return _open_call(call, ask) if call is not None else None
+
+
 def settle_calls(seen: Sequence[SeenCall], staff: Staff, *, now: datetime) -> None:
     """Write down what the calls brought and cost, and release what was reserved beyond that. Repeating it is harmless.
 
@@ -127,7 +142,8 @@ def settle_calls(seen: Sequence[SeenCall], staff: Staff, *, now: datetime) -> No
         bodies.append((pk, storable_json(entry.reply.as_json())))
         # The reservation of a call that was given up is booked as spent: only the difference is left to book.
         was_unseen = status == ModelCall.Status.UNSEEN
-        costs.append((call.run_id, cost - call.reserved_usd if was_unseen else cost))
+        if call.run_id is not None:
+            costs.append((call.run_id, cost - call.reserved_usd if was_unseen else cost))
         if call.reserved_in:
             settlements.append(_settlement(call, cost, entry.reply, was_unseen))
         tools += [_tool_row(call, use) for use in entry.tools]
@@ -138,13 +154,21 @@ def settle_calls(seen: Sequence[SeenCall], staff: Staff, *, now: datetime) -> No
     settle(settlements)
 
 
-def abandon_calls(run_ids: Iterable[int], *, now: datetime) -> None:
-    """Calls whose end nobody saw stand at their reservation, marked as an estimate."""
-    calls = list(
-        ModelCall.objects.filter(agent_run_id__in=list(run_ids), status=ModelCall.Status.STARTED)
-        .select_for_update()
-        .order_by("pk")
-    )
+def abandon_calls(
+    run_ids: Iterable[int], *, now: datetime, error: str = "The worker was lost before the answer was seen."
+) -> None:
+    """Calls whose end nobody saw stand at their reservation, marked as an estimate; ``error`` says why."""
+    calls = _abandon(ModelCall.objects.filter(agent_run_id__in=list(run_ids)), now, error)
+    increase_rows(AgentRun, "cost_usd", [(call.agent_run_id, call.reserved_usd) for call in calls])
+
+
+def abandon_try_outs(try_out_ids: Iterable[int], *, now: datetime, error: str) -> None:
+    """The same for calls of try-outs."""
+    _abandon(ModelCall.objects.filter(try_out_id__in=list(try_out_ids)), now, error)
+
+
+def _abandon(owned: QuerySet[ModelCall], now: datetime, error: str) -> list[ModelCall]:
+    calls = list(owned.filter(status=ModelCall.Status.STARTED).select_for_update(of=("self",)).order_by("pk"))
     update_rows(
         ModelCall,
         ["status", "cost_usd", "is_estimate", "ended_at", "error"],
@@ -155,7 +179,7 @@ def abandon_calls(run_ids: Iterable[int], *, now: datetime) -> None:
                 c.reserved_usd,
                 True,
                 now,
-                "The worker was lost before the answer was seen.",
+                error,
             )
             for c in calls
         ],
@@ -167,11 +191,20 @@ def abandon_calls(run_ids: Iterable[int], *, now: datetime) -> None:
             if c.reserved_in
         ]
     )
-    increase_rows(AgentRun, "cost_usd", [(call.agent_run_id, call.reserved_usd) for call in calls])
+    return calls
+
+
+def _owner(ask: CallAsk) -> dict[str, int]:
+    return {"agent_run_id": ask.run.pk} if ask.try_out_id is None else {"try_out_id": ask.try_out_id}
 
 
 def _cost(call: OpenCall, reply: ModelReply, staff: Staff) -> tuple[ModelPrice | None, Decimal, bool]:
-    """The price row, the cost, and whether it is an estimate."""
+    """The price row, the cost, and whether it is an estimate.
+
+    An honest server answers with the model that was asked (a fallback is a request of its own), so the cost stays
+    within the reservation. One that names a dearer model is booked at that price, as its invoice would be: the budget
+    may then be passed by this call, and nothing starts any more.
+    """
     usage, day, asked = reply.usage, call.started_at.date(), call.request.params["model"]
     # A server may name the model differently: then it is priced as the one we asked for.
     for model in (reply.model, asked):
@@ -241,7 +274,7 @@ def _call_row(
         department_id=ask.run.department_id,
         item_id=ask.run.item_id,
         agent_id=ask.agent.pk,
-        agent_run_id=ask.run.pk,
+        **_owner(ask),
         soul_id=ask.soul_id,
         call_id=uuid4(),
         attempt=ask.attempt,
@@ -264,7 +297,7 @@ def _open_call(call: ModelCall, ask: CallAsk) -> OpenCall:
     request = ModelRequest(call.call_id, ask.agent.slug, ask.api_key_env, ask.params, ask.agent.timeout_seconds)
     return OpenCall(
         pk=call.pk,
-        run_id=ask.run.pk,
+        run_id=ask.run.pk if ask.try_out_id is None else None,
         request=request,
         reserved_usd=call.reserved_usd,
         reserved_tokens=call.reserved_tokens,

@@ -31,7 +31,7 @@ def make_due(now: datetime) -> int:
     Too early is harmless: who waits for a model, a budget or a follow-up is found to wait still.
     """
     with transaction.atomic():
-        items = Item.objects.filter(route_due_at__gt=now).select_for_update().order_by("pk")
+        items = Item.objects.filter(route_due_at__gt=now).select_for_update(no_key=True).order_by("pk")
         Item.objects.filter(pk__in=[item.pk for item in items]).update(route_due_at=now)
         runs = AgentRun.objects.filter(status=AgentRun.Status.QUEUED, due_at__gt=now).select_for_update().order_by("pk")
         return AgentRun.objects.filter(pk__in=[run.pk for run in runs]).update(due_at=now)

@@ -16,7 +16,8 @@ from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import Max, Q, prefetch_related_objects
 
 from agents.causes import Cause
-from agents.model_state import Key, record_busy, record_failures, record_successes
+from agents.llm import ModelReply
+from agents.model_state import Key, load_states, lock_states, record_busy, record_failures, record_successes
 from agents.models import Department
 from agents.spec import OutputEvent
 from agents.statements import Among, Statement
@@ -26,15 +27,17 @@ from runs.database import insert_rows, update_rows
 from runs.database import now as database_now
 from runs.failure_reviews import open_failure
 from runs.failures import BUSY, LINE_STANDS, PROBE_SECONDS, busy_seconds, judge
-from runs.gate_alerts import tell_gates
+from runs.gate_alerts import tell_budgets, tell_gates
+from runs.gates import lock_departments
 from runs.inputs import schema_version
 from runs.models import AgentRun, Item, LogEntry, Output
 from runs.staff import Staff
-from runs.work import Finished
+from runs.work import Finished, SeenCall
 
 logger = logging.getLogger(__name__)
 _spread = random.Random()
-_ITEMS = Statement(lambda: Item.objects.filter(Among("pk", "items")).select_for_update().order_by("pk"))
+# Without the key: who claims a run of the item writes a call of it, and must not wait for us while we wait for the run.
+_ITEMS = Statement(lambda: Item.objects.filter(Among("pk", "items")).select_for_update(no_key=True).order_by("pk"))
 _HELD = Statement(
     lambda: (
         AgentRun.objects.filter(Among("lease_token", "tokens"), status=AgentRun.Status.RUNNING)
@@ -80,10 +83,12 @@ def _commit_alone(one: Finished, staff: Staff) -> None:
     """Write down one attempt whose group failed: as much of it as can be, so that nothing is paid for twice.
 
     In turn: everything; all but the routing, which the item is put off for; a failure of ours instead of the output;
-    at the least what its calls cost, and then the run is taken up again when its lease runs out.
+    the same without what the server told, its calls at what they had reserved; at the least what its calls cost, and
+    then the run is taken up again when its lease runs out.
     """
     error = ""
-    for attempt in (one, replace(one, payload=None, cause=Cause.INTERNAL)):
+    failed = replace(one, payload=None, cause=Cause.INTERNAL)
+    for attempt in (one, failed, replace(failed, unsettled=[_untold(seen) for seen in one.unsettled])):
         if attempt is not one:
             attempt.error = error
         undecided = ""
@@ -97,8 +102,36 @@ def _commit_alone(one: Finished, staff: Staff) -> None:
                 logger.exception("could not write down an agent run", extra=tracing.ids_of(one.work))
                 undecided = undecided or f"{type(raised).__name__}: {raised}"
                 error = f"{type(raised).__name__}: {raised}"
+    settle_apart(one.unsettled, staff)
+
+
+def settle_apart(seen: Sequence[SeenCall], staff: Staff) -> None:
+    """Book what calls cost of whose attempts nothing else is written down. Settling one twice is harmless.
+
+    What cannot be stored of one is left out: it stands at its reservation as soon as its run is taken back.
+    """
+    try:
+        _settle(seen, staff)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception:
+        logger.exception("could not settle the calls %s", [each.call.pk for each in seen])
+        if len(seen) > 1:
+            for each in seen:
+                settle_apart([each], staff)
+
+
+def _settle(seen: Sequence[SeenCall], staff: Staff) -> None:
     with transaction.atomic():
-        settle_calls(one.unsettled, staff, now=database_now())
+        # In the order of the design: agent runs, then calls, then budgets.
+        runs = AgentRun.objects.filter(pk__in={each.call.run_id for each in seen}).order_by("pk")
+        list(runs.select_for_update().values_list("pk"))
+        settle_calls(seen, staff, now=database_now())
+
+
+def _untold(seen: SeenCall) -> SeenCall:
+    """A call without what the server told about it, which may be what cannot be stored."""
+    return SeenCall(seen.call, ModelReply(cause=Cause.INTERNAL, error="What the server told could not be stored."))
 
 
 def _commit_group(finished: Sequence[Finished], staff: Staff, *, undecided: str = "") -> None:
@@ -209,6 +242,7 @@ def _end_failed(
     failed: Sequence[tuple[Finished, AgentRun]], items: dict[int, Item], staff: Staff, now: datetime
 ) -> list[LogEntry]:
     entries: list[LogEntry] = []
+    tell_budgets((run.department_id, one.error) for one, run in failed if one.waiting_until is not None)
     # Questions about failures are locked by agent and cause: everybody in the same order.
     for one, run in sorted(failed, key=lambda pair: (pair[1].department_id, pair[0].work.agent.slug, pair[0].cause)):
         run.trespasses += one.trespasses
@@ -251,16 +285,15 @@ def _waiting_since(run: AgentRun, cause: Cause, now: datetime) -> datetime:
 def _tell_gates(ours: Sequence[tuple[Finished, AgentRun]], staff: Staff, now: datetime) -> list[LogEntry]:
     """What these attempts say about keys and models, for all workers. Before budgets are locked, as in claims."""
     done = [one for one, _ in ours if one.payload is not None]
-    reopened = _reopen_line(done, staff, now)
-    stopped: dict[str, str] = {}
-    for one in {_key(one): one for one, _ in ours if one.cause in BUSY or one.cause is Cause.ACCOUNT}.values():
-        if one.cause is Cause.ACCOUNT:
-            _stop_line(one, now)
-            stopped[one.work.api_key_env] = one.error
-        else:
-            until = now + timedelta(seconds=busy_seconds(one.retry_after_seconds, settings.RETRY_AFTER_CAP_SECONDS))
-            record_busy(_key(one), until=until, reason=f"{one.cause.label}: {one.error}", now=now)
+    busy = {_key(one): one for one, _ in ours if one.cause in BUSY}
     broken = [one for one, _ in ours if one.cause in (Cause.TRANSIENT, Cause.TIMEOUT)]
+    stopped = {one.work.api_key_env: one.error for one, _ in ours if one.cause is Cause.ACCOUNT}
+    reopened = _move_lines(done, stopped, staff, now)
+    if concerned := {*busy, *map(_key, broken)}:
+        lock_states(concerned | set(load_states(set(map(_key, done)))))
+    for key, one in busy.items():
+        until = now + timedelta(seconds=busy_seconds(one.retry_after_seconds, settings.RETRY_AFTER_CAP_SECONDS))
+        record_busy(key, until=until, reason=f"{one.cause.label}: {one.error}", now=now)
     changes = record_successes([_key(one) for one in done])
     if changes:
         # Whoever waited for the model need not sit out its pause.
@@ -288,21 +321,24 @@ def _key(one: Finished) -> Key:
     return one.work.model, one.work.api_key_env
 
 
-def _stop_line(one: Finished, now: datetime) -> None:
-    """The API does not accept this key: every department that uses it stands still but for one probe a minute."""
-    Department.objects.filter(api_key_env=one.work.api_key_env).update(
-        stopped_by_error=one.error[:1_000], next_probe_at=now + timedelta(seconds=PROBE_SECONDS)
-    )
+def _move_lines(done: Sequence[Finished], stopped: dict[str, str], staff: Staff, now: datetime) -> set[str]:
+    """Stop the departments whose keys the API refuses; reopen those whose keys it accepts again, which it returns.
 
-
-def _reopen_line(done: Sequence[Finished], staff: Staff, now: datetime) -> set[str]:
-    """The API accepts these keys again, which departments did not know yet."""
-    keys = {one.work.api_key_env for one in done if staff.desks[one.work.department_id].department.stopped_by_error}
-    if keys:
-        Department.objects.filter(api_key_env__in=keys).update(stopped_by_error="", next_probe_at=None)
+    Every department that uses a refused key stands still but for one probe a minute.
+    """
+    works = [one.work for one in done if staff.desks[one.work.department_id].department.stopped_by_error]
+    reopened = {work.api_key_env for work in works}
+    if reopened or stopped:
+        lock_departments(reopened | set(stopped))
+    if reopened:
+        Department.objects.filter(api_key_env__in=reopened).update(stopped_by_error="", next_probe_at=None)
         # Whoever waited for the key need not sit out its minute.
-        _wake(Q(department__api_key_env__in=keys, waiting_for=LINE_STANDS), now)
-    return keys
+        _wake(Q(department__api_key_env__in=reopened, waiting_for=LINE_STANDS), now)
+    for env, error in stopped.items():
+        Department.objects.filter(api_key_env=env).update(
+            stopped_by_error=error[:1_000], next_probe_at=now + timedelta(seconds=PROBE_SECONDS)
+        )
+    return reopened
 
 
 def _wake(which: Q, now: datetime) -> None:

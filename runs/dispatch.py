@@ -17,12 +17,14 @@ from django.db.models import DateTimeField, QuerySet
 from agents.spec import ITEM, Facts, OutputEvent
 from agents.statements import Among, Given, Statement
 from runs import log, tracing
+from runs.closing import wind_up_closed
 from runs.database import insert_rows, update_rows
 from runs.database import now as database_now
 from runs.degraded import close_degraded
 from runs.effects import REVIEW_DEADLINE, Happening, apply_effects
 from runs.facts import load_facts_and_next
 from runs.models import AgentRun, Item, LogEntry, Output, PipelineRun, Review, Trigger
+from runs.outcomes import Reached, find_reached, record_outcomes
 from runs.router import Decision
 from runs.staff import Desk, Staff
 
@@ -46,7 +48,12 @@ def _due() -> QuerySet[Item]:
 _DUE = Statement(lambda: _due().order_by("priority", "route_due_at", "pk").values_list("pk"))
 # Locked in id order, whatever the order of urgency that chose them.
 _DUE_LOCKED = Statement(
-    lambda: _due().filter(Among("pk", "items")).order_by("pk").select_for_update(skip_locked=True, of=("self",))
+    lambda: (
+        _due()
+        .filter(Among("pk", "items"))
+        .order_by("pk")
+        .select_for_update(skip_locked=True, of=("self",), no_key=True)
+    )
 )
 _ACTIVE = Statement(lambda: PipelineRun.objects.filter(Among("item_id", "items"), status=PipelineRun.Status.ACTIVE))
 
@@ -62,6 +69,7 @@ class _Routing:
     settled: list[tuple[int, str, datetime, str]] = field(default_factory=list)
     unclaimed: list[tuple[Item, str]] = field(default_factory=list)
     """Triggers that are due, wait for an answer, and are taken by no rule as the item stands."""
+    reached: list[Reached] = field(default_factory=list)
 
 
 def route_due(limit: int, *, staff: Staff) -> int:
@@ -162,6 +170,7 @@ def route(items: Sequence[Item], staff: Staff, *, now: datetime, events: Sequenc
                 item.priority = Item.Priority.NORMAL  # what somebody waited for is done
     _write(routing)
     _finish([active[item.pk] for item in finishing if item.pk in active], items, facts, staff, routing)
+    routing.entries += wind_up_closed(items, now)
     _save_items(items, now)
     return routing.entries
 
@@ -225,6 +234,7 @@ def _with_status(item: Item, facts: Facts, desk: Desk, routing: _Routing) -> Fac
         )
     )
     item.status = status
+    routing.reached += find_reached(item, desk.spec, status)
     return replace(facts, status=status)
 
 
@@ -277,6 +287,7 @@ def _write(routing: _Routing) -> None:
         ["status", "settled_at", "settled_note"],
         [(pk, s, at, n) for pk, s, at, n in routing.settled],
     )
+    record_outcomes(routing.reached, now=routing.now)
     _ask_about_unclaimed(routing)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from django.contrib.auth.models import User
 
 from agents.models import Agent, Department, Member
+from runs.absences import read_roster
 
 
 def targets_for_agent(agent: Agent) -> list[str]:
@@ -35,17 +36,21 @@ def targets_for_department(department: Department | None) -> list[str]:
     if department is None:
         return _addresses(User.objects.filter(is_superuser=True))
     members = User.objects.filter(memberships__department=department, memberships__role=Member.Role.ADMINISTRATOR)
-    return _addresses(members) or _addresses(User.objects.filter(is_superuser=True))
+    return _addresses(members, department) or _addresses(User.objects.filter(is_superuser=True))
 
 
 def _named_by(agent: Agent) -> list[str]:
     person = agent.escalate_to
-    found = _addresses([person]) if person is not None else []
+    found = _addresses([person], agent.department) if person is not None else []
     channel = agent.escalate_channel.strip()
     return [*found, channel] if channel and channel not in found else found
 
 
-def _addresses(people: Iterable[User]) -> list[str]:
-    """Somebody who left, or has no address, cannot be told."""
-    addresses = [person.email.strip() for person in people if person.is_active]
+def _addresses(people: Iterable[User], department: Department | None = None) -> list[str]:
+    """Somebody who left, or has no address, cannot be told. For who is away, whoever covers in the department is."""
+    there = [person for person in people if person.is_active]
+    if department is not None and there:
+        roster = read_roster()
+        there = [roster.stand_in(person, department) for person in there]
+    addresses = [person.email.strip() for person in there]
     return [f"email:{address}" for address in sorted(set(addresses)) if address]

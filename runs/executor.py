@@ -22,7 +22,7 @@ from agents.llm import ModelClient, ModelReply
 from agents.prompts import repair_message
 from agents.reading import storable, storable_json
 from agents.tools import ToolContext, ToolResult, run_tool, tool
-from runs.work import Finished, OpenCall, SeenCall, ToolUse, Work
+from runs.work import CutOff, Finished, OpenCall, SeenCall, ToolUse, Work
 
 logger = logging.getLogger(__name__)
 MAX_REPAIRS = 2
@@ -44,17 +44,25 @@ class Books(Protocol):
         """Run a tool that reads the database on the database thread."""
 
 
-async def execute(work: Work, *, client: ModelClient, books: Books, on_event: Callable[[], None]) -> Finished | None:
+async def execute(
+    work: Work, *, client: ModelClient, books: Books, on_event: Callable[[], None]
+) -> Finished | CutOff | None:
     """Work until the agent has answered or cannot. None: the run was taken away meanwhile.
 
-    Never raises: what goes wrong here becomes a ``Finished`` with a cause.
+    Never raises: what goes wrong here becomes a ``Finished`` with a cause. A task that is cancelled closes its
+    stream and ends with what the open call had shown by then, because that costs too.
     """
     session = _Session(work, client, books, on_event)
     try:
         return await session.run()
+    except asyncio.CancelledError:
+        return CutOff(tuple(session.unsettled or [session.cut_off()]))
     except Exception as error:
         logger.exception("agent run %s failed inside Kontor", work.run_id)
-        return session.failed(Cause.INTERNAL, f"{type(error).__name__}: {error}")
+        text = f"{type(error).__name__}: {error}"
+        # A call that is open costs what it has reserved: nobody will see its end.
+        session.unsettled = session.unsettled or [session.broken_off(Cause.INTERNAL, text)]
+        return session.failed(Cause.INTERNAL, text)
 
 
 class _Session:
@@ -65,13 +73,16 @@ class _Session:
         self.call = work.first_call
         self.params: dict[str, Any] = dict(work.first_call.request.params)
         self.number = 1
+        self.reply = ModelReply()
+        """Of the open call, filled as it comes."""
         self.unsettled: list[SeenCall] = []
         self.repairs = self.tool_rounds = self.trespasses = 0
         self.has_doubled = False
 
     async def run(self) -> Finished | None:
         while True:
-            reply = await self.client.call(self.call.request, self.on_event)
+            self.reply = ModelReply()
+            reply = await self.client.call(self.call.request, self.on_event, into=self.reply)
             self.unsettled = [SeenCall(self.call, reply)]
             done = await self._judge(reply)
             if done is not None:
@@ -84,6 +95,15 @@ class _Session:
             if isinstance(opened, Refused):
                 return self.failed(Cause.NONE, opened.reason, waiting_until=opened.until)
             self.call = opened
+
+    def cut_off(self) -> SeenCall:
+        """The open call of a run that was taken away."""
+        return self.broken_off(Cause.CUT_OFF, "The stream was closed: the run was taken away.")
+
+    def broken_off(self, cause: Cause, error: str) -> SeenCall:
+        """The open call as far as it got. Its usage is no final one, so it is priced as an estimate."""
+        self.reply.cause, self.reply.error = cause, error
+        return SeenCall(self.call, self.reply)
 
     def failed(
         self,

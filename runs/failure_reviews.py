@@ -81,7 +81,7 @@ def answer_run(run: AgentRun, *, answer: str, user: User | None, now: datetime, 
     close_if_over(run.department, cause_of(run))
 
 
-def close_review(review: Review, *, answer: str, user: User, now: datetime, note: str = "") -> bool:
+def close_review(review: Review, *, answer: str, user: User | None, now: datetime, note: str = "") -> bool:
     """Answer an open question about failures; False if somebody was first. Locks the cause."""
     lock_cause(review)
     rows = Review.objects.filter(pk=review.pk, status=Review.Status.OPEN)
@@ -115,6 +115,7 @@ def _ask(run: AgentRun, item: Item, now: datetime) -> Review:
         ],
         risk=2,
         deadline=now + DEADLINE,
+        at_deadline=Review.AtDeadline.ESCALATE,
     )
 
 

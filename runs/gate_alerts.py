@@ -6,16 +6,22 @@ Keys are locked in alphabetical order, before those of failures: ``breaker:``, `
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from datetime import timedelta
 
+from django.db import transaction
 from django.urls import reverse
 
 from agents.budgets import BUDGET_WAIT
 from agents.model_state import Change
 from agents.models import Department
 from runs.alerts import close_alert, raise_alert
-from runs.models import AgentRun, Alert
+from runs.database import now as database_now
+from runs.models import AgentRun, Alert, Review
 
 LINE = "line"
+DEADLINE = timedelta(hours=4)
+HELD_UP_RISK = 3
+"""A question about what holds up a whole department stands at the top."""
 
 
 def tell_gates(*, changes: Iterable[Change], stopped: Mapping[str, str], reopened: Collection[str]) -> None:
@@ -31,6 +37,7 @@ def tell_gates(*, changes: Iterable[Change], stopped: Mapping[str, str], reopene
                 _tell_line(department, stopped[key])
             else:
                 close_alert(department=department, key=LINE)
+                withdraw_question(department, LINE, "The API accepts the key again.")
 
 
 def tell_budgets(refused: Iterable[tuple[int, str]]) -> None:
@@ -38,7 +45,7 @@ def tell_budgets(refused: Iterable[tuple[int, str]]) -> None:
     latest = {(pk, reason.split(":")[0]): reason for pk, reason in refused if reason.startswith(BUDGET_WAIT)}
     for (department_id, head), reason in sorted(latest.items()):
         department = Department.objects.get(pk=department_id)
-        raise_alert(
+        alert = raise_alert(
             kind=Alert.Kind.BUDGET,
             department=department,
             key=f"budget:{head}",
@@ -46,15 +53,46 @@ def tell_budgets(refused: Iterable[tuple[int, str]]) -> None:
             link=reverse("runs:overview"),
             next_step="Runs wait and lose nothing. They go on when the budget is raised or its period turns.",
         )
+        ask = f"Work waits for the {reason} Raise it, allow more once, or let it wait?"
+        ask_about_gate(alert, Review.Kind.BUDGET, ask)
 
 
 def close_budget_alerts() -> None:
     """Close the alerts about budgets that no run waits for any more; called each minute."""
-    for alert in Alert.objects.filter(kind=Alert.Kind.BUDGET, state=Alert.State.OPEN).select_related("department"):
+    waits = Alert.objects.filter(kind=Alert.Kind.BUDGET, state=Alert.State.OPEN, key__startswith="budget:")
+    for alert in waits.select_related("department"):
         head = alert.key.removeprefix("budget:")
         runs = AgentRun.objects.filter(department=alert.department, status=AgentRun.Status.QUEUED)
         if not runs.filter(waiting_for__startswith=head).exists():
-            close_alert(department=alert.department, key=alert.key)
+            with transaction.atomic():
+                close_alert(department=alert.department, key=alert.key)
+                if alert.department is not None:
+                    withdraw_question(alert.department, alert.key, "No run waits for the budget any more.")
+
+
+def ask_about_gate(alert: Alert, kind: Review.Kind, ask: str) -> bool:
+    """Ask once for as long as the alert, which must be locked, is open; False if somebody was asked already."""
+    asked = Review.objects.filter(department=alert.department, kind=kind, cause=alert.key)
+    if asked.filter(created_at__gte=alert.first_at).exists() or asked.filter(status=Review.Status.OPEN).exists():
+        return False
+    assert alert.department is not None  # keys and budgets belong to departments
+    Review.objects.create(
+        department=alert.department,
+        kind=kind,
+        cause=alert.key,
+        ask=ask[:500],
+        risk=HELD_UP_RISK,
+        deadline=alert.last_at + DEADLINE,
+        at_deadline=Review.AtDeadline.REMIND,
+    )
+    return True
+
+
+def withdraw_question(department: Department, cause: str, why: str) -> int:
+    """What was asked about is over; how many questions that closes."""
+    kinds = (Review.Kind.BUDGET, Review.Kind.STOP_THE_LINE)
+    rows = Review.objects.filter(department=department, kind__in=kinds, cause=cause, status=Review.Status.OPEN)
+    return rows.update(status=Review.Status.WITHDRAWN, answer_note=why, answered_at=database_now())
 
 
 def _tell_breaker(change: Change) -> None:
@@ -73,7 +111,7 @@ def _tell_breaker(change: Change) -> None:
 
 
 def _tell_line(department: Department, error: str) -> None:
-    raise_alert(
+    alert = raise_alert(
         kind=Alert.Kind.STOP_THE_LINE,
         department=department,
         key=LINE,
@@ -84,3 +122,5 @@ def _tell_line(department: Department, error: str) -> None:
             f"Look at the key in {department.api_key_env}, its permissions and its billing."
         ),
     )
+    ask = f"{department} stands still: the API does not accept its key. Is the key right, and its billing?"
+    ask_about_gate(alert, Review.Kind.STOP_THE_LINE, ask)

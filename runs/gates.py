@@ -1,14 +1,15 @@
 """What may keep a claimed run from starting now: a line that stands still, a model that takes no calls.
 
-Called inside the claiming transaction. Locks departments first, then model states, as commits do.
+Called inside the claiming transaction. Locks departments first, then model states, each in the order of their
+keys, as commits do.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,7 +17,7 @@ from django.db.models import Count, Q
 
 from agents.causes import Cause
 from agents.model_state import FULL_CAP, Key, is_broken, is_closed, load_states, start_probe
-from agents.models import Agent, Department, ModelState
+from agents.models import Department, ModelState
 from agents.statements import Among, Statement
 from runs.database import update_rows
 from runs.failures import BUSY, LINE_STANDS, PROBE_SECONDS
@@ -24,6 +25,8 @@ from runs.models import AgentRun, ModelCall
 from runs.staff import Staff
 
 CROWDED = timedelta(seconds=1)
+STANDS_IN = "You stand in for"
+"""How the note begins that a fallback model finds in its prompt."""
 WAITING = ["due_at", "waiting_for", "waiting_since", "cause"]
 _FIGURES = re.compile(r"[\d:.,]+")
 _HALTED = Statement(
@@ -41,6 +44,10 @@ class Choice:
 
     model: str
     fallback_note: str = ""
+    line_probe: str = ""
+    """The key whose line stands still, where this run is the minute's one attempt."""
+    model_probe: int = 0
+    """The state of the model, where this run is to find out whether it works again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +58,48 @@ class _Wait:
     """Of attempts that ended for the same reason."""
 
 
+def lock_departments(keys: Iterable[str]) -> None:
+    """Lock the departments that use these keys, before several are changed and before model states are locked."""
+    # Without the key: whoever writes a row of the department need not wait.
+    rows = Department.objects.filter(api_key_env__in=set(keys)).order_by("api_key_env", "pk")
+    list(rows.select_for_update(no_key=True).values_list("pk"))
+
+
+def give_back_probes(choices: Iterable[Choice], now: datetime) -> None:
+    """What runs were let through for that do not start after all is for somebody else to find out, at once.
+
+    Their departments and states are locked since they were let through.
+    """
+    lines = {choice.line_probe for choice in choices if choice.line_probe}
+    states = {choice.model_probe for choice in choices if choice.model_probe}
+    if lines:
+        Department.objects.filter(api_key_env__in=lines).exclude(stopped_by_error="").update(next_probe_at=now)
+    if states:
+        ModelState.objects.filter(pk__in=states).update(breaker=ModelState.Breaker.OPEN, closed_until=now)
+
+
 def let_through(runs: Sequence[AgentRun], staff: Staff, now: datetime) -> dict[int, Choice]:
     """The runs that may start, each with its model: ``{run id: Choice}``.
 
     The others stay queued; each says what it waits for and is due again when that may be over.
     """
-    passed, waiting = _past_the_line(runs, staff, now)
+    passed, waiting, probes = _past_the_line(runs, staff, now)
     choices: dict[int, Choice] = {}
     states = load_states()
     in_flight = _in_flight(states)
-    for run in passed:
+    # By model, because probes lock its state; runs of one model stay in the order of their urgency.
+    for run in sorted(passed, key=lambda run: _key(run, staff)):
         desk = staff.desks[run.department_id]
-        answer = _choose(desk.agents[run.agent_id], desk.department.api_key_env, states, in_flight, now)
+        agent, env = desk.agents[run.agent_id], desk.department.api_key_env
+        # The model that a person chose for a run is not stood in for: the run waits for it.
+        fallbacks = () if run.pinned_model else tuple(agent.fallback_models)
+        answer = _choose(run.pinned_model or agent.model, fallbacks, env, states, in_flight, now)
         if isinstance(answer, Choice):
-            choices[run.pk] = answer
-            in_flight[answer.model, desk.department.api_key_env] += 1
+            choices[run.pk] = replace(answer, line_probe=probes.pop(run.pk, ""))
+            in_flight[answer.model, env] += 1
         else:
             waiting.append((run, answer))
+    give_back_probes([Choice("", line_probe=key) for key in probes.values()], now)
     update_rows(
         AgentRun,
         WAITING,
@@ -93,23 +125,34 @@ def waiting_row(
 
 def _past_the_line(
     runs: Sequence[AgentRun], staff: Staff, now: datetime
-) -> tuple[list[AgentRun], list[tuple[AgentRun, _Wait]]]:
-    """Where the line stands still, one run a minute is let through as a probe."""
-    halted = dict(_HALTED.rows(departments={run.department_id for run in runs}))
+) -> tuple[list[AgentRun], list[tuple[AgentRun, _Wait]], dict[int, str]]:
+    """Where the line stands still, one run a minute is let through as a probe: ``{run id: key}``, the last result."""
+    concerned = {run.department_id for run in runs}
+    halted = dict(_HALTED.rows(departments=concerned))
     if not halted:
-        return list(runs), []
-    passed, waiting = [], []
-    asked: set[str] = set()
+        return list(runs), [], {}
+    envs = {run.pk: _key(run, staff)[1] for run in runs}
+    lock_departments(envs[run.pk] for run in runs if run.department_id in halted)
+    # Again: who was locked here a moment ago may have reopened the line, and has not woken the runs that we hold.
+    halted = dict(_HALTED.rows(departments=concerned))
+    probed = {env for env in {envs[r.pk] for r in runs if r.department_id in halted} if _take_line_probe(env, now)}
+    passed, waiting, probes = [], [], {}
     for run in runs:
-        key = staff.desks[run.department_id].department.api_key_env
-        may_probe = run.department_id in halted and key not in asked
-        asked |= {key} if may_probe else set()
-        if run.department_id not in halted or (may_probe and _take_line_probe(key, now)):
+        if run.department_id not in halted:
+            passed.append(run)
+        elif envs[run.pk] in probed:
+            probed.remove(envs[run.pk])
+            probes[run.pk] = envs[run.pk]
             passed.append(run)
         else:
             again = max(halted[run.department_id] or now, now + CROWDED)
             waiting.append((run, _Wait(again, LINE_STANDS, frozenset({Cause.ACCOUNT}))))
-    return passed, waiting
+    return passed, waiting, probes
+
+
+def _key(run: AgentRun, staff: Staff) -> Key:
+    desk = staff.desks[run.department_id]
+    return desk.agents[run.agent_id].model, desk.department.api_key_env
 
 
 def _take_line_probe(key: str, now: datetime) -> bool:
@@ -133,32 +176,37 @@ def _in_flight(states: dict[Key, ModelState]) -> Counter[Key]:
 
 
 def _choose(
-    agent: Agent, env: str, states: dict[Key, ModelState], in_flight: Counter[Key], now: datetime
+    wanted: str,
+    fallbacks: Sequence[str],
+    env: str,
+    states: dict[Key, ModelState],
+    in_flight: Counter[Key],
+    now: datetime,
 ) -> Choice | _Wait:
-    """The agent's own model; while its breaker is open, the first of its fallbacks that works; else a wait."""
-    own = states.get((agent.model, env))
+    """The model that is wanted; while its breaker is open, the first of its fallbacks that works; else a wait."""
+    own = states.get((wanted, env))
     if own is None:
-        return Choice(agent.model)
+        return Choice(wanted)
     if not is_broken(own):
-        return _if_free(Choice(agent.model), own, in_flight[agent.model, env], now)
+        return _if_free(Choice(wanted), own, in_flight[wanted, env], now)
     if not is_closed(own, now) and start_probe(own, now):
         # Whoever comes next in this transaction finds the probe under way.
         own.closed_until, own.breaker = now + CROWDED, ModelState.Breaker.PROBING
-        return Choice(agent.model)
+        return Choice(wanted, model_probe=own.pk)
     again = own.closed_until or now + CROWDED
-    for model in agent.fallback_models:
+    for model in fallbacks:
         state = states.get((model, env))
         if is_broken(state):
             continue
         note = (
-            f"You stand in for {agent.model}, which is not available now. The same rules hold for you. "
+            f"{STANDS_IN} {wanted}, which is not available now. The same rules hold for you. "
             "Where you are less sure than the task asks for, say so."
         )
         answer = _if_free(Choice(model, note), state, in_flight[model, env], now)
         if isinstance(answer, Choice):
             return answer
         again = min(again, answer.until)
-    return _Wait(max(again, now + CROWDED), f"{agent.model} takes no calls until {again:%H:%M:%S} UTC: {own.reason}")
+    return _Wait(max(again, now + CROWDED), f"{wanted} takes no calls until {again:%H:%M:%S} UTC: {own.reason}")
 
 
 def _if_free(choice: Choice, state: ModelState | None, in_flight: int, now: datetime) -> Choice | _Wait:

@@ -16,7 +16,7 @@ from agents.models import Department
 from runs import slots
 from runs.database import now as database_now
 from runs.models import AgentRun, Item, ShiftSlot
-from runs.releases import missing_migrations, newer_migrations
+from runs.releases import applied_migrations, missing_migrations, newer_migrations
 
 STALE = timedelta(seconds=30)
 """What should be done at once and has waited longer than this is a fault."""
@@ -54,14 +54,14 @@ class QueueState:
 
 def check_database() -> Finding:
     """The database answers, has all migrations of this release and none of a newer one."""
-    if missing := missing_migrations():
-        text = f"{len(missing)} migrations are missing. Run `python manage.py migrate`."
+    applied = applied_migrations()
+    if missing := missing_migrations(applied):
+        are = "migration is" if len(missing) == 1 else "migrations are"
+        text = f"{len(missing)} {are} missing. Run `python manage.py migrate`."
         return Finding("database", False, text)
-    if newer := newer_migrations():
-        text = (
-            f"it is {len(newer)} migrations ahead of this release, whose shifts therefore take up no work. "
-            "Start the newer release."
-        )
+    if newer := newer_migrations(applied):
+        count = f"{len(newer)} migration{'' if len(newer) == 1 else 's'}"
+        text = f"it is {count} ahead of this release, whose shifts therefore take up no work. Start the newer release."
         return Finding("database", False, text, ", ".join(".".join(name) for name in sorted(newer)))
     return Finding("database", True, f"{connection.vendor} answers; all migrations are there.")
 

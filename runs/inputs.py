@@ -17,19 +17,28 @@ from agents.models import Agent, Soul
 from agents.statements import Among, Statement
 from agents.tools import tool_definitions
 from runs.gates import Choice
-from runs.models import AgentRun, Message, Output
+from runs.models import AgentRun, Message, Output, Review, SendBack
 from runs.staff import Desk, Staff
 
 LAST_MESSAGES = 3
 LAST_NOTES = 5
 FOR_PEOPLE = "reasoning_summary"
 """The key of an output that is for people: what decided it. Later agents work on the output itself."""
+Node = tuple[int, str, int | None]
+"""An item, an output key, and the occasion: the trigger's id, None for the item itself."""
 _OUTPUTS = Statement(
     lambda: Output.objects.filter(Among("item_id", "items"), is_current=True).values_list(
         "pk", "item_id", "key", "trigger_id", "payload"
     )
 )
 _MESSAGES = Statement(lambda: Message.objects.filter(Among("item_id", "items")).order_by("at", "pk"))
+_SENT_BACK = Statement(
+    lambda: (
+        SendBack.objects.filter(Among("item_id", "items"))
+        .order_by("pk")
+        .values_list("item_id", "key", "trigger_id", "note", "review__reason_code", "output__payload")
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +53,19 @@ class Prepared:
 def gather_inputs(runs: Sequence[AgentRun], staff: Staff) -> dict[int, Prepared]:
     """The inputs of every run: ``{run id: Prepared}``. Runs need ``trigger`` selected."""
     item_ids = {run.item_id for run in runs}
-    outputs: dict[tuple[int, str, int | None], tuple[int, Any]] = {}
+    outputs: dict[Node, tuple[int, Any]] = {}
     for pk, item_id, key, trigger_id, payload in _OUTPUTS.rows(items=item_ids):
         outputs[item_id, key, trigger_id] = (pk, payload)
     messages: dict[int, list[Message]] = {}
     for message in _MESSAGES.objects(items=item_ids):
         messages.setdefault(message.item_id, []).append(message)
+    rounds: dict[Node, list[tuple[str, str, Any]]] = {}
+    for item_id, key, trigger_id, *told in _SENT_BACK.rows(items=item_ids):
+        rounds.setdefault((item_id, key, trigger_id), []).append(tuple(told))
     fields = _load_fields(runs, staff)
     return {
-        run.pk: _prepare(run, staff.desks[run.department_id], outputs, fields[run.item_id], messages) for run in runs
+        run.pk: _prepare(run, staff.desks[run.department_id], outputs, fields[run.item_id], messages, rounds)
+        for run in runs
     }
 
 
@@ -109,9 +122,10 @@ def conversation(messages: Sequence[Message], limit: int) -> dict[str, Any]:
 def _prepare(
     run: AgentRun,
     desk: Desk,
-    outputs: dict[tuple[int, str, int | None], tuple[int, Any]],
+    outputs: dict[Node, tuple[int, Any]],
     fields: dict[str, Any],
     messages: dict[int, list[Message]],
+    rounds: dict[Node, list[tuple[str, str, Any]]],
 ) -> Prepared:
     agent = desk.agents[run.agent_id]
     given: dict[str, Any] = {}
@@ -132,10 +146,29 @@ def _prepare(
         trigger=_trigger(run, agent, mails),
         conversation=conversation(mails, agent.field_chars) if agent.conversation else None,
         notes=tuple(notes),
+        sent_back=_sent_back(rounds.get((run.item_id, agent.writes, run.trigger_id), ()), agent.field_chars),
     )
     soul = desk.souls.get(agent.pk)
-    stable = json.dumps([data.as_json(), soul.pk if soul else None], sort_keys=True, default=str)
+    chosen: list[Any] = [run.pinned_soul_id or (soul.pk if soul else None)]
+    if run.pinned_model:
+        chosen.append(run.pinned_model)
+    stable = json.dumps([data.as_json(), *chosen], sort_keys=True, default=str)
     return Prepared(data, tuple(made_from), hashlib.sha256(stable.encode()).hexdigest())
+
+
+def _sent_back(rounds: Sequence[tuple[str, str, Any]], limit: int) -> tuple[dict[str, Any], ...]:
+    """Every round in which a person had this written again: the note, and what it was about."""
+    return tuple(
+        {
+            "round": number,
+            "note": _capped(note, limit),
+            **({"reason": str(Review.ReasonCode(code).label)} if code else {}),
+            "what_was_sent_back": {
+                name: _capped(value, limit) for name, value in (payload or {}).items() if name != FOR_PEOPLE
+            },
+        }
+        for number, (note, code, payload) in enumerate(rounds, start=1)
+    )
 
 
 def _trigger(run: AgentRun, agent: Agent, messages: Sequence[Message]) -> dict[str, Any] | None:

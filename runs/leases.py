@@ -19,13 +19,15 @@ from agents.causes import Cause
 from agents.statements import Among, Given, Statement
 from runs import log, tracing
 from runs.calls import CallAsk, abandon_calls, open_calls
+from runs.closing import wind_up_closed
 from runs.commits import fail_run
 from runs.database import now as database_now
 from runs.database import update_rows
 from runs.failures import MAX_LOST_LEASES, backoff
 from runs.gate_alerts import tell_budgets
-from runs.gates import WAITING, Choice, let_through, waiting_row
+from runs.gates import WAITING, Choice, give_back_probes, let_through, waiting_row
 from runs.inputs import Prepared, build_params, gather_inputs
+from runs.loop_guard import AGAIN, ask_about_loops, find_loops
 from runs.models import AgentRun, Item, LogEntry
 from runs.staff import Staff
 from runs.work import OpenCall, Work
@@ -35,6 +37,8 @@ PUT_OFF = timedelta(minutes=1)
 STOOD_STILL = timedelta(hours=1)
 MAX_LOST_BEFORE_ALONE = 2
 """After so many lost leases a run is claimed only by a shift that holds nothing else."""
+STARVED = timedelta(seconds=10)
+"""So long such a run waits for a shift that happens to be empty; then one makes room for it."""
 ANY_NUMBER = 2**31 - 1
 _URGENCY = ("priority", "due_at", "pk")
 _CLAIMED = [
@@ -60,6 +64,7 @@ _FIRST = Statement(
         .values_list("pk", "lost_leases")
     )
 )
+_POISON = Statement(lambda: _due().filter(lost_leases__gte=MAX_LOST_BEFORE_ALONE).order_by(*_URGENCY).values_list("pk"))
 _FIRST_LOCKED = Statement(
     lambda: _due().filter(Among("pk", "runs")).order_by(*_URGENCY).select_for_update(skip_locked=True, of=("self",))
 )
@@ -74,7 +79,21 @@ def claim(limit: int, *, staff: Staff, worker: str, is_alone: bool) -> list[Work
     # More than wanted: other shifts look at the same ones, and what they have locked is skipped.
     found = _FIRST.rows(limit=2 * limit, departments=staff.working_ids, now=database_now(), lost=lost)
     poison = [pk for pk, lost in found if lost >= MAX_LOST_BEFORE_ALONE]
-    ids = poison[:1] or [pk for pk, _ in found]
+    return _claim_some(poison[:1] or [pk for pk, _ in found], limit, staff, worker)
+
+
+def claim_poison(*, staff: Staff, worker: str) -> list[Work]:
+    """Take the most urgent run that may only be claimed alone, for a shift that holds nothing else."""
+    found = _POISON.rows(limit=1, departments=staff.working_ids, now=database_now())
+    return _claim_some([pk for (pk,) in found], 1, staff, worker)
+
+
+def is_starving(staff: Staff) -> bool:
+    """Whether a run that may only be claimed alone is due for long, because every shift is always busy."""
+    return bool(_POISON.rows(limit=1, departments=staff.working_ids, now=database_now() - STARVED))
+
+
+def _claim_some(ids: Sequence[int], limit: int, staff: Staff, worker: str) -> list[Work]:
     if not ids:
         return []  # found by a look that takes no lock
     try:
@@ -91,7 +110,9 @@ def _claim(ids: Sequence[int], limit: int, staff: Staff, worker: str) -> list[Wo
         now = database_now()
         runs = _FIRST_LOCKED.objects(limit=limit, runs=ids, departments=staff.working_ids, now=now)
         prefetch_related_objects([run for run in runs if run.trigger_id], "trigger")
+        prefetch_related_objects([run for run in runs if run.pinned_soul_id], "pinned_soul")
         runs = [run for run in runs if not _misses_something(run, staff, now)]
+        runs = _without_loops(runs, now)
         choices = let_through(runs, staff, now) if runs else {}
         return _take(runs, choices, staff, now=now, worker=worker) if choices else []
 
@@ -129,14 +150,30 @@ def still_held(tokens: Collection[UUID]) -> set[UUID]:
 
 def release(works: Collection[Work]) -> None:
     """Give runs back unfinished, at once due again: the worker is stopping. Their calls stand as estimates."""
-    _requeue_lost([work.run_id for work in works], "The worker stopped; taken up again.", {w.token for w in works})
+    _requeue_lost([work.run_id for work in works], {w.token for w in works})
 
 
 def reap() -> int:
     """Queue again every run whose lease ran out; fail those that lost it too often. Returns how many."""
     now = database_now()
     expired = list(AgentRun.objects.filter(_expired(now)).values_list("pk", flat=True)[:500])
-    return _requeue_lost(expired, "Its lease ran out, queued again.", None) if expired else 0
+    try:
+        return _requeue_lost(expired, None) if expired else 0
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception:
+        logger.exception("could not take back %s lost runs together; trying one by one", len(expired))
+    return sum(_reap_alone(pk) for pk in expired)
+
+
+def _reap_alone(pk: int) -> int:
+    try:
+        return _requeue_lost([pk], None)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception:
+        logger.exception("agent run %s is lost and cannot be taken back", pk, extra={"agent_run": pk})
+        return 0
 
 
 def _expired(now: datetime) -> Q:
@@ -152,12 +189,13 @@ def _take(runs: list[AgentRun], choices: dict[int, Choice], staff: Staff, *, now
     for run in runs:
         desk = staff.desks[run.department_id]
         agent = desk.agents[run.agent_id]
-        soul, key = desk.souls[agent.pk], desk.department.api_key_env
+        soul, key = run.pinned_soul or desk.souls[agent.pk], desk.department.api_key_env
         params = build_params(agent, soul, desk, prepared[run.pk].data, choices[run.pk])
+        params = staff.caches.apply(params, (agent.pk, soul.pk, params["model"]))
         asks.append(CallAsk(run, agent, soul.pk, key, run.attempt + 1, 1, params))
     opened = open_calls(asks, staff, now=now, worker=worker)
     taken: list[tuple[CallAsk, Work]] = []
-    waiting, refused = [], []
+    waiting, refused, unused = [], [], []
     for ask in asks:
         answer = opened[ask.run.pk]
         if isinstance(answer, OpenCall):
@@ -167,6 +205,7 @@ def _take(runs: list[AgentRun], choices: dict[int, Choice], staff: Staff, *, now
             until = min(answer.until, now + timedelta(minutes=1))
             waiting.append(waiting_row(ask.run, until, answer.reason, now))
             refused.append((ask.run.department_id, answer.reason))
+            unused.append(choices[ask.run.pk])
     expires = now + timedelta(seconds=settings.LEASE_SECONDS)
     update_rows(
         AgentRun,
@@ -177,8 +216,11 @@ def _take(runs: list[AgentRun], choices: dict[int, Choice], staff: Staff, *, now
         ],
     )
     update_rows(AgentRun, WAITING, waiting)
+    give_back_probes(unused, now)
     tell_budgets(refused)
-    log.write(log.run_entry(ask.run, "started", _started(work), at=now) for ask, work in taken)
+    log.write(
+        log.run_entry(ask.run, "started", _started(ask.run, work), at=now, data=_waited(ask.run)) for ask, work in taken
+    )
     return [work for _, work in taken]
 
 
@@ -187,9 +229,16 @@ def _waited_since(run: AgentRun, now: datetime) -> datetime | None:
     return run.waiting_since if now - run.due_at < STOOD_STILL else None
 
 
-def _started(work: Work) -> str:
-    stand_in = f" on {work.model}, which stands in for {work.agent.model}" if work.model != work.agent.model else ""
-    return f"{work.agent.title} started, attempt {work.attempt}{stand_in}."
+def _waited(run: AgentRun) -> dict[str, str]:
+    """For what it waited until now, which the run itself forgets when it is claimed."""
+    return {"waited_for": run.waiting_for} if run.waiting_for else {}
+
+
+def _started(run: AgentRun, work: Work) -> str:
+    on = f" on {work.model}, which stands in for {work.agent.model}" if work.model != work.agent.model else ""
+    if run.pinned_model:
+        on = f" on {work.model}, which a person chose"
+    return f"{work.agent.title} started, attempt {work.attempt}{on}."
 
 
 def _work(ask: CallAsk, call: OpenCall, prepared: Prepared, staff: Staff) -> Work:
@@ -212,6 +261,17 @@ def _work(ask: CallAsk, call: OpenCall, prepared: Prepared, staff: Staff) -> Wor
     )
 
 
+def _without_loops(runs: list[AgentRun], now: datetime) -> list[AgentRun]:
+    """The runs that do not go round in circles; the others wait for a person, who is asked."""
+    held = find_loops(runs, now) if runs else []
+    if not held:
+        return runs
+    update_rows(AgentRun, WAITING, [waiting_row(one.run, now + AGAIN, one.reason, now) for one in held])
+    log.write(ask_about_loops(held, now))
+    stopped = {one.run.pk for one in held}
+    return [run for run in runs if run.pk not in stopped]
+
+
 def _misses_something(run: AgentRun, staff: Staff, now: datetime) -> bool:
     """Whether the run cannot start as things are configured; it then waits and says for what."""
     desk = staff.desks[run.department_id]
@@ -219,7 +279,7 @@ def _misses_something(run: AgentRun, staff: Staff, now: datetime) -> bool:
     declared = {spec.slug for spec in desk.spec.agents}
     if agent.slug not in declared:
         problem = f"This release no longer declares the agent {agent.slug}."
-    elif agent.pk not in desk.souls:
+    elif agent.pk not in desk.souls and run.pinned_soul_id is None:
         problem = "The agent has no published SOUL. Publish one."
     elif not agent.is_enabled:
         problem = "The agent is switched off. Switch it on, or cancel the run."
@@ -229,13 +289,13 @@ def _misses_something(run: AgentRun, staff: Staff, now: datetime) -> bool:
     return True
 
 
-def _requeue_lost(run_ids: Sequence[int], text: str, tokens: set[UUID] | None) -> int:
+def _requeue_lost(run_ids: Sequence[int], tokens: set[UUID] | None) -> int:
     """Take the token from runs that are lost (``tokens`` None: expired ones) or given back, item locks first."""
     with transaction.atomic():
         now = database_now()
         held = _expired(now) if tokens is None else Q(lease_token__in=tokens, status=AgentRun.Status.RUNNING)
         item_ids = AgentRun.objects.filter(pk__in=run_ids).values("item_id")
-        items = {i.pk: i for i in Item.objects.filter(pk__in=item_ids).select_for_update().order_by("pk")}
+        items = {i.pk: i for i in Item.objects.filter(pk__in=item_ids).select_for_update(no_key=True).order_by("pk")}
         rows = AgentRun.objects.filter(held, pk__in=run_ids).select_related("agent", "department")
         runs = list(rows.select_for_update(of=("self",)).order_by("pk"))
         # Questions about failures are locked by agent and cause: everybody in the same order.
@@ -252,8 +312,8 @@ def _requeue_lost(run_ids: Sequence[int], text: str, tokens: set[UUID] | None) -
                 continue
             delay = backoff(run.lost_leases, random.Random()) if tokens is None and run.lost_leases > 1 else 0
             run.status, run.due_at = AgentRun.Status.QUEUED, now + timedelta(seconds=delay)
-            run.waiting_for = text
-            entries.append(log.run_entry(run, "lost", text, at=now, level=LogEntry.Level.WARNING))
+            run.waiting_for = "The worker stopped; taken up again." if tokens is not None else _lost(run)
+            entries.append(log.run_entry(run, "lost", run.waiting_for, at=now, level=LogEntry.Level.WARNING))
             run.save(
                 update_fields=[
                     "status",
@@ -264,5 +324,11 @@ def _requeue_lost(run_ids: Sequence[int], text: str, tokens: set[UUID] | None) -
                     "lease_expires_at",
                 ]
             )
-        log.write(entries)
+        log.write(entries + wind_up_closed(items.values(), now))
     return len(runs)
+
+
+def _lost(run: AgentRun) -> str:
+    how = ", alone on a shift" if run.lost_leases >= MAX_LOST_BEFORE_ALONE else ""
+    count = f"{run.lost_leases + 1} of {MAX_LOST_LEASES}"
+    return f"Its worker was lost: its lease ran out. Try {count} at {run.due_at:%H:%M:%S} UTC{how}."

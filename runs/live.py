@@ -14,19 +14,22 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import lru_cache
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from django.core.handlers.asgi import ASGIRequest
 from django.db import Error as DatabaseTrouble
 from django.db import close_old_connections, connection
-from django.db.models import Max
+from django.db.models import Max, Q
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.utils import timezone
 
 from runs.access import departments_for
 from runs.models import LogEntry
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.2
 BEAT_SECONDS = 15.0
 LIFETIME_SECONDS = 600.0
 """After this a stream ends and the browser opens another: what a person may see is looked up again."""
@@ -35,6 +38,9 @@ BATCH = 500
 QUEUE_EVENTS = 200
 GAP_SECONDS = 60.0
 MAX_GAPS = 1_000
+OVERLAP = 300
+"""So many ids below the last one are looked at again when a reader starts or a browser comes back: a transaction that
+was numbered before may have ended since. What a browser has seen twice it fetches twice, which changes nothing."""
 
 REFETCH = None
 """In a queue: look at everything again."""
@@ -56,9 +62,15 @@ class Event:
 
     def encode(self) -> str:
         """The event in the format of server-sent events."""
-        names = ("department", "item", "run", "step", "kind", "level")
-        data = json.dumps({name: getattr(self, name) for name in names}, separators=(",", ":"))
-        return f"id: {self.id}\nevent: log\ndata: {data}\n\n"
+        return _encode(self)
+
+
+@lru_cache(maxsize=1_000)
+def _encode(event: Event) -> str:
+    # Once for all browsers.
+    names = ("department", "item", "run", "step", "kind", "level")
+    data = json.dumps({name: getattr(event, name) for name in names}, separators=(",", ":"))
+    return f"id: {event.id}\nevent: log\ndata: {data}\n\n"
 
 
 @dataclass(slots=True)
@@ -74,20 +86,23 @@ class LogTail:
     """Missing id to the time it was first missed."""
 
     def start(self) -> None:
-        """Begin at the end of the log."""
+        """Begin at the end of the log, with what is missing just before it as gaps."""
         self.last_id = LogEntry.objects.aggregate(last=Max("pk"))["last"] or 0
+        lowest = max(self.last_id - OVERLAP, 0)
+        there = LogEntry.objects.filter(pk__gt=lowest, pk__lte=self.last_id).values_list("pk", flat=True)
+        now = time.monotonic()
+        self.gaps = dict.fromkeys(sorted({*range(lowest + 1, self.last_id)} - {*there}), now)
 
     def read(self) -> list[Event] | None:
         """The new lines in the order of their ids; None if they are too many, and then they are passed over."""
         late = read_events(pk__in=list(self.gaps)) if self.gaps else []
         new = read_events(pk__gt=self.last_id)
         if len(new) > BATCH:
-            self.gaps.clear()
             self.start()
             return None
-        self._note_gaps([event.id for event in new])
         for event in late:
             self.gaps.pop(event.id, None)
+        self._note_gaps([event.id for event in new])
         return late + new
 
     def _note_gaps(self, ids: Iterable[int]) -> None:
@@ -101,11 +116,18 @@ class LogTail:
         self.gaps = dict(kept[-MAX_GAPS:])
 
 
-def read_events(**lookup: Any) -> list[Event]:
+def read_events(*conditions: Q, **lookup: Any) -> list[Event]:
     """Up to ``BATCH + 1`` lines of the log in the order of their ids."""
     columns = ("pk", "department_id", "item_id", "pipeline_run_id", "agent_run_id", "kind", "level")
-    rows = LogEntry.objects.filter(**lookup).order_by("pk").values_list(*columns)[: BATCH + 1]
+    rows = LogEntry.objects.filter(*conditions, **lookup).order_by("pk").values_list(*columns)[: BATCH + 1]
     return [Event(*row) for row in rows]
+
+
+def read_missed(last_id: int, departments: Iterable[int]) -> list[Event]:
+    """What was written after a line, and what was numbered shortly before it and may have been committed since."""
+    since = timezone.now() - timedelta(seconds=2 * GAP_SECONDS)
+    new = Q(pk__gt=last_id) | Q(pk__lt=last_id, at__gt=since)
+    return read_events(new, pk__gt=last_id - OVERLAP, department__in=departments)
 
 
 @dataclass(eq=False, slots=True)
@@ -219,7 +241,8 @@ async def events(request: HttpRequest) -> HttpResponseBase:
     return StreamingHttpResponse(
         stream(line, departments, resume),
         content_type="text/event-stream",
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        # identity: compressed, an event would wait for the next ones.
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Content-Encoding": "identity"},
     )
 
 
@@ -241,7 +264,7 @@ async def stream(line: Feed, departments: list[int], resume: int | None) -> Asyn
             # The page was made before this subscription; a poller that is yet to start says so itself.
             yield "event: refetch\ndata: 1\n\n"
         elif resume is not None:
-            missed = await line.in_thread(lambda: read_events(pk__gt=resume, department__in=departments))
+            missed = await line.in_thread(lambda: read_missed(resume, departments))
             if len(missed) > BATCH:
                 yield "event: refetch\ndata: 1\n\n"
             else:
@@ -249,13 +272,15 @@ async def stream(line: Feed, departments: list[int], resume: int | None) -> Asyn
                 yield "".join(event.encode() for event in missed)
         while time.monotonic() < ends:
             try:
-                event = await asyncio.wait_for(subscriber.queue.get(), BEAT_SECONDS)
+                events = [await asyncio.wait_for(subscriber.queue.get(), BEAT_SECONDS)]
             except TimeoutError:
                 yield ": still here\nevent: beat\ndata: 1\n\n"
                 continue
-            if event is REFETCH:
+            while not subscriber.queue.empty():
+                events.append(subscriber.queue.get_nowait())
+            if REFETCH in events:
                 yield "event: refetch\ndata: 1\n\n"
-            elif event.id not in sent:
-                yield event.encode()
+            elif text := "".join(event.encode() for event in events if event and event.id not in sent):
+                yield text
     finally:
         line.unsubscribe(subscriber)

@@ -18,10 +18,12 @@ from agents.models import Department
 from runs import log
 from runs.alerts import close_alert, raise_alert
 from runs.calls import abandon_calls
+from runs.closing import wind_up_closed
+from runs.commits import lock_items
 from runs.database import now as database_now
 from runs.database import update_rows
 from runs.marker import is_older_than, read_marker, write_marker
-from runs.models import Action, AgentRun, Alert, Item, LogEntry, ModelCall, OutboxMessage, ShiftSlot
+from runs.models import Action, AgentRun, Alert, LogEntry, ModelCall, OutboxMessage, ShiftSlot
 
 logger = logging.getLogger(__name__)
 RESTORED, RELEASED = "after_restore", "release_restore"
@@ -97,7 +99,7 @@ def after_restore(*, user: User | None, reason: str, since: datetime | None = No
     """
     restored = Restored()
     with transaction.atomic():
-        departments = list(Department.objects.select_for_update().order_by("pk"))
+        departments = list(Department.objects.select_for_update(no_key=True).order_by("pk"))
         if since is not None and Action.objects.filter(verb=RESTORED, at__gt=since).exists():
             return None
         restored.backup_at = LogEntry.objects.order_by("-pk").values_list("at", flat=True).first()
@@ -140,50 +142,20 @@ def release_department(*, department: Department, user: User, reason: str = "") 
     What is unsure stays so until somebody decides on each message.
     """
     with transaction.atomic():
-        department = Department.objects.select_for_update().get(pk=department.pk)
+        department = Department.objects.select_for_update(no_key=True).get(pk=department.pk)
         verbs = Action.objects.filter(department=department, verb__in=(RESTORED, RELEASED))
         action = verbs.order_by("-pk").first()
         if action is None or action.verb == RELEASED:
             return False
         before = department.state
         if before == action.after.get("state"):  # else a person has switched it meanwhile, and that stands
-            department.state = action.before["state"]
-            department.save(update_fields=["state"])
+            department.state, department.state_reason = action.before["state"], ""
+            department.state_by, department.state_since = user, database_now()
+            department.save(update_fields=["state", "state_reason", "state_by", "state_since"])
         _tell(department, RELEASED, user, {"state": before}, {"state": department.state}, reason)
         text = f"{department} was released after the restore by {user}: it is {department.get_state_display()}."
         _log(department, text, LogEntry.Level.INFO)
         close_alert(department=department, key=RESTORED)
-    return True
-
-
-def settle_unsure(*, message: OutboxMessage, user: User, was_sent: bool) -> bool:
-    """A person says whether a message was sent before the restore; False if somebody was first.
-
-    One that was not sent waits to be sent again; one that was is never sent again.
-    """
-    status = OutboxMessage.Status.SENT if was_sent else OutboxMessage.Status.PENDING
-    found = "had been sent" if was_sent else "had not been sent"
-    with transaction.atomic():
-        now = database_now()
-        item = Item.objects.select_for_update().get(pk=message.item_id)
-        changed = (
-            unsure_messages()
-            .filter(pk=message.pk)
-            .update(status=status, release_at=now, reason=f"{user} said that it {found} before the restore."[:300])
-        )
-        if not changed:
-            return False
-        Action.objects.create(
-            department_id=message.department_id,
-            item=item,
-            user=user,
-            verb="settle_unsure",
-            target=f"outbox:{message.pk}",
-            before={"status": OutboxMessage.Status.UNKNOWN},
-            after={"status": status},
-        )
-        text = f"The message to {message.address} {found} before the restore, says {user}."
-        log.write([log.item_entry(item, "answer", text, at=now)])
     return True
 
 
@@ -202,8 +174,9 @@ def _hold(department: Department, unsure: int, backup_at: datetime | None, user:
     last = Action.objects.filter(department=department, verb__in=(RESTORED, RELEASED)).order_by("-pk").first()
     if last is not None and last.verb == RESTORED and before == last.after.get("state"):
         before = last.before["state"]  # held by a restore already: what was before that one is given back
-    department.state = state
-    department.save(update_fields=["state"])
+    department.state, department.state_reason = state, "A backup was restored"
+    department.state_by, department.state_since = user, database_now()
+    department.save(update_fields=["state", "state_reason", "state_by", "state_since"])
     facts = {"state": state, "unsure": unsure, "backup_at": backup_at.isoformat() if backup_at else ""}
     _tell(department, RESTORED, user, {"state": before}, facts, reason)
     text = (
@@ -232,7 +205,7 @@ def _queue_running(restored: Restored) -> None:
         last = max(ids)
         with transaction.atomic():
             now = database_now()
-            list(Item.objects.filter(pk__in=ids.values()).select_for_update().order_by("pk"))
+            items = lock_items(set(ids.values()))
             held = AgentRun.objects.filter(pk__in=ids, status=AgentRun.Status.RUNNING)
             runs = list(held.select_for_update().order_by("pk"))
             started = ModelCall.objects.filter(agent_run__in=runs, status=ModelCall.Status.STARTED)
@@ -244,7 +217,8 @@ def _queue_running(restored: Restored) -> None:
                 ["status", "lease_token", "lease_expires_at", "due_at", "waiting_for"],
                 [(run.pk, AgentRun.Status.QUEUED, None, None, now, text) for run in runs],
             )
-            log.write(log.run_entry(run, "lost", text, at=now, level=LogEntry.Level.WARNING) for run in runs)
+            entries = [log.run_entry(run, "lost", text, at=now, level=LogEntry.Level.WARNING) for run in runs]
+            log.write(entries + wind_up_closed(items.values(), now))
             restored.agent_runs += len(runs)
 
 

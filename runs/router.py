@@ -120,6 +120,11 @@ class Router:
             self,
         )
 
+    @property
+    def rules(self) -> tuple[RuleView, ...]:
+        """The enabled rules, in their order."""
+        return tuple(rule.view for rule in self._rules)
+
     def is_of_item(self, key: str, kind: str) -> bool:
         """Whether an agent at work for an occasion of this kind is given the item's own output of the key.
 

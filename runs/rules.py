@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
-from agents.spec import ITEM, DepartmentSpec
+from agents.spec import ITEM, DepartmentSpec, serves_kind
 from runs.clauses import FACET, FAILED, HAS, LACKS, STATUS, TAGS, TRIGGER, listed
 from runs.models import Trigger
 from runs.plan import OTHER, AgentView, Graph, find_cycles
 from runs.router import RuleView
 from runs.trials import simulate_rule
 
-__all__ = ["CLAUSES", "check_configuration", "check_rule", "rule_sentence", "simulate_rule", "validate_rule"]
+__all__ = [
+    "CLAUSES",
+    "check_configuration",
+    "check_rule",
+    "rule_sentence",
+    "say_condition",
+    "simulate_rule",
+    "validate_rule",
+    "validate_want",
+    "validate_when",
+]
 
 CLAUSES: dict[str, str] = {
     STATUS: "a list of statuses; the item has one of them",
@@ -60,9 +70,15 @@ def check_rule(
 
 def validate_rule(when: Any, want: Any, *, kind: DepartmentSpec, agents: Sequence[AgentView]) -> list[str]:
     """What is wrong with a rule by itself, in sentences that name what is known; empty if nothing is."""
+    found = validate_when(when, kind=kind, agents=agents)
+    return [*validate_want(when, want, agents), *found] if isinstance(when, Mapping) else found
+
+
+def validate_when(when: Any, *, kind: DepartmentSpec, agents: Sequence[AgentView]) -> list[str]:
+    """What is wrong with the clauses by themselves, in sentences that name what is known; empty if nothing is."""
     if not isinstance(when, Mapping):
         return [f"“when” is an object of clauses. Known clauses: {_names(CLAUSES)}."]
-    found = _validate_want(when, want, agents)
+    found: list[str] = []
     known: dict[str, tuple[str, Iterable[str]]] = {
         STATUS: ("status", (status.slug for status in kind.statuses)),
         HAS: ("output key", sorted({agent.writes for agent in agents})),
@@ -85,19 +101,29 @@ def validate_rule(when: Any, want: Any, *, kind: DepartmentSpec, agents: Sequenc
 
 def rule_sentence(rule: AnyRule, item_label: str = "item") -> str:
     """The rule as a person says it: When the lead is new and its tier is Hot, the email is wanted."""
-    when = rule.when
     wanted = _join([f"the {_words(key)}" for key in rule.want], "and")
     verb = "is" if len(rule.want) == 1 else "are"
-    parts = [say(when[clause]) for clause, say in _SENTENCES.items() if clause in when]
-    parts += [f"the unknown clause “{clause}” holds" for clause in when if clause not in _SENTENCES]
-    if not parts:
-        return f"{wanted[0].upper()}{wanted[1:]} {verb} always wanted."
+    condition = say_condition(rule.when, item_label)
+    if not condition:
+        return f"{wanted[:1].upper()}{wanted[1:]} {verb} always wanted."
+    return f"When {condition}, {wanted} {verb} wanted."
+
+
+def say_condition(
+    when: Mapping[str, Any], item_label: str = "item", also: Mapping[str, Callable[[Any], str]] | None = None
+) -> str:
+    """The clauses as a person says them: the lead is new and its tier is Hot; empty if there are none.
+
+    ``also``: clauses that only some rules have, each with what says its value.
+    """
+    known = {**_SENTENCES, **(also or {})}
+    parts = [say(when[clause]) for clause, say in known.items() if clause in when]
+    parts += [f"the unknown clause “{clause}” holds" for clause in when if clause not in known]
     first = next((number for number, part in enumerate(parts) if part.startswith(("it ", "its "))), None)
     if first is not None:
         pronoun, _, rest = parts[first].partition(" ")
         parts[first] = f"the {item_label}{'’s' if pronoun == 'its' else ''} {rest}"
-    condition = _join(parts, "and") if len(parts) < 3 else f"{', '.join(parts[:-1])}, and {parts[-1]}"
-    return f"When {condition}, {wanted} {verb} wanted."
+    return _join(parts, "and") if len(parts) < 3 else f"{', '.join(parts[:-1])}, and {parts[-1]}"
 
 
 def check_configuration(rules: Sequence[RuleView], agents: Sequence[AgentView]) -> list[str]:
@@ -129,7 +155,7 @@ def _several_writers(agents: Sequence[AgentView]) -> list[str]:
     for kind in sorted(Graph(agents).kinds):
         writers: dict[str, list[str]] = {}
         for agent in enabled:
-            if not agent.serves or kind in agent.serves:
+            if serves_kind(agent.serves, kind):
                 writers.setdefault(agent.writes, []).append(agent.slug)
         for key, slugs in writers.items():
             if len(slugs) > 1:
@@ -141,7 +167,8 @@ def _several_writers(agents: Sequence[AgentView]) -> list[str]:
     ]
 
 
-def _validate_want(when: Mapping[str, Any], want: Any, agents: Sequence[AgentView]) -> list[str]:
+def validate_want(when: Mapping[str, Any], want: Any, agents: Sequence[AgentView]) -> list[str]:
+    """What is wrong with what a rule wants, in sentences that name what is known; empty if nothing is."""
     keys = listed(want)
     if not keys:
         return ["“want” is a list of output keys, at least one."]
@@ -220,10 +247,23 @@ def _say_value(value: Any) -> str:
 
 
 def _say_facets(wanted: Mapping[str, Sequence[Any]]) -> str:
-    return _join(
-        [f"its {_words(name)} is {_join([_say_value(v) for v in values], 'or')}" for name, values in wanted.items()],
-        "and",
-    )
+    return _join([f"its {_words(name)} is {_join(say_values(v), 'or')}" for name, v in wanted.items()], "and")
+
+
+def say_values(values: Sequence[Any]) -> list[str]:
+    """Values of a promoted field in words; whole numbers in a row as one: ``1 to 12``."""
+    said: list[str] = []
+    start: int | None = None
+    for number, value in enumerate(values):
+        following = values[number + 1] if number + 1 < len(values) else None
+        if type(value) is int and type(following) is int and following == value + 1:
+            start = value if start is None else start
+        elif start is not None:
+            said.append(f"{start} to {value}" if value - start > 1 else f"{start} or {value}")
+            start = None
+        else:
+            said.append(_say_value(value))
+    return said
 
 
 _SENTENCES = {

@@ -63,6 +63,13 @@ def run_due() -> list[str]:
     return fired
 
 
+def look_soon(*, department: Department) -> bool:
+    """Have the schedule fire at the next minute instead of when it would; False if the department has none."""
+    return bool(
+        Department.objects.filter(pk=department.pk).exclude(schedule="").update(schedule_next_at=database_now())
+    )
+
+
 def mark_due(department: Department, now: datetime) -> int:
     """Mark the department's open items due, in batches so that no lock is held long. Decides nothing.
 
@@ -78,7 +85,7 @@ def mark_due(department: Department, now: datetime) -> int:
     unready, count = department.spec.unready, 0
     for start in range(0, len(ids), BATCH):
         with transaction.atomic():
-            batch = Item.objects.filter(pk__in=ids[start : start + BATCH]).select_for_update().order_by("pk")
+            batch = Item.objects.filter(pk__in=ids[start : start + BATCH]).select_for_update(no_key=True).order_by("pk")
             locked = [item.pk for item in batch.only("pk")]
             held = unready(locked) if unready else set()
             count += Item.objects.filter(pk__in=[pk for pk in locked if pk not in held]).update(route_due_at=now)

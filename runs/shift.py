@@ -25,17 +25,18 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 
 from agents.budgets import Refused
 from agents.llm import ModelClient
-from runs import dispatch, leases, slots, tracing
-from runs.calls import CallAsk, open_calls, settle_calls
+from runs import control, dispatch, leases, sending, slots, switches, tracing
+from runs.calls import CallAsk, find_open, open_calls, settle_calls
 from runs.clock import ClockWatch, make_due
-from runs.commits import commit
+from runs.commits import commit, settle_apart
 from runs.database import now as database_now
 from runs.executor import execute
+from runs.housekeeping import do_each
 from runs.models import AgentRun
 from runs.releases import newer_migrations
-from runs.staff import StaffRoom
+from runs.staff import Staff, StaffRoom
 from runs.stopping import is_stopping
-from runs.work import Finished, OpenCall, SeenCall, Work
+from runs.work import CutOff, Finished, OpenCall, SeenCall, Work
 
 logger = logging.getLogger(__name__)
 
@@ -76,14 +77,18 @@ class Shift:
         self._ends_at = time.monotonic() + (settings.SHIFT_SECONDS if seconds is None else seconds)
         self._flights: dict[UUID, _Flight] = {}
         self._finished: list[Finished] = []
+        self._cut_off: list[SeenCall] = []
         self._news = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="database")
         self._room = StaffRoom()
-        self._client = ModelClient(settings.ANTHROPIC_BASE_URL)
+        # Before the lease runs out, which is renewed a third of a lease before the silence at the earliest: that the
+        # server is silent does not mean that the worker is lost.
+        silence = SILENCE_SECONDS + settings.LEASE_SECONDS / 2
+        self._client = ModelClient(settings.ANTHROPIC_BASE_URL, silence_seconds=silence)
         self._is_claiming = self._holds_slot = True
-        self._is_behind = False
+        self._is_behind = self._is_aside = False
         self._heartbeat_at = self._looked_at = time.monotonic()
-        self._kept_up_at = 0.0
+        self._kept_up_at = self._aside_at = 0.0
         self._clock = ClockWatch()
 
     async def run(self) -> None:
@@ -138,7 +143,7 @@ class Shift:
             return
         for token in lost:
             if token in self._flights:
-                self._flights.pop(token).task.cancel()
+                self._flights.pop(token).task.cancel()  # its stream is closed, and it hands over what it has seen
         for work in works:
             self._take_off(work)
         if not was_busy and not self._finished:
@@ -157,8 +162,12 @@ class Shift:
 
         with tracing.attempt(work):
             finished = await execute(work, client=self._client, books=self, on_event=heard)
-        if self._flights.pop(work.token, None) is not None and finished is not None:
+        # In this order: the database thread must never find a run neither here nor there.
+        if isinstance(finished, CutOff):
+            self._cut_off += finished.unsettled
+        elif finished is not None and work.token in self._flights:
             self._finished.append(finished)
+        self._flights.pop(work.token, None)
         self._news.set()
 
     async def _wait_for_database(self) -> None:
@@ -200,6 +209,7 @@ class Shift:
             self._heartbeat_at = now
             leases.heartbeat([t for t, f in list(self._flights.items()) if now - f.heard_at < SILENCE_SECONDS])
         commit(finished, staff)
+        self._settle_cut_off()
         lost: set[UUID] = set()
         if now - self._looked_at > LOOK_AFTER_SECONDS:
             self._looked_at = now
@@ -207,17 +217,29 @@ class Shift:
             lost = tokens - leases.still_held(tokens)
         if now - self._kept_up_at > KEEP_UP_SECONDS:
             self._kept_up_at = now
-            self._keep_up()
+            self._keep_up(staff)
         works: list[Work] = []
         routed = 0
         if self._is_claiming and not is_stopping():
             routed = dispatch.route_due(BATCH, staff=staff)
-            room = min(self.concurrency - len(self._flights), BATCH)
-            if room > 0 and not any(flight.work.is_poison for flight in list(self._flights.values())):
-                works = leases.claim(room, staff=staff, worker=self.worker, is_alone=not self._flights)
+            works = self._claim(staff)
         return works, lost, bool(finished or routed or works)
 
-    def _keep_up(self) -> None:
+    def _claim(self, staff: Staff) -> list[Work]:
+        # What has come back since and is not written down yet would be lost with this process, too.
+        held = [flight.work for flight in list(self._flights.values())] + [one.work for one in list(self._finished)]
+        room = min(self.concurrency - len(self._flights), BATCH)
+        if room <= 0 or any(work.is_poison for work in held):
+            return []
+        if not self._is_aside:
+            return leases.claim(room, staff=staff, worker=self.worker, is_alone=not held)
+        if held:
+            return []
+        # One, and then its turn is over: the others have waited meanwhile.
+        self._is_aside, self._aside_at = False, time.monotonic()
+        return leases.claim_poison(staff=staff, worker=self.worker)
+
+    def _keep_up(self, staff: Staff) -> None:
         """Every few seconds: say that this shift lives, fill empty slots, take back what was lost."""
         if self._clock.went_back(now := database_now()):
             logger.warning("shift %s: the clock was put back; %s agent runs are made due", self.number, make_due(now))
@@ -227,9 +249,15 @@ class Shift:
         if newer and not self._is_behind:
             logger.warning("shift %s ends: the database is ahead of this release (%s)", self.number, sorted(newer))
             self._is_behind, self._is_claiming = True, False
-        if not is_stopping():
-            slots.ensure_shifts()
-        leases.reap()
+        filling = () if is_stopping() else (slots.ensure_shifts, sending.queue_due)
+        do_each((*filling, leases.reap, control.resume_due, switches.take_back_stopped))
+        self._is_aside = self._must_make_room(staff)
+
+    def _must_make_room(self, staff: Staff) -> bool:
+        """Whether this shift is to claim nothing until it is empty, for a run that may only be claimed alone."""
+        if time.monotonic() - self._aside_at < leases.STARVED.total_seconds():
+            return False
+        return self._is_claiming and slots.is_first(self.number) and leases.is_starving(staff)
 
     def _next_call(self, work: Work, seen: SeenCall, number: int, params: dict[str, Any]) -> OpenCall | Refused | None:
         staff = self._room.get()
@@ -246,12 +274,21 @@ class Shift:
             run.lease_expires_at = now + timedelta(seconds=settings.LEASE_SECONDS)
             run.save(update_fields=["lease_expires_at"])
             ask = CallAsk(run, work.agent, work.soul_id, work.api_key_env, work.attempt, number, params)
-            return open_calls([ask], staff, now=now, worker=self.worker)[run.pk]
+            # The database may have gone away after it had written the call: then we come here again.
+            return find_open(ask) or open_calls([ask], staff, now=now, worker=self.worker)[run.pk]
+
+    def _settle_cut_off(self) -> None:
+        """Book what calls had cost when their run was taken away. Settling one twice is harmless."""
+        while self._cut_off:
+            seen = self._cut_off[:BATCH]
+            settle_apart(seen, self._room.get())
+            del self._cut_off[: len(seen)]
 
     def _last_words(self, works: list[Work]) -> None:
         try:
             if self._finished:
                 commit(self._finished, self._room.get())
+            self._settle_cut_off()
             if works:
                 leases.release(works)
         finally:

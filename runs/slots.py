@@ -94,7 +94,12 @@ def leave_dead(machine: str) -> int:
 
 def count_alive() -> int:
     """How many shifts hold their slots now, on whatever machine."""
-    return ShiftSlot.objects.filter(lease_expires_at__gt=database_now(), started_at__isnull=False).count()
+    return ShiftSlot.objects.filter(_alive(database_now())).count()
+
+
+def is_first(number: int) -> bool:
+    """Whether no slot of a smaller number is held: what one shift alone is to do, this one does."""
+    return not ShiftSlot.objects.filter(_alive(database_now()), number__lt=number).exists()
 
 
 def _is_dead(worker: str) -> bool:
@@ -109,7 +114,17 @@ def _is_dead(worker: str) -> bool:
 
 
 def _empty(now: datetime) -> Q:
-    return Q(token=None) | Q(lease_expires_at=None) | Q(lease_expires_at__lt=now)
+    # Clocks move: a lease further ahead than its own length was given by a clock that was wrong.
+    is_over = Q(lease_expires_at__lt=now) | Q(lease_expires_at__gt=_too_far(now))
+    return Q(token=None) | Q(lease_expires_at=None) | is_over
+
+
+def _alive(now: datetime) -> Q:
+    return Q(lease_expires_at__gt=now, lease_expires_at__lte=_too_far(now), started_at__isnull=False)
+
+
+def _too_far(now: datetime) -> datetime:
+    return now + timedelta(seconds=2 * LEASE_SECONDS)
 
 
 def _fill(number: int, condition: Q) -> bool:

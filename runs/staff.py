@@ -9,7 +9,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from agents.models import Agent, Department, Soul
+from agents.caching import CacheWatch
+from agents.models import Agent, Department, Installation, Soul
 from agents.pricing import PriceBook, load_price_book
 from agents.spec import AgentSpec, DepartmentSpec, kind
 from runs.facts import load_routers
@@ -30,7 +31,9 @@ class Desk:
     """Published SOULs by agent id."""
     agent_ids: Mapping[str, int]
     is_working: bool
-    """Whether new agent runs may start."""
+    """Whether new agent runs may start: the department's switch and the installation's both say so."""
+    is_sending: bool = True
+    """Whether anything may leave the house."""
 
     def agent_spec(self, agent: Agent) -> AgentSpec:
         """What code declares for an agent: its schema and facets."""
@@ -43,6 +46,8 @@ class Staff:
 
     desks: Mapping[int, Desk]
     prices: PriceBook
+    caches: CacheWatch
+    """Which beginnings of requests went out lately; outlives the rest."""
     read_at: float
 
     @property
@@ -51,7 +56,7 @@ class Staff:
         return [pk for pk, desk in self.desks.items() if desk.is_working]
 
 
-def load_staff() -> Staff:
+def load_staff(caches: CacheWatch | None = None) -> Staff:
     """Read everything in a fixed number of queries. A department whose kind is not installed is left alone."""
     departments = list(Department.objects.all())
     agents: dict[int, dict[int, Agent]] = {}
@@ -59,6 +64,7 @@ def load_staff() -> Staff:
         agents.setdefault(agent.department_id, {})[agent.pk] = agent
     souls = {soul.agent_id: soul for soul in Soul.objects.filter(status=Soul.Status.PUBLISHED)}
     routers = load_routers(departments)
+    above = Installation.objects.filter(pk=1).values_list("state", flat=True).first() or Department.State.RUNNING
     desks = {}
     for department in departments:
         try:
@@ -73,9 +79,10 @@ def load_staff() -> Staff:
             agents=team,
             souls={pk: souls[pk] for pk in team if pk in souls},
             agent_ids={agent.slug: pk for pk, agent in team.items()},
-            is_working=department.state in Department.WORKING,
+            is_working={department.state, above} <= set(Department.WORKING),
+            is_sending=department.state == above == Department.State.RUNNING,
         )
-    return Staff(desks=desks, prices=load_price_book(), read_at=time.monotonic())
+    return Staff(desks, load_price_book(), caches or CacheWatch(), read_at=time.monotonic())
 
 
 class StaffRoom:
@@ -83,9 +90,10 @@ class StaffRoom:
 
     def __init__(self) -> None:
         self._staff: Staff | None = None
+        self._caches = CacheWatch()
 
     def get(self) -> Staff:
         """The staff, at most a second old."""
         if self._staff is None or time.monotonic() - self._staff.read_at > FRESH_SECONDS:
-            self._staff = load_staff()
+            self._staff = load_staff(self._caches)
         return self._staff

@@ -64,7 +64,9 @@ def mark_older_souls() -> int:
     retired = Soul.objects.filter(status=Soul.Status.RETIRED, agent__in=published.values("agent"))
     souls, marked = list(retired.values_list("pk", flat=True)), 0
     while souls:
-        made = Output.objects.filter(is_current=True, is_stale=False, agent_run__soul__in=souls).order_by("item_id")
+        # Who chose an older SOUL for a run knows that it is one.
+        chosen = {"agent_run__soul__in": souls, "agent_run__pinned_soul": None}
+        made = Output.objects.filter(is_current=True, is_stale=False, **chosen).order_by("item_id")
         batch = dict(made.values_list("pk", "item_id")[:BATCH])
         if not batch:
             break

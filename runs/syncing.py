@@ -14,7 +14,7 @@ from agents.spec import DepartmentSpec, kinds
 from agents.syncing import Difference, SyncReport, sync_team
 from runs.database import now
 from runs.facts import agent_view, rule_view
-from runs.models import Rule
+from runs.models import Channel, RiskRule, Rule
 from runs.rules import check_configuration
 
 
@@ -57,6 +57,8 @@ def sync_department(spec: DepartmentSpec, *, slug: str | None = None, name: str 
     with transaction.atomic():
         department, report = sync_team(spec, slug=slug or spec.kind, name=name or spec.label)
         _sync_rules(spec, department, report)
+        _sync_risk_rules(spec, department, report)
+        _sync_channel(department, report)
         report.problems += configuration_problems(department)
     return report
 
@@ -97,6 +99,29 @@ def _sync_rules(spec: DepartmentSpec, department: Department, report: SyncReport
             if getattr(rule, column) != value
         ]
     Rule.objects.bulk_create(missing)
+
+
+def _sync_risk_rules(spec: DepartmentSpec, department: Department, report: SyncReport) -> None:
+    present = {rule.name: rule for rule in department.risk_rules.all()}
+    for position, declared in enumerate(spec.risk_rules, start=1):
+        in_code: dict[str, Any] = {"position": position, "when": declared.when, "risk": declared.risk}
+        rule = present.get(declared.name)
+        if rule is None:
+            RiskRule.objects.create(department=department, name=declared.name, **in_code)
+            report.created.append(f"risk rule “{declared.name}”")
+            continue
+        report.differences += [
+            Difference(f"risk rule “{rule.name}”", column, value, getattr(rule, column))
+            for column, value in {**in_code, "is_enabled": True}.items()
+            if getattr(rule, column) != value
+        ]
+
+
+def _sync_channel(department: Department, report: SyncReport) -> None:
+    """The way out for mails: switched off, because it has no sender yet."""
+    _, is_new = Channel.objects.get_or_create(department=department, kind="email", defaults={"is_enabled": False})
+    if is_new:
+        report.created.append("channel email (off until an administrator enters its sender)")
 
 
 def configuration_problems(department: Department) -> list[str]:

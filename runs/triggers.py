@@ -9,16 +9,18 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.db import transaction
 
-from runs import log
+from runs import log, outbox
 from runs.database import now as database_now
 from runs.database import update_rows
 from runs.effects import withdraw_drafts
-from runs.models import Action, Item, Message, Trigger
+from runs.models import Action, BulkAction, Item, Message, Trigger
 
 BATCH = 500
 
 
-def request_run(*, items: Iterable[int], user: User | None = None, reason: str = "") -> int:
+def request_run(
+    *, items: Iterable[int], user: User | None = None, reason: str = "", bulk: BulkAction | None = None
+) -> int:
     """Somebody asks for the pipeline on these items (ids). Returns how many were marked due.
 
     Items whose automation is not active are left alone. Only what is missing will be made.
@@ -30,15 +32,15 @@ def request_run(*, items: Iterable[int], user: User | None = None, reason: str =
             now = database_now()
             chosen = list(
                 Item.objects.filter(pk__in=ids[start : start + BATCH], automation=Item.Automation.ACTIVE)
-                .select_for_update()
+                .select_for_update(no_key=True)
                 .order_by("pk")
             )
             # One lead is asked for by somebody who waits for it; a whole list is not.
-            priority = Item.Priority.PERSON if len(ids) == 1 else None
+            priority = Item.Priority.PERSON if len(ids) == 1 and bulk is None else None
             _add(chosen, Trigger.Kind.OPERATOR, now, payload={"reason": reason}, priority=priority)
             if user is not None:
                 Action.objects.bulk_create(
-                    Action(department_id=i.department_id, item=i, user=user, verb="run", reason=reason[:300])
+                    Action(department_id=i.department_id, item=i, user=user, verb="run", reason=reason[:300], bulk=bulk)
                     for i in chosen
                 )
             total += len(chosen)
@@ -60,7 +62,7 @@ def record_reply(
     A delivery that was recorded before is returned as it was, and changes nothing.
     """
     with transaction.atomic():
-        locked = Item.objects.select_for_update().get(pk=item.pk)
+        locked = Item.objects.select_for_update(no_key=True).get(pk=item.pk)
         # Looked up under the item's lock, so that two deliveries of one reply cannot both miss it.
         if delivery_id:
             known = Trigger.objects.filter(source=source, delivery_id=delivery_id).first()
@@ -76,7 +78,6 @@ def record_reply(
             source=source,
             delivery_id=delivery_id,
         )[0]
-        log.write(withdraw_drafts(locked, "A reply came in after it was written.", now=now))
         Message.objects.create(
             item=locked,
             direction=Message.Direction.IN,
@@ -86,13 +87,31 @@ def record_reply(
             trigger=trigger,
             at=at or now,
         )
+        log.write(withdraw_drafts(locked, "A reply came in after it was written.", now=now))
+        outbox.look_again(locked, now=now)
         return trigger
 
 
-def record_decision(*, item: Item, payload: dict[str, Any], user: User | None = None) -> Trigger:
-    """A person has decided something about the item, which must be locked by the caller."""
+def record_decision(
+    *,
+    item: Item,
+    payload: dict[str, Any],
+    user: User | None = None,
+    due_at: datetime | None = None,
+    source: str = "",
+) -> Trigger:
+    """A person has decided something about the item, which must be locked by the caller.
+
+    ``due_at`` lies in the future where the decision can still be taken back; ``source`` says what it answers.
+    """
     now = database_now()
-    return _add([item], Trigger.Kind.DECISION, now, payload=payload, by=user)[0]
+    return _add([item], Trigger.Kind.DECISION, now, payload=payload, source=source, by=user, due_at=due_at)[0]
+
+
+def record_resume(*, item: Item, payload: dict[str, Any], user: User | None = None) -> Trigger:
+    """The automation of an item goes on, which must be locked by the caller."""
+    priority = Item.Priority.PERSON if user is not None else None
+    return _add([item], Trigger.Kind.RESUME, database_now(), payload=payload, priority=priority, by=user)[0]
 
 
 def _add(
@@ -105,17 +124,19 @@ def _add(
     source: str = "",
     delivery_id: str = "",
     by: User | None = None,
+    due_at: datetime | None = None,
 ) -> list[Trigger]:
-    """Triggers for locked items, and the items due."""
+    """Triggers for locked items, and the items due: now, or at ``due_at``."""
+    due_at = due_at or now
     triggers = Trigger.objects.bulk_create(
-        Trigger(item=item, kind=kind, payload=payload, source=source, delivery_id=delivery_id, due_at=now)
+        Trigger(item=item, kind=kind, payload=payload, source=source, delivery_id=delivery_id, due_at=due_at)
         for item in items
     )
     rows = []
     for item in items:
-        item.route_due_at = now
+        item.route_due_at = now if due_at <= now else min(due_at, item.route_due_at or due_at)
         item.priority = item.priority if priority is None else min(item.priority, priority)
-        rows.append((item.pk, now, item.priority))
+        rows.append((item.pk, item.route_due_at, item.priority))
     update_rows(Item, ["route_due_at", "priority"], rows)
     who = f" by {by}" if by else ""
     log.write(log.item_entry(item, "trigger", f"Trigger: {kind.label}{who}.", at=now) for item in items)

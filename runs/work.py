@@ -23,7 +23,8 @@ class OpenCall:
     """A ModelCall that is written as ``started``: its budget is reserved, so the request may go out."""
 
     pk: int
-    run_id: int
+    run_id: int | None
+    """None: a try-out's."""
     request: ModelRequest
     reserved_usd: Decimal
     reserved_tokens: int
@@ -65,7 +66,7 @@ class Work:
     agent: Agent
     schema: type[BaseModel]
     facets: tuple[str, ...]
-    soul_id: int
+    soul_id: int | None
     api_key_env: str
     token: UUID
     attempt: int
@@ -78,6 +79,13 @@ class Work:
     def model(self) -> str:
         """The model of this attempt: the agent's own, or one that stands in for it."""
         return str(self.first_call.request.params["model"])
+
+
+@dataclass(frozen=True, slots=True)
+class CutOff:
+    """An attempt whose run was taken away: nothing of it counts but what its calls have cost."""
+
+    unsettled: tuple[SeenCall, ...]
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
+from django.contrib.staticfiles.storage import staticfiles_storage
 from django.db import connection
 
 from tests.simulator_fixture import SimulatorServer
@@ -30,6 +31,12 @@ def _no_waiting_for_the_disk() -> None:
         return [f"DELETE FROM {connection.ops.quote_name(table)};" for table in tables]
 
     type(connection.ops).sql_flush = sql_flush  # type: ignore[method-assign, assignment]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _static_files_by_their_names() -> None:
+    """Where somebody has collected static files, the tests still see the sources."""
+    getattr(staticfiles_storage, "hashed_files", {}).clear()
 
 
 @pytest.fixture

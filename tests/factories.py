@@ -26,6 +26,7 @@ from runs.models import (
     Message,
     ModelCall,
     ModelCallBody,
+    OutboxMessage,
     Output,
     PipelineRun,
     Review,
@@ -312,3 +313,21 @@ def make_review(item: Item, **fields: Any) -> Review:
     kind_name = Review.Kind.DRAFT if fields.get("output") else Review.Kind.FAILURE
     values: dict[str, Any] = {"department": item.department, "kind": kind_name, "ask": "Send this mail?"}
     return Review.objects.create(item=item, **{**values, **fields})
+
+
+def make_outbox(item: Item, **fields: Any) -> OutboxMessage:
+    """A mail that was approved and waits to be sent; one that is being sent has a lease."""
+    now = timezone.now()
+    values: dict[str, Any] = {
+        "department": item.department,
+        "output": fields.get("output") or make_output(item, "email"),
+        "key": f"{item.pk}:first_mail",
+        "purpose": "first_mail",
+        "address": "lena@example.com",
+        "rendered": {"subject": "Your freight invoices", "body": "Dear Lena"},
+        "release_at": now,
+        "approved_at": now,
+    }
+    if fields.get("status") == OutboxMessage.Status.SENDING:
+        values |= {"lease_token": uuid.uuid4(), "lease_expires_at": now + timedelta(minutes=1)}
+    return OutboxMessage.objects.create(item=item, **{**values, **fields})

@@ -13,7 +13,7 @@ from django.utils import timezone
 from agents.models import Department
 from agents.prompts import read_data
 from runs.inputs import LAST_MESSAGES
-from runs.models import AgentRun, Item, Message, Output, PipelineRun, Review, Suppression, Trigger
+from runs.models import AgentRun, Channel, Item, Message, Output, PipelineRun, Review, Suppression, Trigger
 from runs.reviews import approve, mark_sent
 from runs.triggers import record_reply
 from tests.engine import assert_accounts_agree, drain, make_due, make_office
@@ -26,7 +26,10 @@ MAIL_KEYS = ("draft", "fact_check", "email")
 
 @pytest.fixture
 def office() -> Department:
-    return make_office()
+    department = make_office()
+    # What is decided cannot be taken back, so that nobody waits for the time in which it could.
+    Channel.objects.create(department=department, kind="email", undo_seconds=0)
+    return department
 
 
 @pytest.fixture

@@ -165,7 +165,8 @@ def test_a_file_goes_in_and_drafts_come_out_once(simulator: SimulatorServer, off
 
         assert one.stop() == 0
         wait_for(lambda: not one.left_over(), "no process is left")
-    assert not ShiftSlot.objects.exclude(token=None).exists(), "the slots are given back"
+    # One that was promised to a task which nobody had begun yet is filled anew by the next worker.
+    assert not ShiftSlot.objects.exclude(started_at=None).exclude(token=None).exists(), "the slots are given back"
     assert "Worker stopped." in log.read_text()
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from config import environment
 from config.environment import DEVELOPMENT, RUNTIME, Environment, EnvironmentProblem, require_venv
-from tests.engine_size import BESIDE, LIMIT, PARTS, count_lines, describe_all
+from tests.engine_size import BESIDE, LIMIT, PARTS, SCRIPT_LIMIT, code_lines, count_lines, describe_all, script_lines
 from tests.lint import LOCKS, find_places
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,6 +54,12 @@ def test_a_lock_file_that_names_a_place_is_found(tmp_path: Path, line: str) -> N
     assert find_places(["some.lock"], tmp_path) == ["some.lock"]
 
 
+def test_every_test_in_a_browser_is_marked_as_one() -> None:
+    # Playwright leaves a running loop in its process: unmarked, it would break whatever runs there afterwards.
+    for file in (ROOT / "tests" / "browser").glob("test_*.py"):
+        assert "pytestmark = pytest.mark.browser" in file.read_text(), file.name
+
+
 def test_the_engine_stays_small() -> None:
     counts = count_lines()
     assert {"router", "dispatch", "shift", "leases"} <= counts.keys()
@@ -63,7 +69,26 @@ def test_the_engine_stays_small() -> None:
 def test_the_whole_engine_is_counted_too() -> None:
     core, everything = count_lines(), count_lines(names=(*PARTS, *BESIDE))
     assert everything.keys() >= {*core, *BESIDE}
-    assert f"{sum(everything.values())} lines" in describe_all()
+    assert f"{sum(everything.values())} lines of code" in describe_all()
+
+
+def test_our_own_scripts_stay_few() -> None:
+    counts = script_lines()
+    assert {"page.js", "live.js"} <= counts.keys()
+    assert sum(counts.values()) < SCRIPT_LIMIT, counts
+
+
+def test_comments_of_scripts_are_not_counted(tmp_path: Path) -> None:
+    (tmp_path / "static" / "js").mkdir(parents=True)
+    (tmp_path / "static" / "js" / "a.js").write_text("/* What\n * it is. */\n\n// Why\nlet a = 1; // one\nlet b;\n")
+    assert script_lines(tmp_path) == {"a.js": 2}
+
+
+def test_blank_lines_comments_and_docstrings_are_no_code() -> None:
+    source = (
+        '"""What it is."""\n\n# Why\nx = (\n    1,  # one\n)\n\n\ndef f() -> str:\n    """What."""\n    return "a"\n'
+    )
+    assert code_lines(source) == {4, 5, 6, 9, 11}
 
 
 def test_the_example_names_every_setting_and_no_other() -> None:

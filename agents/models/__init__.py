@@ -2,7 +2,7 @@
 
 from agents.models.agent import Agent, Soul
 from agents.models.budget import Budget, BudgetPeriod
-from agents.models.department import Department, Member
+from agents.models.department import Department, Installation, Member
 from agents.models.knowledge import KnowledgeDocument, KnowledgePassage
 from agents.models.model import ModelPrice, ModelState
 
@@ -11,6 +11,7 @@ __all__ = [
     "Budget",
     "BudgetPeriod",
     "Department",
+    "Installation",
     "KnowledgeDocument",
     "KnowledgePassage",
     "Member",

@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models import Q
 
 from agents.models.department import Department
-from agents.spec import AgentSpec
+from agents.spec import AgentSpec, serves_kind
 
 SECTIONS = ("identity", "responsibilities", "prohibitions")
 CHANGED = "A published SOUL never changes. Make a draft from it and publish that."
@@ -72,6 +72,15 @@ class Agent(models.Model):
     def title(self) -> str:
         """The name a person reads: the part of the job before the colon."""
         return self.job.split(":")[0]
+
+    @property
+    def task(self) -> str:
+        """What it does, in a few words: the part of the job after the colon."""
+        return self.job.partition(":")[2].strip()
+
+    def works_for(self, occasion_kind: str) -> bool:
+        """Whether it writes its key for this kind of occasion: ``item`` or a trigger's kind."""
+        return serves_kind(self.serves, occasion_kind)
 
     @property
     def spec(self) -> AgentSpec:

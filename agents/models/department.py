@@ -38,6 +38,11 @@ class Department(models.Model):
     slug = models.SlugField(unique=True)
     name = models.CharField(max_length=120)
     state = models.CharField(max_length=16, choices=State, default=State.RUNNING)
+    state_reason = models.CharField(max_length=300, blank=True, editable=False)
+    state_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+", editable=False
+    )
+    state_since = models.DateTimeField(null=True, blank=True, editable=False)
     time_zone = models.CharField(max_length=64, default="UTC", validators=[validate_time_zone])
     settings = models.JSONField(
         default=dict, blank=True, help_text="ICP, our company, brand guide, tone, cadence: see the kind's settings."
@@ -76,6 +81,13 @@ class Department(models.Model):
                 name="department_state_known",
             )
         ]
+        # Of members, by role: runs.backends.
+        permissions = [
+            ("see_department", "May see everything of the department"),
+            ("answer_reviews", "May answer what agents ask in the department"),
+            ("operate_department", "May steer the work of the department and what leaves it"),
+            ("administer_department", "May set up the department and switch it on and off"),
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -95,6 +107,29 @@ class Department(models.Model):
         except SchemaError as error:
             lines = [f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
             raise ValidationError({"settings": lines}) from error
+
+
+class Installation(models.Model):
+    """The switch for everything: one row, whose state holds for every department beside the department's own."""
+
+    state = models.CharField(max_length=16, choices=Department.State, default=Department.State.RUNNING)
+    state_reason = models.CharField(max_length=300, blank=True)
+    state_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    state_since = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=models.Q(pk=1), name="one_installation"),
+            models.CheckConstraint(
+                condition=models.Q(state__in=["running", "draining", "holding_sends", "stopped"]),
+                name="installation_state_known",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"the installation ({self.state})"
 
 
 class Member(models.Model):

@@ -15,7 +15,7 @@ from typing import Any
 from agents.prompts import read_data
 from agents.simulator.values import Filler, fit
 
-_DATA_KINDS = frozenset({"item", "output", "conversation", "trigger", "notes"})
+_DATA_KINDS = frozenset({"item", "output", "conversation", "trigger", "notes", "sent_back"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,9 @@ class Question:
     """The data of one request, as the answer books see it.
 
     ``outputs`` maps a key to its payload, ``trigger`` is ``{"kind", "payload"}``, ``conversation`` is
-    ``{"summary", "messages"}``, ``tool_results`` are the texts tools have returned so far, ``system`` is the
-    whole system prompt. ``rng`` is seeded by the server's seed and the data, so the same data always gets the
-    same answer.
+    ``{"summary", "messages"}``, ``notes`` are those of people, also of reviewers who sent it back,
+    ``tool_results`` are the texts tools have returned so far, ``system`` is the whole system prompt. ``rng`` is
+    seeded by the server's seed and the data, so the same data always gets the same answer.
     """
 
     item: dict[str, Any] = field(default_factory=dict)
@@ -57,13 +57,13 @@ def read_question(body: Mapping[str, Any], seed: int) -> Question:
     """The data of a request: the blocks of the last user message that bears any, and all tool results."""
     data_text, blocks = _last_data(body["messages"])
     values: dict[str, Any] = {kind: value for kind, _, value in blocks if kind != "output"}
-    item, notes = values.get("item"), values.get("notes")
+    item, notes = values.get("item"), [*_list(values.get("notes")), *_notes_of(values.get("sent_back"))]
     return Question(
         item=item if isinstance(item, dict) else {},
         outputs={key: value for kind, key, value in blocks if kind == "output" and isinstance(value, dict)},
         trigger=_object_or_none(values.get("trigger")),
         conversation=_object_or_none(values.get("conversation")),
-        notes=notes if isinstance(notes, list) else [],
+        notes=notes,
         tool_results=tool_results(body["messages"]),
         system=plain_text(body.get("system") or ""),
         model=str(body["model"]),
@@ -136,3 +136,12 @@ def _last_data(messages: list[dict[str, Any]]) -> tuple[str, list[tuple[str, str
 
 def _object_or_none(value: Any) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _notes_of(rounds: Any) -> list[Any]:
+    """What reviewers wrote when they sent something back."""
+    return [entry.get("note", "") for entry in _list(rounds) if isinstance(entry, dict)]

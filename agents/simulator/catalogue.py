@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from agents.caching import minimum_tokens
+
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
 _EFFORTS_4_6 = ("low", "medium", "high", "max")
 _ALL_5_5 = ("low", "medium", "high", "xhigh", "max")
@@ -18,7 +20,7 @@ _ALL_5_5 = ("low", "medium", "high", "xhigh", "max")
 class Model:
     """One model. ``thinking_types`` are the values of ``thinking.type`` it accepts; ``quiet_efforts`` the
     efforts at which thinking may be turned off. ``token_factor`` scales the token estimate: the tokenizers
-    since Opus 4.7 make about 30 % more of the same text. Cache minimum in tokens, latency in seconds."""
+    since Opus 4.7 make about 30 % more of the same text. Latency in seconds."""
 
     id: str
     display_name: str
@@ -32,10 +34,14 @@ class Model:
     prefill: bool = False
     max_tokens: int = 128_000
     max_input_tokens: int = 1_000_000
-    cache_minimum: int = 1_024
     token_factor: float = 1.3
     latency_seconds: float = 2.0
     effort_default: str = "high"
+
+    @property
+    def cache_minimum(self) -> int:
+        """The shortest beginning of a prompt that is kept, in tokens."""
+        return minimum_tokens(self.id)
 
     def as_json(self) -> dict[str, Any]:
         """The body of ``GET /v1/models/{id}``."""
@@ -86,7 +92,7 @@ _CATALOGUE = (
     Model(
         "claude-haiku-5-5", "Claude Haiku 5.5", "haiku", "2026-10-07T00:00:00Z",
         thinking_types=("adaptive", "disabled"), quiet_efforts=("low", "medium", "high"),
-        forced_tool_choice=True, cache_minimum=512, latency_seconds=0.3, effort_default="medium",
+        forced_tool_choice=True, latency_seconds=0.3, effort_default="medium",
     ),
     Model(
         "claude-sonnet-5-5", "Claude Sonnet 5.5", "sonnet", "2026-09-28T00:00:00Z",
@@ -100,7 +106,7 @@ _CATALOGUE = (
     Model(
         "claude-opus-4-6", "Claude Opus 4.6", "opus", "2026-02-05T00:00:00Z",
         thinking_types=("adaptive", "enabled", "disabled"), efforts=_EFFORTS_4_6, quiet_efforts=_EFFORTS_4_6,
-        thinks_by_default=False, forced_tool_choice=True, cache_minimum=4_096, token_factor=1.0,
+        thinks_by_default=False, forced_tool_choice=True, token_factor=1.0,
         latency_seconds=8.0,
     ),
     Model(
@@ -112,7 +118,7 @@ _CATALOGUE = (
         "claude-haiku-4-5", "Claude Haiku 4.5", "haiku", "2025-10-15T00:00:00Z",
         thinking_types=("enabled", "disabled"), efforts=(), thinks_by_default=False, forced_tool_choice=True,
         prefill=True,
-        max_tokens=64_000, max_input_tokens=200_000, cache_minimum=4_096, token_factor=1.0,
+        max_tokens=64_000, max_input_tokens=200_000, token_factor=1.0,
         latency_seconds=0.3,
     ),
 )  # fmt: skip

@@ -9,6 +9,7 @@ from agents.causes import Cause
 from agents.models import Agent, Department, ModelPrice, Soul
 from runs.models.item import Item
 from runs.models.run import AgentRun
+from runs.models.tryout import TryOut
 
 
 class ModelCall(models.Model):
@@ -19,10 +20,29 @@ class ModelCall(models.Model):
         FINISHED = "finished", "finished"
         UNSEEN = "unseen", "end not seen"
 
+    class Rolled(models.TextChoices):
+        """A call that was given up as unseen may still be settled: then it is rolled up once more."""
+
+        NOT = "", "not yet"
+        UNSEEN = "unseen", "as unseen"
+        DONE = "done", "as settled"
+
     department = models.ForeignKey(Department, on_delete=models.PROTECT, related_name="model_calls")
     item = models.ForeignKey(Item, on_delete=models.CASCADE, related_name="model_calls")
     agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="model_calls")
-    agent_run = models.ForeignKey(AgentRun, on_delete=models.CASCADE, related_name="model_calls")
+    agent_run = models.ForeignKey(
+        AgentRun, null=True, blank=True, on_delete=models.CASCADE, related_name="model_calls", help_text="Whose step."
+    )
+    # Found by the unique constraint below, which holds the few calls that have one.
+    try_out = models.ForeignKey(
+        TryOut,
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        related_name="model_calls",
+        db_index=False,
+        help_text="Of calls that belong to no step: whose try-out.",
+    )
     soul = models.ForeignKey(Soul, null=True, blank=True, on_delete=models.PROTECT, related_name="+")
     call_id = models.UUIDField(unique=True, default=uuid.uuid4, editable=False)
     attempt = models.PositiveIntegerField()
@@ -52,6 +72,9 @@ class ModelCall(models.Model):
     ended_at = models.DateTimeField(null=True, blank=True)
     latency_ms = models.PositiveIntegerField(null=True, blank=True)
     first_token_ms = models.PositiveIntegerField(null=True, blank=True)
+    rolled = models.CharField(
+        max_length=6, choices=Rolled, blank=True, default=Rolled.NOT, help_text="As what it is in the rollups of costs."
+    )
 
     class Meta:
         constraints = [
@@ -59,8 +82,23 @@ class ModelCall(models.Model):
                 condition=Q(status__in=["started", "finished", "unseen"]), name="model_call_status_known"
             ),
             models.UniqueConstraint(fields=["agent_run", "attempt", "number"], name="model_call_numbered"),
+            models.UniqueConstraint(
+                fields=["try_out", "number"], condition=Q(try_out__isnull=False), name="model_call_of_try_out"
+            ),
+            models.CheckConstraint(
+                condition=Q(agent_run__isnull=False, try_out=None) | Q(agent_run=None, try_out__isnull=False),
+                name="model_call_belongs_to_one",
+            ),
         ]
-        indexes = [models.Index(fields=["department", "started_at"], name="model_call_by_day")]
+        indexes = [
+            models.Index(fields=["department", "started_at"], name="model_call_by_day"),
+            # cost_rollups: settled calls that are not in the rollups as they are now.
+            models.Index(
+                fields=["id"],
+                condition=Q(rolled="", status__in=["finished", "unseen"]) | Q(rolled="unseen", status="finished"),
+                name="model_call_unrolled",
+            ),
+        ]
 
     def __str__(self) -> str:
         return str(self.call_id)
@@ -78,9 +116,16 @@ class ModelCallBody(models.Model):
 
 
 class ToolCall(models.Model):
-    """One read-only tool used inside an agent run."""
+    """One read-only tool used inside an agent run or a try-out."""
 
-    agent_run = models.ForeignKey(AgentRun, on_delete=models.CASCADE, related_name="tool_calls")
+    agent_run = models.ForeignKey(
+        AgentRun,
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        related_name="tool_calls",
+        help_text="Null: a try-out's.",
+    )
     model_call = models.ForeignKey(ModelCall, on_delete=models.CASCADE, related_name="tool_calls")
     name = models.SlugField()
     arguments = models.JSONField()
@@ -91,4 +136,4 @@ class ToolCall(models.Model):
     latency_ms = models.PositiveIntegerField()
 
     def __str__(self) -> str:
-        return f"{self.name} in {self.agent_run_id}"
+        return f"{self.name} in call {self.model_call_id}"

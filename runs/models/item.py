@@ -17,6 +17,14 @@ class Item(models.Model):
         TAKEN_OVER = "taken_over", "taken over"
         CLOSED = "closed", "closed"
 
+    TRANSITIONS: dict[str, tuple[str, ...]] = {
+        Automation.ACTIVE: (Automation.PAUSED, Automation.TAKEN_OVER, Automation.CLOSED),
+        Automation.PAUSED: (Automation.ACTIVE, Automation.TAKEN_OVER, Automation.CLOSED),
+        Automation.TAKEN_OVER: (Automation.ACTIVE, Automation.CLOSED),
+        Automation.CLOSED: (Automation.ACTIVE,),
+    }
+    """Of the automation; the status is the kind's own."""
+
     class Priority(models.IntegerChoices):
         """Smaller is sooner. Between these the kind may choose, by ``SetItem(priority)``."""
 
@@ -54,8 +62,16 @@ class Item(models.Model):
                 condition=Q(route_due_at__isnull=False, automation="active"),
                 name="item_due",
             ),
+            # control.resume_due: every few seconds, items that go on by themselves.
+            models.Index(fields=["automation_until"], condition=Q(automation_until__isnull=False), name="item_goes_on"),
             models.Index(fields=["department", "status", "-id"], name="item_by_status"),
             models.Index(fields=["department", "-id"], name="item_newest"),
+            # lists: where something has happened last.
+            models.Index(fields=["department", "-changed_at", "-id"], name="item_last_changed"),
+            # overview, undecided alerts: the few that a person should look at.
+            models.Index(fields=["department", "-id"], condition=~Q(flag=""), name="item_flagged"),
+            # examples: those that wait for a person's word.
+            models.Index(fields=["department", "id"], condition=Q(automation="paused"), name="item_paused"),
         ]
 
     def __str__(self) -> str:
@@ -82,6 +98,12 @@ class Trigger(models.Model):
         OPEN = "open", "open"
         HANDLED = "handled", "handled"
         NOTED = "noted", "noted"
+
+    TRANSITIONS: dict[str, tuple[str, ...]] = {
+        Status.OPEN: (Status.HANDLED, Status.NOTED),
+        Status.HANDLED: (Status.OPEN,),  # what was made for it is to be made again
+        Status.NOTED: (),
+    }
 
     item = models.ForeignKey(Item, on_delete=models.CASCADE, related_name="triggers")
     kind = models.CharField(max_length=12, choices=Kind)

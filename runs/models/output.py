@@ -15,6 +15,12 @@ class Output(models.Model):
         APPROVED = "approved", "approved"
         REJECTED = "rejected", "rejected"
 
+    class Origin(models.TextChoices):
+        AGENT = "agent", "an agent"
+        INJECTED = "injected", "entered by a person"
+        EDITED = "edited", "edited by a person"
+        CORRECTED = "corrected", "corrected by a person"
+
     item = models.ForeignKey(Item, on_delete=models.CASCADE, related_name="outputs")
     key = models.SlugField()
     trigger = models.ForeignKey(Trigger, null=True, blank=True, on_delete=models.CASCADE, related_name="outputs")
@@ -30,9 +36,20 @@ class Output(models.Model):
     author = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )
+    origin = models.CharField(max_length=9, choices=Origin, default=Origin.AGENT)
+    replaces = models.ForeignKey(
+        "self",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        db_index=False,
+        help_text="The output that was current before a person wrote this one: the diff is between the two.",
+    )
     is_current = models.BooleanField(default=True)
     is_stale = models.BooleanField(default=False)
     verdict = models.CharField(max_length=8, choices=Verdict, default=Verdict.NONE)
+    retired_why = models.CharField(max_length=200, blank=True, help_text="Why it is no longer current.")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -48,8 +65,20 @@ class Output(models.Model):
                 name="one_current_output_per_item_key_and_trigger",
             ),
             models.CheckConstraint(condition=Q(verdict__in=["none", "approved", "rejected"]), name="verdict_known"),
+            models.CheckConstraint(
+                condition=Q(origin="agent") | Q(origin__in=["injected", "edited", "corrected"]),
+                name="output_origin_known",
+            ),
         ]
-        indexes = [models.Index(fields=["item", "key", "-number"], name="output_history")]
+        indexes = [
+            models.Index(fields=["item", "key", "-number"], name="output_history"),
+            # review_figures: what people wrote lately, among all that agents wrote.
+            models.Index(
+                fields=["created_at"],
+                condition=Q(origin__in=["injected", "edited", "corrected"]),
+                name="output_by_person",
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.key} {self.number}"
@@ -57,4 +86,4 @@ class Output(models.Model):
     @property
     def is_by_person(self) -> bool:
         """Whether a person wrote it: agents never overwrite those."""
-        return self.author_id is not None
+        return self.origin != self.Origin.AGENT

@@ -5,7 +5,7 @@ from django.db import models
 from django.db.models import Q
 
 from agents.models import Department
-from runs.models.item import Item
+from runs.models.item import Item, Trigger
 from runs.models.output import Output
 from runs.models.run import AgentRun
 
@@ -20,7 +20,6 @@ class Review(models.Model):
         INCIDENT = "incident", "incident"
         REFUSAL = "refusal", "refusal"
         LOW_CONFIDENCE = "low_confidence", "low confidence"
-        UNSUPPORTED_CLAIM = "unsupported_claim", "unsupported claim"
         UNSURE_SEND = "unsure_send", "unsure send"
         BUDGET = "budget", "budget"
         STOP_THE_LINE = "stop_the_line", "stop the line"
@@ -30,6 +29,47 @@ class Review(models.Model):
         OPEN = "open", "open"
         ANSWERED = "answered", "answered"
         WITHDRAWN = "withdrawn", "withdrawn"
+
+    TRANSITIONS: dict[str, tuple[str, ...]] = {
+        Status.OPEN: (Status.ANSWERED, Status.WITHDRAWN),
+        Status.ANSWERED: (Status.OPEN,),  # an answer that is taken back
+        Status.WITHDRAWN: (),
+    }
+
+    class Answer(models.TextChoices):
+        APPROVE = "approve", "approved"
+        APPROVE_EDITED = "approve_edited", "approved with changes"
+        SEND_BACK = "send_back", "sent back"
+        REJECT = "reject", "rejected"
+        CORRECT = "correct", "corrected"
+        TAKE_OVER = "take_over", "taken over"
+        RETRY = "retry", "retried"
+        ACCEPT = "accept", "gone on without"
+        WAS_SENT = "was_sent", "had been sent"
+        NOT_SENT = "not_sent", "had not been sent"
+        DISMISS = "dismiss", "put aside"
+
+    APPROVALS = (Answer.APPROVE, Answer.APPROVE_EDITED)
+    """Answers after which the output may be used."""
+
+    class AtDeadline(models.TextChoices):
+        """What happens by itself at the deadline. Never: send."""
+
+        NOTHING = "nothing", "nothing happens"
+        REMIND = "remind", "people are reminded"
+        ESCALATE = "escalate", "it goes up the chain of command"
+        REJECT = "reject", "it is rejected"
+
+    class ReasonCode(models.TextChoices):
+        """Why something was rejected or sent back, as it is counted."""
+
+        FACTS = "facts", "wrong or unsupported facts"
+        TONE = "tone", "wrong tone"
+        PERSON = "person", "wrong person or company"
+        TIMING = "timing", "wrong moment"
+        OFFER = "offer", "wrong offer"
+        LENGTH = "length", "too long or too short"
+        OTHER = "other", "something else"
 
     department = models.ForeignKey(Department, on_delete=models.CASCADE, related_name="reviews")
     item = models.ForeignKey(Item, null=True, blank=True, on_delete=models.CASCADE, related_name="reviews")
@@ -42,14 +82,54 @@ class Review(models.Model):
     count = models.PositiveIntegerField(default=1)
     ask = models.CharField(max_length=500)
     risk = models.PositiveSmallIntegerField(default=1, help_text="1 low, 2 medium, 3 high.")
+    risk_why = models.CharField(max_length=300, blank=True, help_text="The risk rules that raised it.")
+    outbox = models.ForeignKey(
+        "runs.OutboxMessage",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="reviews",
+        db_index=False,
+        help_text="The message it asks about, if that may have been sent.",
+    )
     status = models.CharField(max_length=10, choices=Status, default=Status.OPEN)
     assignee = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )
     deadline = models.DateTimeField(null=True, blank=True)
-    at_deadline = models.CharField(max_length=12, default="remind")
-    answer = models.CharField(max_length=20, blank=True)
+    at_deadline = models.CharField(max_length=12, choices=AtDeadline, default=AtDeadline.REMIND)
+    reminded_at = models.DateTimeField(null=True, blank=True, help_text="When the deadline was last acted upon.")
+    snoozed_until = models.DateTimeField(null=True, blank=True, help_text="Off the list until then.")
+    group = models.ForeignKey(
+        "runs.DraftGroup",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="reviews",
+        db_index=False,
+        help_text="The drafts that this one is like.",
+    )
+    answer = models.CharField(max_length=20, blank=True, choices=Answer)
     answer_note = models.TextField(blank=True)
+    reason_code = models.CharField(max_length=12, blank=True, choices=ReasonCode)
+    edited = models.ForeignKey(
+        Output,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        db_index=False,
+        help_text="What a person made of the output: an edited mail, a corrected classification.",
+    )
+    by_rule = models.ForeignKey(
+        "runs.AutoApproval",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="reviews",
+        db_index=False,
+        help_text="The rule that answered it instead of a person, or that left it to one as a sample.",
+    )
     answered_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )
@@ -71,14 +151,111 @@ class Review(models.Model):
                 condition=Q(status="open", kind="incident"),
                 name="one_open_incident_per_cause",
             ),
+            models.UniqueConstraint(
+                fields=["item", "kind"],
+                condition=Q(status="open", kind__in=["degraded", "fell_through"]),
+                name="one_open_review_per_item_and_kind",
+            ),
+            models.UniqueConstraint(
+                fields=["item"],
+                condition=Q(status="open", kind="budget", item__isnull=False),
+                name="one_open_budget_review_per_item",
+            ),
+            models.UniqueConstraint(
+                fields=["outbox"],
+                condition=Q(status="open", outbox__isnull=False),
+                name="one_open_review_per_outbox_message",
+            ),
         ]
         indexes = [
+            # review_queue.act_on_deadlines.
+            models.Index(fields=["deadline"], condition=Q(status="open"), name="review_deadline"),
+            # review_queue.figures and the auto-approval's look at recent answers.
+            models.Index(fields=["department", "-answered_at"], condition=Q(status="answered"), name="review_answered"),
             # the review queue: by risk, then deadline.
-            models.Index(fields=["department", "-risk", "deadline"], condition=Q(status="open"), name="review_open")
+            models.Index(fields=["department", "-risk", "deadline"], condition=Q(status="open"), name="review_open"),
+            # snoozing.wake_due: what comes back to the list.
+            models.Index(
+                fields=["snoozed_until"],
+                condition=Q(status="open", snoozed_until__isnull=False),
+                name="review_snoozed",
+            ),
+            # alike.count_alike, and the page of drafts that are alike.
+            models.Index(fields=["group"], condition=Q(status="open", group__isnull=False), name="review_group"),
         ]
 
     def __str__(self) -> str:
         return self.ask
+
+
+class RiskRule(models.Model):
+    """When an item looks like this, a draft about it has at least this risk. Clauses as in ``Rule``."""
+
+    department = models.ForeignKey(Department, on_delete=models.CASCADE, related_name="risk_rules")
+    position = models.PositiveIntegerField(default=0)
+    name = models.CharField(max_length=120)
+    when = models.JSONField(default=dict, help_text="Clauses on the item's facts; see runs.risk for its own marks.")
+    risk = models.PositiveSmallIntegerField(default=3, help_text="1 low, 2 medium, 3 high.")
+    is_enabled = models.BooleanField(default=True)
+
+    class Meta:
+        ordering = ("position", "pk")
+        constraints = [
+            models.UniqueConstraint(fields=["department", "name"], name="risk_rule_named_once"),
+            models.CheckConstraint(condition=Q(risk__in=[1, 2, 3]), name="risk_known"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class AutoApproval(models.Model):
+    """Drafts of one agent that need no person, but for a sample. Off until an administrator switches it on."""
+
+    department = models.ForeignKey(Department, on_delete=models.CASCADE, related_name="auto_approvals")
+    agent = models.ForeignKey("agents.Agent", on_delete=models.CASCADE, related_name="auto_approvals")
+    name = models.CharField(max_length=120)
+    when = models.JSONField(default=dict, help_text="Clauses on the item's facts, for example a tier.")
+    max_risk = models.PositiveSmallIntegerField(default=1)
+    sample_percent = models.PositiveSmallIntegerField(default=10, help_text="So many of 100 still go to a person.")
+    is_enabled = models.BooleanField(default=False)
+    revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    revoked_why = models.CharField(max_length=300, blank=True, editable=False)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["department", "name"], name="auto_approval_named_once"),
+            models.CheckConstraint(condition=Q(sample_percent__lte=100), name="sample_is_a_share"),
+            models.CheckConstraint(
+                condition=Q(is_enabled=False) | Q(revoked_at=None), name="revoked_auto_approval_is_off"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class SendBack(models.Model):
+    """What a person wants done differently: an input of the next run that writes the key for the occasion."""
+
+    item = models.ForeignKey(Item, on_delete=models.CASCADE, related_name="send_backs")
+    key = models.SlugField(help_text="What is to be written again.")
+    trigger = models.ForeignKey(Trigger, null=True, blank=True, on_delete=models.CASCADE, related_name="send_backs")
+    review = models.ForeignKey(Review, null=True, blank=True, on_delete=models.SET_NULL, related_name="send_backs")
+    output = models.ForeignKey(
+        Output, null=True, blank=True, on_delete=models.SET_NULL, related_name="+", help_text="What was sent back."
+    )
+    note = models.TextField()
+    author = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["item", "key"], name="send_back_of_item")]
+
+    def __str__(self) -> str:
+        return self.note
 
 
 class Action(models.Model):
@@ -95,6 +272,13 @@ class Action(models.Model):
     reason = models.CharField(max_length=300, blank=True)
     at = models.DateTimeField(auto_now_add=True)
 
+    class Meta:
+        indexes = [
+            # the action log: newest first, by department or by person.
+            models.Index(fields=["department", "-id"], name="action_by_department"),
+            models.Index(fields=["user", "-id"], name="action_by_user"),
+        ]
+
     def __str__(self) -> str:
         return f"{self.verb} {self.target}"
 
@@ -106,6 +290,12 @@ class BulkAction(models.Model):
         RUNNING = "running", "running"
         DONE = "done", "done"
         ABORTED = "aborted", "aborted"
+
+    TRANSITIONS: dict[str, tuple[str, ...]] = {
+        Status.RUNNING: (Status.DONE, Status.ABORTED),
+        Status.DONE: (),
+        Status.ABORTED: (),
+    }
 
     department = models.ForeignKey(Department, on_delete=models.CASCADE, related_name="bulk_actions")
     user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")

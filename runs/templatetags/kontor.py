@@ -6,18 +6,23 @@ import json
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
+from urllib.parse import urlencode
 
 from django import template
 from django.conf import settings
 from django.http import HttpRequest
 from django.templatetags.static import static
+from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from agents.models import Agent
 from runs.access import access_of
+from runs.edit_patterns import Pattern
+from runs.payloads import as_text
 from runs.views.banners import find_banners
-from runs.views.menu import menu_entries
+from runs.views.menu import menu_groups
 from runs.views.shown import Shown
 
 register = template.Library()
@@ -63,25 +68,26 @@ def due(moment: datetime | None) -> SafeString | str:
 
 @register.filter
 def moment(value: datetime | None) -> SafeString | str:
-    """Date and time to the second, UTC."""
+    """Date and time to the second, in the person's zone."""
     if value is None:
         return ""
-    return _time(value, f"{value:%Y-%m-%d %H:%M:%S}", "data-moment")
+    return _time(value, f"{timezone.localtime(value):%Y-%m-%d %H:%M:%S}", "data-moment")
 
 
 @register.filter
 def clock(value: datetime | None) -> SafeString | str:
-    """The time of day to the millisecond, UTC."""
+    """The time of day to the millisecond, in the person's zone."""
     if value is None:
         return ""
-    return _time(value, f"{value:%H:%M:%S}.{value.microsecond // 1000:03d}", "data-moment")
+    local = timezone.localtime(value)
+    return _time(value, f"{local:%H:%M:%S}.{local.microsecond // 1000:03d}", "data-moment")
 
 
 def _time(value: datetime, text: str, mark: str) -> SafeString:
     return format_html(
-        '<time datetime="{}" title="{} UTC" {}>{}</time>',
+        '<time datetime="{}" title="{}" {}>{}</time>',
         value.isoformat(),
-        f"{value:%Y-%m-%d %H:%M:%S}",
+        f"{timezone.localtime(value):%Y-%m-%d %H:%M:%S %Z}",
         mark,
         text,
     )
@@ -118,6 +124,14 @@ def duration(seconds: float | None) -> str:
 
 
 @register.filter
+def within(seconds: float | None) -> str:
+    """The upper bound of a histogram's bucket: ``5 s``; ``over 5 min`` for what lies behind the last one."""
+    if seconds is None:
+        return ""
+    return "over 5 min" if seconds == float("inf") else measure(seconds)
+
+
+@register.filter
 def usd(amount: Decimal | float | None) -> str:
     """US dollars: two places from one dollar on, four below, and ``<$0.0001`` for what is less than that."""
     if amount is None:
@@ -125,10 +139,35 @@ def usd(amount: Decimal | float | None) -> str:
     value = Decimal(amount)
     if value == 0:
         return "$0"
-    if 0 < value < Decimal("0.0001"):
-        return "<$0.0001"
+    sign = "-" if value < 0 else ""
+    if abs(value) < Decimal("0.0001"):
+        return f"{sign}<$0.0001"
     places = Decimal("0.01") if abs(value) >= 1 else Decimal("0.0001")
-    return f"${value.quantize(places, ROUND_HALF_UP):,}"
+    return f"{sign}${abs(value).quantize(places, ROUND_HALF_UP):,}"
+
+
+@register.filter
+def count(number: int) -> str:
+    """A whole number with its thousands: ``1,234,567``."""
+    return f"{number:,}"
+
+
+@register.filter
+def signed(number: int) -> str:
+    """A change with its sign: ``+12``, ``-3``."""
+    return f"{number:+,}"
+
+
+@register.filter
+def percent(share: float | None) -> str:
+    """A share of one in whole per cent: ``84 %``; empty without one."""
+    return "" if share is None else f"{share * 100:.0f} %"
+
+
+@register.filter
+def choice(value: Any) -> str:
+    """A value of a classification as a form sends it."""
+    return as_text(value)
 
 
 @register.filter
@@ -155,6 +194,16 @@ def plain(value: Any) -> str:
     return "nothing" if value in (None, "") else str(value)
 
 
+@register.simple_tag
+def soul_edit_url(agent: Agent, pattern: Pattern) -> str:
+    """Where a draft of the agent's SOUL is written, with what people change again and again as a suggestion."""
+    try:
+        address = reverse("runs:soul_edit", args=[agent.pk])
+    except NoReverseMatch:
+        return ""
+    return f"{address}?{urlencode({'suggest': pattern.suggestion})}"
+
+
 @register.inclusion_tag("_status.html")
 def status(shown: Shown, details: bool = False) -> dict[str, Any]:
     """A state as a badge; with ``details`` also what it waits for, since when, and what comes next."""
@@ -163,14 +212,14 @@ def status(shown: Shown, details: bool = False) -> dict[str, Any]:
 
 @register.inclusion_tag("_navigation.html", takes_context=True)
 def navigation(context: template.Context) -> dict[str, Any]:
-    """The top bar: where to go, which department is shown, whether the page is live, who is signed in."""
+    """Where to go, which department is shown, whether the page is live, who is signed in."""
     request: HttpRequest = context["request"]
     access = access_of(request)
     return {
         "request": request,
         "user": request.user,
         "access": access,
-        "entries": menu_entries(request, access),
+        "groups": menu_groups(request, access),
         "csrf_token": context.get("csrf_token"),
     }
 

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from django.db.models import Count, Max
+from django.urls import reverse
 
-from agents.models import Department
+from agents.models import Department, Installation
 from runs.models import Alert, AlertDelivery
+from runs.runbook import url_of
+from runs.switches import describe_state, read_installation
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,8 @@ class Banner:
     title: str
     text: str
     at: datetime | None = None
+    link: str = ""
+    link_text: str = ""
 
 
 _STATES = {
@@ -32,20 +37,42 @@ _STATES = {
 def find_banners(departments: Iterable[Department]) -> list[Banner]:
     """The news of these departments, the worst first."""
     departments, found = list(departments), []
+    installation = read_installation()
+    if installation.state != Department.State.RUNNING:
+        found.append(_switched(installation))
+    found += _find_stopped(departments)
+    found += [_switched(department) for department in departments if department.state != Department.State.RUNNING]
+    return sorted([*found, *_find_untold(departments)], key=lambda banner: banner.colour)
+
+
+def _find_stopped(departments: list[Department]) -> list[Banner]:
+    """One banner for each key that is refused, whatever the number of departments that use it."""
+    by_cause: dict[tuple[str, str], list[Department]] = {}
     for department in departments:
         if department.stopped_by_error:
-            found.append(
-                Banner(
-                    "bad",
-                    f"{department}: the line stands still.",
-                    f"{department.stopped_by_error} Runs wait and lose nothing.",
-                    department.next_probe_at,
-                )
-            )
-        if department.state != Department.State.RUNNING:
-            label = department.get_state_display()
-            found.append(Banner("warning", f"{department} is {label}.", _STATES[Department.State(department.state)]))
-    return sorted([*found, *_find_untold(departments)], key=lambda banner: banner.colour)
+            by_cause.setdefault((department.api_key_env, department.stopped_by_error), []).append(department)
+    return [_stopped(error, concerned) for (_, error), concerned in by_cause.items()]
+
+
+def _stopped(error: str, concerned: list[Department]) -> Banner:
+    names = ", ".join(str(department) for department in concerned)
+    probes = [department.next_probe_at for department in concerned if department.next_probe_at is not None]
+    return Banner(
+        "bad",
+        f"{names}: the line stands still.",
+        f"{error} Runs wait and lose nothing.",
+        min(probes, default=None),
+        url_of("the-line-stands-still"),
+        "What to do",
+    )
+
+
+def _switched(held: Department | Installation) -> Banner:
+    """Who has switched it to what, why and since when."""
+    colour = "bad" if held.state == Department.State.STOPPED else "warning"
+    since = f" Since {held.state_since:%Y-%m-%d %H:%M} UTC." if held.state_since else ""
+    text = f"{_STATES[Department.State(held.state)]}{since}"
+    return Banner(colour, describe_state(held), text, link=reverse("runs:switches"), link_text="Switches")
 
 
 def _find_untold(departments: list[Department]) -> list[Banner]:

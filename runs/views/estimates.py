@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from django.db.models import QuerySet
+from django.conf import settings
+from django.db.models import Count, Q, QuerySet
 from django.utils import timezone
 
-from agents.models import Agent
+from agents.models import Agent, Department
 from agents.pricing import UnknownPrice, Usage, cost_usd, load_price_book
 from agents.spec import ITEM, Facts
+from runs.agent_health import load_agent_health
 from runs.facts import load_facts, load_routers
-from runs.models import AgentRun, Item
+from runs.models import AgentRun, AutoApproval, Item
 
 SAMPLE = 200
 HISTORY = 2_000
@@ -70,11 +72,11 @@ def estimate_run(items: QuerySet[Item]) -> Estimate:
     departments = {item.department_id: item.department for item in sample}
     agents = list(Agent.objects.filter(department__in=departments).select_related("department").order_by("pk"))
     starts, at_most, with_work = _count(sample, agents, now)
-    total = active.count() if len(sample) == SAMPLE else len(sample)
+    chosen, total = _count_items(items) if len(sample) == SAMPLE else (items.count(), len(sample))
     scale = Decimal(total) / len(sample) if sample else Decimal(0)
     prices = _prices(agents, now)
     return Estimate(
-        chosen=items.count(),
+        chosen=chosen,
         total=total,
         sampled=len(sample),
         with_work=int(with_work * scale),
@@ -85,6 +87,61 @@ def estimate_run(items: QuerySet[Item]) -> Estimate:
         ),
         departments=len(departments),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class NewEstimate:
+    """What working on new items costs at most, and how long that takes with the shifts there are."""
+
+    items: int
+    usd: Decimal
+    seconds: float
+    is_priced: bool
+    """Whether every agent's model has a price."""
+    is_measured: bool
+    """Whether every agent has worked, so that its own price and time are known."""
+    may_send: bool
+    """Whether something may leave without a person's word."""
+
+
+def estimate_new(department: Department, items: int) -> NewEstimate:
+    """So many new items of a department, each worked on once by every agent that serves new items."""
+    now = timezone.now()
+    agents = [
+        agent
+        for agent in Agent.objects.filter(department=department, is_enabled=True).select_related("department")
+        if not agent.serves or ITEM in agent.serves
+    ]
+    usd, is_priced = price_steps({agent.pk: items for agent in agents}, agents, now)
+    measured = {health.agent.pk: health.p50_seconds for health in load_agent_health([department.pk], now=now)}
+    # What took longer than the histogram knows took as long as a call may.
+    took = [min(measured.get(a.pk) or a.latency_target_seconds, float(a.timeout_seconds)) for a in agents]
+    at_once = max(settings.SHIFTS * settings.SHIFT_CONCURRENCY, 1)
+    final = department.spec.final_key
+    by_policy = any(agent.writes == final and agent.output_policy == Agent.Policy.AUTO for agent in agents)
+    return NewEstimate(
+        items=items,
+        usd=usd,
+        # One item takes all steps in a row at the most; many share the places for calls.
+        seconds=max(sum(took), sum(took) * items / at_once) if items else 0,
+        is_priced=is_priced,
+        is_measured=all(measured.get(agent.pk) for agent in agents),
+        may_send=by_policy or AutoApproval.objects.filter(department=department, is_enabled=True).exists(),
+    )
+
+
+def _count_items(items: QuerySet[Item]) -> tuple[int, int]:
+    """All of them, and those whose automation is active, in one pass: they may be all that there are."""
+    is_active = Q(automation=Item.Automation.ACTIVE)
+    counts = items.order_by().aggregate(all=Count("pk"), active=Count("pk", filter=is_active))
+    return counts["all"], counts["active"]
+
+
+def price_steps(steps: Mapping[int, int], agents: Sequence[Agent], now: datetime) -> tuple[Decimal, bool]:
+    """What so many steps by agent id would cost at what each agent's latest have cost, and whether all have a price."""
+    prices = _prices([agent for agent in agents if steps.get(agent.pk)], now)
+    known = [each * steps[pk] for pk, (each, _) in prices.items() if each is not None]
+    return sum(known, Decimal(0)), len(known) == len(prices)
 
 
 def _count(sample: Sequence[Item], agents: Sequence[Agent], now: datetime) -> tuple[Counter[int], Counter[int], int]:

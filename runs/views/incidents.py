@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
@@ -12,8 +12,11 @@ from django.views.decorators.http import require_POST, require_safe
 from agents.models import Member
 from runs import incidents
 from runs.access import access_of, get_visible, require, signed_in
+from runs.incident_export import KINDS, export_incident, file_name
 from runs.models import AgentRun, BulkAction, Review
+from runs.runbook import section_of_cause, url_of
 from runs.views.answers import answer
+from runs.views.exports import send_file
 
 Role = Member.Role
 SHOWN_RUNS = 200
@@ -36,7 +39,8 @@ def incident_panel(request: HttpRequest, pk: int) -> HttpResponse:
 
 def incident_context(request: HttpRequest, pk: int) -> dict[str, Any]:
     """The question, the agent runs it stands for, and how far its answer has got."""
-    review = get_visible(request, Review.objects.select_related("department", "answered_by"), pk=pk)
+    rows = Review.objects.filter(kind__in=KINDS).select_related("department", "answered_by")
+    review = get_visible(request, rows, pk=pk)
     access = access_of(request)
     runs = AgentRun.objects.filter(incident=review).select_related("agent", "item", "item__department", "pipeline_run")
     return {
@@ -46,6 +50,8 @@ def incident_context(request: HttpRequest, pk: int) -> dict[str, Any]:
         "shown_runs": SHOWN_RUNS,
         "failed": runs.filter(status=AgentRun.Status.FAILED).count(),
         "bulk": _bulk_of(review),
+        "runbook_url": url_of(section_of_cause(review.cause)),
+        "can_export": review.kind in KINDS and access.can(review.department_id, Role.OPERATOR),
         "can_retry": review.status == Review.Status.OPEN and access.can(review.department_id, Role.OPERATOR),
         "can_accept": review.status == Review.Status.OPEN and access.can(review.department_id, Role.REVIEWER),
     }
@@ -73,6 +79,17 @@ def incident_accept(request: HttpRequest, pk: int) -> HttpResponse:
 
 @signed_in
 @require_POST
+def incident_export(request: HttpRequest, pk: int) -> HttpResponseBase:
+    """Everything about it as a zip file, without secrets. By POST, because that somebody took it is written down."""
+    rows = Review.objects.filter(kind__in=KINDS).select_related("department")
+    review = get_visible(request, rows, pk=pk)
+    user = require(request, review.department_id, Role.OPERATOR)
+    pieces = export_incident(review=review, user=user)
+    return send_file(request, pieces, name=file_name(review), content_type="application/zip")
+
+
+@signed_in
+@require_POST
 def review_accept(request: HttpRequest, pk: int) -> HttpResponse:
     """Go on without what one agent could not do on one item."""
     reviews = Review.objects.filter(kind__in=incidents.ACCEPTABLE).select_related(
@@ -83,18 +100,6 @@ def review_accept(request: HttpRequest, pk: int) -> HttpResponse:
     changed = incidents.accept(review=review, user=user, reason=request.POST.get("reason", "").strip())
     text = "Noted: the work goes on without it." if changed else _gone(review)
     return answer(request, text, changed=changed, url=review.item.get_absolute_url() if review.item else "/")
-
-
-@signed_in
-@require_POST
-def bulk_abort(request: HttpRequest, pk: int) -> HttpResponse:
-    """Stop the answer to an incident under way; what is done stays done."""
-    bulks = BulkAction.objects.filter(verb__in=incidents.VERBS.values())
-    bulk = get_visible(request, bulks, pk=pk)
-    user = require(request, bulk.department_id, Role.OPERATOR)
-    changed = incidents.abort(bulk=bulk, user=user)
-    text = f"Stopped after {bulk.done} of {bulk.total}." if changed else "It had ended already."
-    return answer(request, text, changed=changed, url=reverse("runs:incident", args=[bulk.selection["incident"]]))
 
 
 def _incidents() -> Any:

@@ -9,6 +9,7 @@ from django.urls import NoReverseMatch, reverse
 
 from agents.spec import DepartmentSpec
 from runs.access import Access, may_see_system
+from runs.review_queue import count_open
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,18 +20,52 @@ class Entry:
     url: str
     icon: str
     is_current: bool = False
+    count: int = 0
+    """How much waits there; not shown at 0."""
 
 
-def menu_entries(request: HttpRequest, access: Access) -> list[Entry]:
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Links that belong together."""
+
+    label: str
+    entries: list[Entry]
+
+
+def menu_groups(request: HttpRequest, access: Access) -> list[Group]:
     """The links a person may follow; the one whose page is shown is marked."""
-    entries = [("Overview", reverse("runs:overview"), "layout-dashboard")]
-    entries += [(label, url, "users") for label, url in _kinds(access)]
-    entries += [("Runs", reverse("runs:list"), "player-play"), ("Log", reverse("runs:log"), "activity")]
+    reviews = reverse("runs:reviews")
+    counts = {reviews: _waiting(request, access)}
+    work = [("Overview", reverse("runs:overview"), "layout-dashboard")]
+    work += [(label, url, "users") for label, url in _kinds(access)]
+    work += [("Reviews", reviews, "circle-check"), ("Runs", reverse("runs:list"), "player-play")]
+    work.append(("Live", reverse("runs:live"), "activity"))
+    team = [("Agents", reverse("runs:agents"), "robot"), ("Rules", reverse("runs:rules"), "git-branch")]
+    team += [("Outbox", reverse("runs:outbox"), "mail"), ("Settings", reverse("runs:settings"), "settings")]
+    accounts = [("Costs", reverse("runs:costs"), "coin"), ("Actions", reverse("runs:actions"), "list-details")]
     if may_see_system(request):
-        entries.append(("System", reverse("runs:system"), "tool"))
+        accounts.append(("System", reverse("runs:system"), "tool"))
     if getattr(request.user, "is_staff", False):
-        entries.append(("Admin", reverse("admin:index"), "settings"))
-    return [Entry(label, url, icon, _is_current(request.path, url)) for label, url, icon in entries]
+        accounts.append(("Admin", reverse("admin:index"), "database"))
+    return [
+        Group(
+            title,
+            [
+                Entry(label, url, icon, _is_current(request.path, url), counts.get(url, 0))
+                for label, url, icon in listed
+            ],
+        )
+        for title, listed in (("Work", work), ("Team", team), ("Accounts", accounts))
+    ]
+
+
+def _waiting(request: HttpRequest, access: Access) -> int:
+    """How many questions are open, counted once a request: the menu stands on a page twice."""
+    found: int | None = getattr(request, "kontor_waiting", None)
+    if found is None:
+        found = count_open(access.ids)
+        request.kontor_waiting = found  # type: ignore[attr-defined]
+    return found
 
 
 def item_list_url(spec: DepartmentSpec) -> str:
@@ -54,4 +89,8 @@ def _kinds(access: Access) -> list[tuple[str, str]]:
 
 
 def _is_current(path: str, url: str) -> bool:
-    return path == url if url == reverse("runs:overview") else path.startswith(url)
+    if url == reverse("runs:overview"):
+        return path == url
+    # Steps and calls are pages of runs.
+    parts = (reverse("runs:steps"), reverse("runs:call", args=[0]).removesuffix("0/"))
+    return path.startswith(url) or (url == reverse("runs:list") and path.startswith(parts))

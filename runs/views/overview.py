@@ -1,34 +1,52 @@
-"""The overview: what is on the desks, who has to do something, what it costs today, what is running."""
+"""The overview: what needs a person, what is moving, what it costs, how healthy it is.
+
+Everything leads to the list where it is. Sums come from counters and rollups; where they lag, the page says by how
+much.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
-from zoneinfo import ZoneInfo
 
-from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Sum
+from django.db.models import Count, Exists, Max, OuterRef, Q, QuerySet, Sum
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from agents.models import BudgetPeriod, Department, ModelState
+from agents.models import Department, ModelState
 from agents.spec import DepartmentSpec, StatusSpec
-from runs.access import Access, access_of, signed_in
+from runs import agent_health
+from runs.access import Access, access_of, may_see_system, signed_in
+from runs.cost_sums import Cost, Period
+from runs.costs import break_down
+from runs.first_steps import read_steps
 from runs.models import AgentRun, Item, ModelCall, PipelineRun, Review, ShiftSlot
-from runs.releases import newer_migrations
+from runs.review_queue import in_order
+from runs.spending import Fill, load_fills
+from runs.switches import read_halt
+from runs.views.kinds import kinds_of
 from runs.views.menu import item_list_url
+from runs.views.needs import find_needs
 from runs.views.shown import Shown, show_agent_run, show_pipeline_run
+from runs.views.verdicts import read_verdict
 
-SHOWN_ROWS = 12
+SHOWN_ROWS = 8
+LONGEST_CALL = timedelta(minutes=10)
+"""No call takes longer than this, so no older one is under way."""
+RECENT_RUNS = 20_000
+"""So many of the newest pipeline runs are searched for those that have ended."""
+MANY = 10_000
+"""Steps and items that wait are counted no further than this."""
 
 
 @dataclass(frozen=True, slots=True)
-class StatusCount:
+class Stage:
     """How many items have one status; ``url`` lists them."""
 
     status: StatusSpec
@@ -37,14 +55,23 @@ class StatusCount:
 
 
 @dataclass(frozen=True, slots=True)
+class Flow:
+    """The items of one kind: the stages they pass through in the kind's order, and where they have come to rest."""
+
+    spec: DepartmentSpec
+    stages: Sequence[Stage]
+    ended: Sequence[Stage]
+
+
+@dataclass(frozen=True, slots=True)
 class Spend:
-    """What model calls cost since the day began. ``reserved`` is held for calls under way."""
+    """What today's (UTC) model calls cost, by agent, the dearest first. ``reserved`` is held for calls under way."""
 
     usd: Decimal
     estimated_usd: Decimal
     reserved_usd: Decimal
     calls: int
-    by_model: Sequence[Mapping[str, Any]]
+    by_agent: Sequence[Cost]
 
 
 @signed_in
@@ -64,41 +91,51 @@ def overview_panel(request: HttpRequest) -> HttpResponse:
 def overview_context(request: HttpRequest) -> dict[str, Any]:
     """Everything the overview shows, in a fixed number of queries."""
     access, now = access_of(request), timezone.now()
-    reviews = Review.objects.filter(department__in=access.ids, status=Review.Status.OPEN)
-    by_kind = _reviews_by_kind(access)
-    open_reviews = sum(count for _, count in by_kind)
+    sees_system = may_see_system(request)
+    hours = agent_health.load_hours(access.ids, now=now)
     return {
         "access": access,
         "now": now,
-        "desks": count_statuses(access),
-        "reviews": reviews.select_related("item", "item__department").order_by("-risk", "deadline", "pk")[:SHOWN_ROWS],
-        "reviews_by_kind": by_kind,
-        "open_reviews": open_reviews,
-        "more_reviews": max(open_reviews - SHOWN_ROWS, 0),
-        "drafted": _drafted(access),
-        "spend": _spend(access, day_start(access, now)),
-        "budgets": _budgets(access, now),
+        "may_see_system": sees_system,
+        "verdict": read_verdict(access.shown, now=now),
+        "needs": find_needs(access, may_see_system=sees_system),
+        "flows": read_flows(access),
+        "reviews": _questions(access, now),
         "work": _work(access, now),
         "running": _running(access, now),
         "finished": _finished(access),
         "shifts": _shifts(now),
-        "newer_migrations": len(newer_migrations()),
-        "schedules": [department for department in access.shown if department.schedule],
-        "models": ModelState.objects.filter(_troubled(now)).order_by("model"),
+        "waiting_items": _waiting(access, now),
         "staged_items": _staged(access).exists(),
-        "waiting_items": Item.objects.filter(
-            department__in=access.ids, automation=Item.Automation.ACTIVE, route_due_at__lte=now
-        ).count(),
+        "hours": hours,
+        "hours_done": sum(hour.done for hour in hours),
+        "hours_failed": sum(hour.failed for hour in hours),
+        "hours_finished": sum(hour.finished for hour in hours),
+        "counted_to": agent_health.counted_to(),
+        "spend": _spend(access, now),
+        "budgets": _budgets(access, now),
+        "health": agent_health.load_agent_health(access.ids, now=now),
+        "breakers": ModelState.objects.filter(
+            ~Q(breaker=ModelState.Breaker.CLOSED) | Q(closed_until__gt=now),
+            api_key_env__in={department.api_key_env for department in access.shown},
+        ).order_by("model"),
+        "open_steps": sum(not step.is_done for step in read_steps(access.current)) if access.current else 0,
+        "schedules": [department for department in access.shown if department.schedule],
     }
 
 
-def day_start(access: Access, now: datetime) -> datetime:
-    """When today began: in the time zone of the department if one is shown, else in UTC."""
-    zone = ZoneInfo(access.current.time_zone if access.current else "UTC")
-    return now.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0)
+def _questions(access: Access, now: datetime) -> list[Review]:
+    """The next open questions in the order of the queue, those left out that somebody has snoozed."""
+    mine = Review.objects.filter(department__in=access.ids, status=Review.Status.OPEN)
+    # First which, then what they are about: joined at once, PostgreSQL reads all items to sort a few questions.
+    ids = list(in_order(mine.exclude(snoozed_until__gt=now)).values_list("pk", flat=True)[:SHOWN_ROWS])
+    return list(in_order(Review.objects.filter(pk__in=ids).select_related("item", "item__department")))
 
 
-def count_statuses(access: Access) -> list[tuple[DepartmentSpec, list[StatusCount]]]:
+# --- What is moving -------------------------------------------------------------------------------------------
+
+
+def read_flows(access: Access) -> list[Flow]:
     """For each kind at work its statuses in the kind's order, each with how many items have it; one query."""
     rows = Item.objects.filter(department__in=access.ids).values_list("department_id", "status")
     counts: dict[tuple[str, str], int] = {}
@@ -106,34 +143,67 @@ def count_statuses(access: Access) -> list[tuple[DepartmentSpec, list[StatusCoun
     for department_id, status, count in rows.annotate(count=Count("pk")).order_by():
         key = (kinds[department_id], status)
         counts[key] = counts.get(key, 0) + count
-    return [(spec, _status_counts(spec, counts)) for spec in _specs(access.shown)]
+    return [_flow(spec, counts) for spec in kinds_of(access.shown)]
 
 
-def _specs(departments: tuple[Department, ...]) -> list[DepartmentSpec]:
-    found: dict[str, DepartmentSpec] = {}
-    for department in departments:
-        try:
-            found[department.kind] = department.spec
-        except LookupError:
-            continue
-    return [found[kind] for kind in sorted(found)]
-
-
-def _drafted(access: Access) -> list[tuple[DepartmentSpec, str]]:
-    """Of each kind that has the status: where its items with a draft to approve are listed."""
-    kinds = [spec for spec in _specs(access.shown) if any(status.slug == "drafted" for status in spec.statuses)]
-    return [(spec, f"{item_list_url(spec)}?{urlencode({'status': 'drafted'})}") for spec in kinds]
-
-
-def _status_counts(spec: DepartmentSpec, counts: dict[tuple[str, str], int]) -> list[StatusCount]:
+def _flow(spec: DepartmentSpec, counts: dict[tuple[str, str], int]) -> Flow:
     url = item_list_url(spec)
     known = [status.slug for status in spec.statuses]
     slugs = known + sorted(slug for kind, slug in counts if kind == spec.kind and slug not in known)
-    return [
-        StatusCount(spec.status_spec(slug), counts[spec.kind, slug], f"{url}?{urlencode({'status': slug})}")
+    stages = [
+        Stage(spec.status_spec(slug), counts.get((spec.kind, slug), 0), f"{url}?{urlencode({'status': slug})}")
         for slug in slugs
-        if (spec.kind, slug) in counts
     ]
+    return Flow(
+        spec,
+        stages=[stage for stage in stages if not (stage.status.is_closing or stage.status.is_resting)],
+        ended=[stage for stage in stages if stage.status.is_closing or stage.status.is_resting],
+    )
+
+
+def _work(access: Access, now: datetime) -> dict[str, int]:
+    """Agent runs that are queued (no further than ``MANY``), running under a live lease, or lost."""
+    mine = AgentRun.objects.filter(department__in=access.ids)
+    queued = mine.filter(status=AgentRun.Status.QUEUED).order_by().values("pk")[: MANY + 1].count()
+    running = mine.filter(status=AgentRun.Status.RUNNING).aggregate(
+        running=Count("pk", filter=Q(lease_expires_at__gte=now)),
+        lost=Count("pk", filter=Q(lease_expires_at__lt=now)),
+    )
+    return {"queued": queued, "is_many": queued > MANY, **running}
+
+
+def _running(access: Access, now: datetime) -> list[tuple[AgentRun, Shown]]:
+    """Steps under way, and behind them those that are next, as the shifts take them."""
+    mine = AgentRun.objects.filter(department__in=access.ids).select_related(
+        "agent", "item__automation_by", "department__state_by"
+    )
+    runs = list(mine.filter(status=AgentRun.Status.RUNNING).order_by("-started_at", "pk")[:SHOWN_ROWS])
+    queued = mine.filter(status=AgentRun.Status.QUEUED).order_by("priority", "due_at", "pk")
+    runs += queued[: SHOWN_ROWS - len(runs)]
+    halt = read_halt()
+    return [(run, show_agent_run(run, now, halt)) for run in runs]
+
+
+def _finished(access: Access) -> list[tuple[PipelineRun, Shown]]:
+    newest = PipelineRun.objects.aggregate(pk=Max("pk"))["pk"] or 0
+    runs = PipelineRun.objects.filter(item__department__in=access.ids, pk__gt=newest - RECENT_RUNS)
+    ended = runs.exclude(status=PipelineRun.Status.ACTIVE).select_related("item")
+    return [(run, show_pipeline_run(run)) for run in ended.order_by("-pk")[:SHOWN_ROWS]]
+
+
+def _shifts(now: datetime) -> dict[str, Any]:
+    """The places of the event loops that do the work: how many there are, are held, and carry how many calls."""
+    slots = list(ShiftSlot.objects.all())
+    held = [slot for slot in slots if slot.lease_expires_at is not None and slot.lease_expires_at > now]
+    return {"places": len(slots), "held": len(held), "in_flight": sum(slot.in_flight for slot in held)}
+
+
+def _waiting(access: Access, now: datetime) -> int:
+    """Items that a shift should look at, counted no further than ``MANY``."""
+    due = Item.objects.filter(
+        department__in=access.ids, automation=Item.Automation.ACTIVE, route_due_at__lte=now
+    ).order_by()
+    return due.values("pk")[: MANY + 1].count()
 
 
 def _staged(access: Access) -> QuerySet[Item]:
@@ -147,78 +217,26 @@ def _staged(access: Access) -> QuerySet[Item]:
     )
 
 
-def _reviews_by_kind(access: Access) -> list[tuple[str, int]]:
-    rows = Review.objects.filter(department__in=access.ids, status=Review.Status.OPEN).values_list("kind")
-    counts = rows.annotate(count=Count("pk")).order_by("-count")
-    return [(Review.Kind(kind).label, count) for kind, count in counts]
+# --- What it costs --------------------------------------------------------------------------------------------
 
 
-def _spend(access: Access, since: datetime) -> Spend:
-    calls = ModelCall.objects.filter(department__in=access.ids, started_at__gte=since)
-    rows = list(
-        calls.values("model_asked")
-        .annotate(
-            usd=Sum("cost_usd"),
-            estimated=Sum("cost_usd", filter=Q(is_estimate=True)),
-            reserved=Sum("reserved_usd", filter=Q(status=ModelCall.Status.STARTED)),
-            calls=Count("pk"),
-        )
-        .order_by("-usd")
+def _spend(access: Access, now: datetime) -> Spend:
+    today = now.astimezone(UTC).date()
+    by_agent = break_down(access.shown, Period(today, today), "agent")
+    under_way = ModelCall.objects.filter(
+        department__in=access.ids, status=ModelCall.Status.STARTED, started_at__gte=now - LONGEST_CALL
     )
     return Spend(
-        usd=sum((row["usd"] for row in rows), Decimal(0)),
-        estimated_usd=sum((row["estimated"] or Decimal(0) for row in rows), Decimal(0)),
-        reserved_usd=sum((row["reserved"] or Decimal(0) for row in rows), Decimal(0)),
-        calls=sum(row["calls"] for row in rows),
-        by_model=rows,
+        usd=sum((cost.usd for cost in by_agent), Decimal(0)),
+        estimated_usd=sum((cost.estimated_usd for cost in by_agent), Decimal(0)),
+        reserved_usd=under_way.aggregate(usd=Sum("reserved_usd"))["usd"] or Decimal(0),
+        calls=sum(cost.calls for cost in by_agent),
+        by_agent=by_agent,
     )
 
 
-def _budgets(access: Access, now: datetime) -> list[BudgetPeriod]:
-    """The budgets of whole departments that run now, the fullest first."""
-    periods = BudgetPeriod.objects.filter(
-        budget__department__in=access.ids,
-        budget__agent=None,
-        budget__model="",
-        budget__is_enabled=True,
-        budget__limit_usd__isnull=False,
-        starts_at__lte=now,
-        ends_at__gt=now,
-    )
-    return list(periods.select_related("budget", "budget__department").order_by("ends_at")[:SHOWN_ROWS])
-
-
-def _work(access: Access, now: datetime) -> dict[str, int]:
-    """Agent runs that are queued, running under a live lease, or lost."""
-    runs = AgentRun.objects.filter(department__in=access.ids, status__in=AgentRun.ACTIVE)
-    return runs.aggregate(
-        queued=Count("pk", filter=Q(status=AgentRun.Status.QUEUED)),
-        running=Count("pk", filter=Q(status=AgentRun.Status.RUNNING, lease_expires_at__gte=now)),
-        lost=Count("pk", filter=Q(status=AgentRun.Status.RUNNING, lease_expires_at__lt=now)),
-    )
-
-
-def _running(access: Access, now: datetime) -> list[tuple[AgentRun, Shown]]:
-    runs = (
-        AgentRun.objects.filter(department__in=access.ids, status__in=AgentRun.ACTIVE)
-        .select_related("agent", "item", "department")
-        # "running" before "queued", then as the shifts take them.
-        .order_by(F("status").desc(), "priority", "due_at", "pk")
-    )
-    return [(run, show_agent_run(run, now)) for run in runs[:SHOWN_ROWS]]
-
-
-def _finished(access: Access) -> list[tuple[PipelineRun, Shown]]:
-    runs = PipelineRun.objects.filter(item__department__in=access.ids).exclude(status=PipelineRun.Status.ACTIVE)
-    return [(run, show_pipeline_run(run)) for run in runs.select_related("item").order_by("-pk")[:SHOWN_ROWS]]
-
-
-def _shifts(now: datetime) -> dict[str, Any]:
-    """The places of the event loops that do the work: how many there are, are held, and carry how many calls."""
-    slots = list(ShiftSlot.objects.all())
-    held = [slot for slot in slots if slot.lease_expires_at is not None and slot.lease_expires_at > now]
-    return {"places": len(slots), "held": len(held), "in_flight": sum(slot.in_flight for slot in held)}
-
-
-def _troubled(now: datetime) -> Q:
-    return ~Q(breaker=ModelState.Breaker.CLOSED) | Q(closed_until__gt=now)
+def _budgets(access: Access, now: datetime) -> list[tuple[Fill, Department]]:
+    """The budgets of whole departments, the fullest first."""
+    fills = load_fills(access.shown, now=now)
+    whole = [fill for fill in fills if fill.budget.agent_id is None and not fill.budget.model]
+    return [(fill, fill.budget.department) for fill in whole if fill.allowed_usd is not None][:SHOWN_ROWS]

@@ -35,11 +35,11 @@ def read_page(request: HttpRequest, rows: QuerySet[ModelT], *, size: int = PAGE_
         has_newer, has_older = before is not None, len(found) > size
         found = found[:size]
     if not found:
-        return Page([], _query(request, {}) if before is not None or after is not None else "", "")
+        return Page([], query_with(request, {}) if before is not None or after is not None else "", "")
     return Page(
         found,
-        _query(request, {"after": found[0].pk}) if has_newer else "",
-        _query(request, {"before": found[-1].pk}) if has_older else "",
+        query_with(request, {"after": found[0].pk}) if has_newer else "",
+        query_with(request, {"before": found[-1].pk}) if has_older else "",
     )
 
 
@@ -48,7 +48,8 @@ def _number(request: HttpRequest, name: str) -> int | None:
     return int(value) if value.isascii() and value.isdigit() and len(value) < 19 else None
 
 
-def _query(request: HttpRequest, changes: dict[str, int]) -> str:
+def query_with(request: HttpRequest, changes: dict[str, int]) -> str:
+    """The query string of the request with another page in it."""
     params = request.GET.copy()
     for name in ("before", "after"):
         params.pop(name, None)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
+from urllib.parse import urlencode
 
 from django.db.models import Count, Q, Sum
 from django.http import HttpRequest, HttpResponse
@@ -13,13 +14,20 @@ from django.shortcuts import render
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from runs.access import access_of, get_visible, signed_in
-from runs.models import AgentRun, LogEntry, ModelCall, PipelineRun
+from runs.access import Access, access_of, get_visible, signed_in
+from runs.models import AgentRun, LogEntry, ModelCall, PipelineRun, StatusCount, ToolCall
+from runs.status_counts import Counted, count_up_to, read_counts
+from runs.switches import read_halt
 from runs.views.answers import show
+from runs.views.forms import read_number
 from runs.views.paging import read_page
 from runs.views.shown import Shown, show_pipeline_run
-from runs.views.stepview import TABS, StepView, build_step_view
-from runs.views.waterfall import build_waterfall
+from runs.views.step_filters import PERIOD_LABELS, PERIODS, found_items
+from runs.views.step_list import Chip, count_steps
+from runs.views.stepview import TABS, Material, StepView, build_step_view
+from runs.views.verbs import item_verbs
+from runs.views.waterfall import WAIT_KINDS, build_waterfall
+from runs.views.windows import Window, read_window
 
 LOG_ROWS = 200
 
@@ -40,21 +48,50 @@ class RunRow:
 @signed_in
 @require_safe
 def run_list(request: HttpRequest) -> HttpResponse:
-    """Pipeline runs, newest first; ``?status=`` filters."""
-    access = access_of(request)
-    runs = PipelineRun.objects.filter(item__department__in=access.ids).select_related("item")
-    status = request.GET.get("status", "")
+    """Pipeline runs, newest first; filters in the address: status, text of the item's title, since."""
+    access, now = access_of(request), timezone.now()
+    status, text = request.GET.get("status", ""), request.GET.get("text", "").strip()[:100]
+    since = request.GET.get("since", "")
+    everything = PipelineRun.objects.filter(item__department__in=access.ids)
+    runs = everything.select_related("item__department")
     if status in PipelineRun.Status.values:
         runs = runs.filter(status=status)
-    page = read_page(request, runs)
+    if text:
+        runs = runs.filter(item__in=found_items(text, access))
+    begin = now - PERIODS[since] if since in PERIODS else None
+    if begin is not None:
+        runs = runs.filter(started_at__gte=begin)
+    if begin is None or text:
+        window = Window(read_page(request, runs), 0)
+    else:
+        window = read_window(request, runs, everything, ends=lambda run: run.started_at < begin)
     context = {
         "access": access,
-        "page": page,
-        "rows": _rows(page.rows),
+        "page": window.page,
+        "looked_to": window.looked_to,
+        "rows": _rows(window.page.rows),
         "status": status,
-        "statuses": [(s.value, s.label) for s in PipelineRun.Status],
+        "text": text,
+        "since": since,
+        "is_filtered": bool(text or begin),
+        "periods": PERIOD_LABELS.items(),
+        "chips": count_runs(access),
+        "step_chips": [
+            chip for chip in count_steps(access, now) if chip.is_of_now and chip.counted and chip.counted.number
+        ],
     }
     return show(request, "runs/list.html", "runs/_list.html", context)
+
+
+def count_runs(access: Access) -> list[Chip]:
+    """Every status of pipeline runs with its count: of those under way as they are now."""
+    kept = read_counts(StatusCount.Rows.PIPELINE_RUNS, access.ids)
+    active = PipelineRun.objects.filter(item__department__in=access.ids, status=PipelineRun.Status.ACTIVE)
+    none = Counted(0) if kept else None
+    counts = {**kept, PipelineRun.Status.ACTIVE.value: count_up_to(active)}
+    return [
+        Chip(status.value, status.label.capitalize(), counts.get(status.value, none)) for status in PipelineRun.Status
+    ]
 
 
 def _rows(runs: list[PipelineRun]) -> list[RunRow]:
@@ -100,28 +137,40 @@ def run_panel(request: HttpRequest, pk: int) -> HttpResponse:
 
 def run_context(request: HttpRequest, pk: int) -> dict[str, Any]:
     """Everything the run page shows, in a fixed number of queries."""
-    pipelines = PipelineRun.objects.select_related("item", "item__department")
+    pipelines = PipelineRun.objects.select_related("item__department__state_by", "item__automation_by")
     run = get_visible(request, pipelines, path="item__department_id", pk=pk)
+    access, now, halt = access_of(request), timezone.now(), read_halt()
     steps = list(
-        run.agent_runs.select_related("agent", "item", "soul", "trigger", "department").order_by("queued_at", "pk")
+        run.agent_runs.select_related(
+            "agent", "item__automation_by", "soul", "trigger", "department__state_by"
+        ).order_by("queued_at", "pk")
     )
-    calls = list(ModelCall.objects.filter(agent_run__in=steps).select_related("price").order_by("attempt", "number"))
-    fall = build_waterfall(run, steps, calls, timezone.now())
+    calls = list(ModelCall.objects.filter(agent_run__in=steps).select_related("price", "soul").order_by("pk"))
+    tools = list(ToolCall.objects.filter(agent_run__in=steps).order_by("pk"))
+    # By item first: it is the indexed column, and an item has few runs.
+    entries = LogEntry.objects.filter(item=run.item, pipeline_run=run)
+    told = list(entries.filter(kind__in=WAIT_KINDS, agent_run__in=steps).order_by("pk"))
+    verbs_first, verbs_more = item_verbs(run.item, access)
+    within = request.GET.get("in", "")[:1_000]
     return {
-        "access": access_of(request),
+        "access": access,
         "run": run,
+        "item": run.item,
+        "spec": run.item.department.spec,
         "shown": show_pipeline_run(run),
-        "fall": fall,
+        "verbs_first": verbs_first,
+        "verbs_more": verbs_more,
+        "fall": build_waterfall(run, steps, calls, now, halt, tools=tools, entries=told),
         "took_seconds": took_seconds(run),
         "cost_usd": sum((call.cost_usd for call in calls), Decimal(0)),
         "has_estimates": any(call.is_estimate for call in calls),
         "call_count": len(calls),
         "tokens": sum(_tokens(call) for call in calls),
-        "step": _step(request, steps, calls),
-        # By item first: it is the indexed column, and an item has few runs.
-        "log": LogEntry.objects.filter(item=run.item, pipeline_run=run)
-        .select_related("agent_run__agent")
-        .order_by("-pk")[:LOG_ROWS],
+        "failed": sum(step.status == AgentRun.Status.FAILED for step in steps),
+        "step": _step(request, steps, calls, tools, halt),
+        "within": within,
+        "keep": f"&{urlencode({'in': within})}" if within else "",
+        "log": entries.select_related("agent_run__agent").order_by("-pk")[:LOG_ROWS],
     }
 
 
@@ -130,11 +179,13 @@ def _tokens(call: ModelCall) -> int:
     return call.input_tokens + sum(kinds) + call.output_tokens
 
 
-def _step(request: HttpRequest, steps: list[AgentRun], calls: list[ModelCall]) -> StepView | None:
+def _step(
+    request: HttpRequest, steps: list[AgentRun], calls: list[ModelCall], tools: list[ToolCall], halt: str
+) -> StepView | None:
     """The chosen step; else the first that failed, else the first under way, else the last."""
-    chosen, tab = request.GET.get("step", ""), request.GET.get("tab", "")
     if not steps:
         return None
+    chosen, tab = request.GET.get("step", ""), request.GET.get("tab", "")
     step = next((step for step in steps if str(step.pk) == chosen), None)
     is_chosen = step is not None
     if step is None:
@@ -142,7 +193,16 @@ def _step(request: HttpRequest, steps: list[AgentRun], calls: list[ModelCall]) -
         by_urgency = (AgentRun.Status.FAILED, AgentRun.Status.RUNNING, AgentRun.Status.QUEUED)
         urgent = (step for status in by_urgency for step in steps if step.status == status)
         step = next(urgent, steps[-1])
-    is_known = tab in [name for name, _ in TABS]
-    own = [call for call in calls if call.agent_run_id == step.pk]
-    can_operate = access_of(request).can(step.department_id, "operator")
-    return build_step_view(step, own, tab if is_known else "", can_operate=can_operate, is_chosen=is_chosen)
+    material = Material(
+        calls=[call for call in calls if call.agent_run_id == step.pk],
+        tools=[tool for tool in tools if tool.agent_run_id == step.pk],
+    )
+    return build_step_view(
+        step,
+        material,
+        tab=tab if tab in [name for name, _ in TABS] else "",
+        attempt=read_number(request.GET.get("attempt", "")),
+        access=access_of(request),
+        is_chosen=is_chosen,
+        halt=halt,
+    )

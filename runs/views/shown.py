@@ -1,4 +1,4 @@
-"""How states are shown: label, colour, and of what waits: for what, since when, what happens next. Pure.
+"""How states are shown: label, colour, and of what waits: for what, since when, what happens next.
 
 ``colour`` is one of the design's status colours: neutral, progress, good, warning, bad.
 """
@@ -10,7 +10,9 @@ from datetime import datetime
 
 from agents.models import Department
 from agents.spec import DepartmentSpec
+from runs.allowed import state_of
 from runs.models import AgentRun, Item, ModelCall, PipelineRun
+from runs.switches import describe_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +49,13 @@ _CALL = {
 }
 
 
-def show_agent_run(run: AgentRun, now: datetime) -> Shown:
-    """The true state of an agent run: ``running`` only while somebody holds its lease."""
+def show_agent_run(run: AgentRun, now: datetime, halt: str = "") -> Shown:
+    """The true state of an agent run: ``running`` only while somebody holds its lease.
+
+    ``halt``: why nothing starts in the whole installation, from ``runs.switches``.
+    """
     if run.status == AgentRun.Status.QUEUED:
-        return _queued(run, now)
+        return _queued(run, now, halt)
     if run.is_lost(now):
         return Shown(
             "lost, being recovered",
@@ -66,18 +71,21 @@ def show_agent_run(run: AgentRun, now: datetime) -> Shown:
     return _RUN[AgentRun.Status(run.status)]
 
 
-def _queued(run: AgentRun, now: datetime) -> Shown:
+def _queued(run: AgentRun, now: datetime, halt: str) -> Shown:
     since = run.waiting_since or run.queued_at
     if run.item.automation != Item.Automation.ACTIVE:
-        note = f"Its item is {run.item.get_automation_display()}."
+        note = state_of(run.item)
         then = "Goes on by itself" if run.item.automation_until else "Nothing starts until a person says so"
         return Shown("waiting", "neutral", "hourglass", note, since, then, run.item.automation_until, is_live=True)
     if run.department.state not in Department.WORKING:
-        note = f"Its department is {run.department.get_state_display()}."
+        note = describe_state(run.department)
         then = "Nothing starts until the department runs again"
         return Shown("waiting", "neutral", "hourglass", note, since, then, is_live=True)
+    if halt:
+        then = "Nothing starts until it runs again"
+        return Shown("waiting", "neutral", "hourglass", halt, since, then, is_live=True)
     if run.waiting_for:
-        note = run.waiting_for
+        note = f"{run.waiting_for[0].upper()}{run.waiting_for[1:].rstrip('.')}."
     elif run.due_at > now:
         note = "Its next try is not due yet."
     else:
@@ -113,7 +121,7 @@ def show_automation(item: Item) -> Shown | None:
         item.get_automation_display(),
         "neutral" if item.automation == Item.Automation.CLOSED else "warning",
         "ban",
-        note=item.automation_reason,
+        note=state_of(item),
         then="Goes on by itself" if item.automation_until else "Nothing starts until a person says so",
         then_at=item.automation_until,
     )

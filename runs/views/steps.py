@@ -49,6 +49,7 @@ class Desk:
     triggers: Sequence[Trigger]
     trace: Mapping[str, Any]
     now: datetime
+    halt: str = ""
 
 
 def build_occasions(desk: Desk) -> list[Occasion]:
@@ -68,7 +69,7 @@ def _steps(desk: Desk, occasion: int | None, kind: str) -> tuple[Step, ...]:
     outputs = {output.key: output for output in desk.outputs if output.trigger_id == occasion}
     planned = {entry["agent"]: entry for entry in desk.trace.get("agents", ()) if entry["occasion"] == occasion}
     steps = [
-        _step(agent, runs.get(agent.pk), outputs.get(agent.writes), planned.get(agent.slug, {}), desk.now)
+        _step(agent, runs.get(agent.pk), outputs.get(agent.writes), planned.get(agent.slug, {}), desk)
         for agent in _serving(desk.agents, occasion, kind)
     ]
     extra = [step for step in steps if step.run or step.output or step.shown is not _NOT_WANTED]
@@ -78,9 +79,7 @@ def _steps(desk: Desk, occasion: int | None, kind: str) -> tuple[Step, ...]:
 def _serving(agents: Sequence[Agent], occasion: int | None, kind: str) -> list[Agent]:
     """Who may work for this kind of occasion: whoever needs a key that nobody writes for it may not."""
     serving = [
-        agent
-        for agent in agents
-        if (not agent.serves or kind in agent.serves) and (occasion is None or agent.scope != Agent.Scope.ITEM)
+        agent for agent in agents if agent.works_for(kind) and (occasion is None or agent.scope != Agent.Scope.ITEM)
     ]
     while True:
         written = {agent.writes for agent in serving}
@@ -90,13 +89,13 @@ def _serving(agents: Sequence[Agent], occasion: int | None, kind: str) -> list[A
         serving = able
 
 
-def _step(agent: Agent, run: AgentRun | None, output: Output | None, planned: Mapping[str, Any], now: datetime) -> Step:
+def _step(agent: Agent, run: AgentRun | None, output: Output | None, planned: Mapping[str, Any], desk: Desk) -> Step:
     if run is not None and run.status in AgentRun.ACTIVE:
-        return Step(agent, show_agent_run(run, now), run, output)
+        return Step(agent, show_agent_run(run, desk.now, desk.halt), run, output)
     if output is not None:
         return Step(agent, _show_output(output), run, output)
     if run is not None and run.status == AgentRun.Status.FAILED:
-        return Step(agent, show_agent_run(run, now), run)
+        return Step(agent, show_agent_run(run, desk.now, desk.halt), run)
     return Step(agent, _show_planned(planned), run)
 
 

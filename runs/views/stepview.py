@@ -9,17 +9,21 @@ from typing import Any
 
 from django.utils import timezone
 
+from agents.models import Member
 from agents.prompts import read_data
+from runs.access import Access
+from runs.allowed import Allowed, can_cancel, can_rerun, can_retry
 from runs.models import AgentRun, ModelCall, ModelCallBody, Output, ToolCall
+from runs.views.attempts import Attempt, CallRow, build_attempts, call_rows, fallback_note
 from runs.views.cards import Card, Field, build_card, build_fields
-from runs.views.shown import Shown, show_agent_run, show_model_call
+from runs.views.shown import Shown, show_agent_run
 
 TABS = (
     ("error", "Error"),
     ("input", "Input"),
     ("output", "Output"),
     ("reasoning", "Reasoning"),
-    ("calls", "Calls"),
+    ("attempts", "Attempts"),
     ("cost", "Cost"),
 )
 
@@ -35,19 +39,11 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class CallRow:
-    """One model call with the tools it asked for."""
+class Material:
+    """The rows of one agent run, oldest first; calls with ``price`` and ``soul`` selected."""
 
-    call: ModelCall
-    shown: Shown
-    tools: tuple[ToolCall, ...]
-
-    @property
-    def tokens_in(self) -> int:
-        """All of the prompt, cached or not."""
-        call = self.call
-        cached = call.cache_write_5m_tokens + call.cache_write_1h_tokens + call.cache_read_tokens
-        return call.input_tokens + cached
+    calls: Sequence[ModelCall]
+    tools: Sequence[ToolCall]
 
 
 @dataclass(slots=True)
@@ -58,43 +54,90 @@ class StepView:
     shown: Shown
     tab: str
     tabs: list[tuple[str, str]]
-    can_retry: bool
-    retry_hint: str
+    can_retry: Allowed
+    can_rerun: Allowed
+    can_cancel: Allowed
+    can_try: bool
     is_chosen: bool
     """Whether a person chose the step; else the page follows the run."""
-    calls: list[CallRow] = field(default_factory=list)
+    calls: list[CallRow]
+    attempts: list[Attempt]
+    attempt: Attempt | None
+    """The one that the tabs are about: the chosen one, else the latest."""
+    is_attempt_chosen: bool
     pieces: list[Piece] = field(default_factory=list)
     card: Card | None = None
     thoughts: list[str] = field(default_factory=list)
+    note: str = ""
+    """What the attempt was told because its model stood in for another."""
     cost_usd: Decimal = Decimal(0)
+    later: AgentRun | None = None
+    """The newest step for the same work, if a retry, a rerun or the rules have made one since."""
+
+    @property
+    def pk_text(self) -> str:
+        """The id as a template puts it into an address."""
+        return str(self.run.pk)
+
+    @property
+    def query(self) -> str:
+        """What an address needs to show the same step, tab and attempt again."""
+        attempt = f"&attempt={self.attempt.number}" if self.attempt and self.is_attempt_chosen else ""
+        return f"step={self.run.pk}&tab={self.tab}{attempt}"
 
 
 def build_step_view(
-    run: AgentRun, calls: Sequence[ModelCall], tab: str, *, can_operate: bool, is_chosen: bool
+    run: AgentRun,
+    material: Material,
+    *,
+    tab: str,
+    attempt: int | None,
+    access: Access,
+    is_chosen: bool,
+    halt: str = "",
 ) -> StepView:
     """Read what one tab of an agent run shows. Without a tab: Error if it failed, else Output, else Input."""
+    calls = sorted(material.calls, key=lambda call: (call.attempt, call.number))
     has_failed = run.status == AgentRun.Status.FAILED or any(call.cause for call in calls)
     tab = tab or _first_tab(run)
+    shown = show_agent_run(run, timezone.now(), halt)
+    rows = call_rows(calls, _by_call(material.tools))
+    attempts = build_attempts(run, rows, shown)
+    chosen = next((one for one in attempts if one.number == attempt), None)
     view = StepView(
         run=run,
-        shown=show_agent_run(run, timezone.now()),
+        shown=shown,
         tab=tab,
         tabs=[(name, label) for name, label in TABS if name != "error" or has_failed or tab == "error"],
-        can_retry=run.status == AgentRun.Status.FAILED and can_operate,
-        retry_hint=_retry_hint(run, can_operate),
+        can_retry=can_retry(run, access),
+        can_rerun=can_rerun(run, access),
+        can_cancel=can_cancel(run, access),
+        can_try=access.can(run.department_id, Member.Role.OPERATOR),
         is_chosen=is_chosen,
+        calls=rows,
+        attempts=attempts,
+        attempt=chosen or (attempts[-1] if attempts else None),
+        is_attempt_chosen=chosen is not None,
         cost_usd=sum((call.cost_usd for call in calls), Decimal(0)),
     )
-    tools = _tools(run) if tab in ("calls", "error") else {}
-    view.calls = [CallRow(call, show_model_call(call), tuple(tools.get(call.pk, ()))) for call in calls]
-    if tab in ("output", "reasoning"):
+    _fill(view)
+    return view
+
+
+def _fill(view: StepView) -> None:
+    """Read what the tab needs beside the calls."""
+    run, calls = view.run, [row.call for row in view.attempt.rows] if view.attempt else []
+    same = AgentRun.objects.filter(item=run.item_id, agent=run.agent_id, trigger=run.trigger_id, pk__gt=run.pk)
+    view.later = same.order_by("-pk").first()
+    if view.tab in ("output", "reasoning"):
         output = run.outputs.select_related("author", "agent_run__agent").order_by("-pk").first()
         view.card = build_card(output, run.department.spec) if isinstance(output, Output) else None
-    if tab == "reasoning":
+    if view.tab == "reasoning":
         view.thoughts = _thoughts(calls)
-    if tab == "input":
-        view.pieces = _pieces(calls)
-    return view
+    if view.tab in ("input", "attempts") and calls:
+        body = ModelCallBody.objects.filter(call=calls[0]).only("request").first()
+        view.pieces = read_pieces(body.request) if body and view.tab == "input" else []
+        view.note = fallback_note(body.request) if body else ""
 
 
 def _first_tab(run: AgentRun) -> str:
@@ -103,26 +146,11 @@ def _first_tab(run: AgentRun) -> str:
     return "output" if run.status == AgentRun.Status.DONE else "input"
 
 
-def _retry_hint(run: AgentRun, can_operate: bool) -> str:
-    if run.status != AgentRun.Status.FAILED:
-        return f"Only a failed step can be retried; this one is {run.get_status_display()}."
-    return "" if can_operate else "Retrying takes the role of an operator."
-
-
-def _tools(run: AgentRun) -> dict[int, list[ToolCall]]:
+def _by_call(tools: Iterable[ToolCall]) -> dict[int, list[ToolCall]]:
     found: dict[int, list[ToolCall]] = {}
-    for tool in run.tool_calls.order_by("pk"):
+    for tool in tools:
         found.setdefault(tool.model_call_id, []).append(tool)
     return found
-
-
-def _pieces(calls: Sequence[ModelCall]) -> list[Piece]:
-    """What the latest attempt was given, read from its first request."""
-    if not calls:
-        return []
-    first = min((call for call in calls if call.attempt == calls[-1].attempt), key=lambda call: call.number)
-    body = ModelCallBody.objects.filter(call=first).first()
-    return read_pieces(body.request) if body else []
 
 
 def read_pieces(request: Any) -> list[Piece]:

@@ -15,12 +15,14 @@ from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
 
 from agents.models import Department, Member, ModelState
-from runs import restore
+from runs import departures, restore
 from runs.access import Access, access_of, get_visible, may_see_system, require, signed_in
-from runs.health import READY, SILENT, due_items, is_healthy, look, read_queue
+from runs.health import SILENT, due_items, read_queue
 from runs.models import AgentRun, Alert, AlertDelivery, LogEntry, OutboxMessage, ShiftSlot
+from runs.views.alerts import ShownAlert, show_alert
 from runs.views.answers import answer
 from runs.views.shown import Shown, show_agent_run
+from runs.views.verdicts import read_verdict
 
 ROWS = 12
 RECENT_LINES = 50_000
@@ -95,7 +97,7 @@ def unsure_settle(request: HttpRequest, pk: int) -> HttpResponse:
     if said not in ("yes", "no"):
         text, changed = "Say whether it had been sent.", False
     else:
-        changed = restore.settle_unsure(message=message, user=user, was_sent=said == "yes")
+        changed = departures.settle_unknown(message=message, user=user, was_sent=said == "yes")
         done = "It counts as sent." if said == "yes" else "It waits to be sent."
         text = f"{message.address}: {done}" if changed else f"{message.address}: somebody has decided already."
     return answer(request, text, changed=changed, url=reverse("runs:system_restore"))
@@ -106,12 +108,10 @@ def _context(request: HttpRequest) -> dict[str, Any]:
     if not may_see_system(request):
         raise Http404("This takes another role.")
     access, now = access_of(request), timezone.now()
-    findings = look(READY)
     return {
         "access": access,
         "now": now,
-        "findings": findings,
-        "is_healthy": is_healthy(findings),
+        "verdict": read_verdict(access.shown, now=now),
         "slots": _slots(now),
         "queue": read_queue(now),
         "due_items": due_items(now).count(),
@@ -122,7 +122,6 @@ def _context(request: HttpRequest) -> dict[str, Any]:
         "alerts": _alerts(access),
         "healings": _lines(access, HEALED),
         "schedules": [department for department in access.shown if department.schedule],
-        "stopped": [department for department in access.shown if department.stopped_by_error],
         "held": restore.held_departments(Department.objects.filter(pk__in=access.ids)),
     }
 
@@ -171,12 +170,12 @@ def _show_model(state: ModelState, now: datetime) -> Shown:
     return _BREAKERS[ModelState.Breaker(state.breaker)]
 
 
-def _alerts(access: Access) -> list[Alert]:
-    """Open alerts, the latest first, each with the deliveries that failed."""
-    failed = AlertDelivery.objects.filter(status=AlertDelivery.Status.FAILED).order_by("-pk")
+def _alerts(access: Access) -> list[ShownAlert]:
+    """Open alerts, the latest first, each with whom it was told."""
     alerts = Alert.objects.filter(Q(department=None) | Q(department__in=access.ids), state=Alert.State.OPEN)
-    deliveries = Prefetch("deliveries", queryset=failed, to_attr="undelivered")
-    return list(alerts.select_related("department").prefetch_related(deliveries).order_by("-last_at")[:ROWS])
+    deliveries = Prefetch("deliveries", queryset=AlertDelivery.objects.order_by("-pk"), to_attr="newest_deliveries")
+    rows = alerts.select_related("department").prefetch_related(deliveries).order_by("-last_at")[:ROWS]
+    return [show_alert(alert, alert.newest_deliveries) for alert in rows]
 
 
 def _lines(access: Access, kinds: Sequence[str]) -> list[LogEntry]:

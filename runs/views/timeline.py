@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from runs.models import Action, Item, LogEntry, Message, Trigger
+from django.db.models import QuerySet
+from django.http import HttpRequest
+
+from runs.models import Action, Item, LogEntry, Message, OutboxMessage, Trigger
+from runs.views.forms import read_time
 
 ROWS = 60
+AT_ONCE = 1_000
+"""The most that is shown of one sort at one and the same time."""
 _ICONS = {
     "decision": "route",
     "output": "file-text",
@@ -23,7 +30,8 @@ _ICONS = {
 }
 _LEVELS = {LogEntry.Level.WARNING: "warning", LogEntry.Level.ERROR: "bad"}
 # "started" is told by the run's page; triggers, answers and retries are rows of their own.
-_LEFT_OUT = ("started", "trigger", "retry", "answer", "sent")
+_LEFT_OUT = ("started", "trigger", "retry", "answer", "sent", "outbox")
+_OF_RUNS = ("output", "failed", "lost", "waiting", "cancelled", "stopped", "retired")
 
 # These wake the router for the item as a whole: that no rule names them does not mean that nothing was started.
 _ASKS_FOR_NOTHING = (Trigger.Kind.CREATED, Trigger.Kind.SCHEDULE, Trigger.Kind.OPERATOR, Trigger.Kind.RESUME)
@@ -42,15 +50,55 @@ class Moment:
     step_id: int | None = None
 
 
-def read_timeline(item: Item, triggers: Sequence[Trigger], messages: Sequence[Message]) -> list[Moment]:
-    """The newest ``ROWS`` moments, in two queries beside the rows given."""
-    entries = LogEntry.objects.filter(item=item).exclude(kind__in=_LEFT_OUT).order_by("-pk")[:ROWS]
-    actions = Action.objects.filter(item=item).select_related("user").order_by("-pk")[:ROWS]
-    moments = [_from_entry(entry) for entry in entries]
-    moments += [_from_action(action) for action in actions]
-    moments += [_from_trigger(trigger) for trigger in triggers]
-    moments += [_from_message(message) for message in messages]
-    return sorted(moments, key=lambda moment: moment.at, reverse=True)[:ROWS]
+@dataclass(frozen=True, slots=True)
+class Sort:
+    """One sort of thing that happens: where it is stored, when, and how it is told."""
+
+    label: str
+    rows: Callable[[Item], QuerySet[Any]]
+    at: str
+    tell: Callable[[Any], Moment]
+
+
+def timeline_context(request: HttpRequest, item: Item) -> dict[str, Any]:
+    """One page of moments: ``?show=`` one sort, ``?before=`` an exact time from which on older ones are shown."""
+    chosen = request.GET.get("show", "")
+    chosen = chosen if chosen in SORTS else ""
+    before = read_time(request.GET.get("before", ""))
+    moments, older = read_timeline(item, sorts=[chosen] if chosen else [*SORTS], before=before)
+    return {
+        "moments": moments,
+        "older": older,
+        "before": before,
+        "shown_sort": chosen,
+        "sorts": [(slug, sort.label) for slug, sort in SORTS.items()],
+    }
+
+
+def read_timeline(
+    item: Item, *, sorts: list[str], before: datetime | None = None
+) -> tuple[list[Moment], datetime | None]:
+    """Up to ``ROWS`` moments before a time, newest first, and from when on there are older ones; a query a sort.
+
+    A page ends between two times, never inside one, so that nothing is lost between pages.
+    """
+    found = _read(item, sorts, {"lt": before} if before is not None else {}, ROWS + 1)
+    if len(found) <= ROWS:
+        return found, None
+    # Of what is newer than this every sort has given everything.
+    edge = found[ROWS].at
+    page = [moment for moment in found if moment.at > edge]
+    if not page:
+        page = _read(item, sorts, {"exact": edge}, AT_ONCE)
+    return page, page[-1].at
+
+
+def _read(item: Item, sorts: list[str], condition: Mapping[str, datetime], limit: int) -> list[Moment]:
+    found: list[Moment] = []
+    for sort in (SORTS[slug] for slug in sorts):
+        rows = sort.rows(item).filter(**{f"{sort.at}__{way}": moment for way, moment in condition.items()})
+        found += [sort.tell(row) for row in rows.order_by(f"-{sort.at}", "-pk")[:limit]]
+    return sorted(found, key=lambda moment: moment.at, reverse=True)
 
 
 def _from_entry(entry: LogEntry) -> Moment:
@@ -83,4 +131,31 @@ def _from_trigger(trigger: Trigger) -> Moment:
 
 def _from_message(message: Message) -> Moment:
     icon = {"in": "mail-opened", "out": "mail"}.get(message.direction, "message-circle")
-    return Moment(message.at, icon, f"Mail {message.get_direction_display()}: {message.subject or 'no subject'}")
+    what = "Note" if message.direction == Message.Direction.NOTE else f"Mail {message.get_direction_display()}"
+    return Moment(message.at, icon, f"{what}: {message.subject or message.body[:80] or 'no subject'}")
+
+
+def _from_outbox(row: OutboxMessage) -> Moment:
+    bad = row.status in (OutboxMessage.Status.FAILED, OutboxMessage.Status.UNKNOWN)
+    detail = row.error or row.reason or row.waiting_for
+    text = f"Put into the outbox for {row.address}; now {row.get_status_display()}"
+    return Moment(row.created_at, "mail", text, detail, colour="warning" if bad else "")
+
+
+def _decisions(item: Item) -> QuerySet[Any]:
+    return LogEntry.objects.filter(item=item).exclude(kind__in=(*_LEFT_OUT, *_OF_RUNS))
+
+
+def _runs(item: Item) -> QuerySet[Any]:
+    return LogEntry.objects.filter(item=item, kind__in=_OF_RUNS)
+
+
+SORTS: Mapping[str, Sort] = {
+    "triggers": Sort("Triggers", lambda item: item.triggers.all(), "created_at", _from_trigger),
+    "decisions": Sort("Decisions", _decisions, "at", _from_entry),
+    "runs": Sort("Runs", _runs, "at", _from_entry),
+    "people": Sort("People", lambda item: item.actions.select_related("user"), "at", _from_action),
+    "mails": Sort("Mails and notes", lambda item: item.messages.all(), "at", _from_message),
+    "sends": Sort("Sends", lambda item: item.outbox.all(), "created_at", _from_outbox),
+}
+"""What can be looked at alone."""

@@ -1,4 +1,14 @@
-/* What every page needs beside HTML: ages that stay true, menus that close, keys, and gentle refreshing. */
+/* What every page needs beside HTML: ages that stay true, menus that close, keys, and gentle refreshing. By attribute:
+ *
+ * data-menu            on <details>: one open at a time, closed by Escape or a click elsewhere
+ * data-dismiss         a button that takes away the .k-message around it
+ * data-copy="#id"      a button that copies the text of that element (of a field: its value) and says so
+ * data-check-all       a checkbox that ticks and clears all checkboxes of its form
+ * data-autosubmit      a field that submits its form when it changes; the form has a button for people without scripts
+ * data-row, data-row-link   rows that j and k walk through
+ * data-hotkey="n"      a link or button that this key presses
+ * data-loaded-later    a part that a refresh leaves alone
+ */
 (() => {
   "use strict";
 
@@ -25,16 +35,44 @@
 
   /* --- Menus are <details data-menu>: one open at a time, closed by Escape or a click elsewhere. -------------- */
   const closeMenus = (except) => {
-    for (const menu of document.querySelectorAll("details[data-menu][open]")) {
-      if (menu !== except) menu.open = false;
-    }
+    document.querySelectorAll("details[data-menu][open]").forEach((menu) => (menu.open = menu === except));
   };
   document.addEventListener("click", (event) => {
     closeMenus(event.target.closest("details[data-menu]"));
     if (event.target.closest("[data-dismiss]")) event.target.closest(".k-message").remove();
+    const button = event.target.closest("[data-copy]");
+    if (button) copy(button, document.querySelector(button.dataset.copy));
   });
 
-  /* --- Keys: / searches, j and k walk through rows, Enter opens the row, Escape closes menus. ----------------- */
+  /* --- data-copy, data-check-all, data-autosubmit ------------------------------------------------------------- */
+  const copy = async (button, source) => {
+    const text = source.value ?? source.textContent;
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      // Without TLS browsers have no clipboard object; this older way works from a selection.
+      const field = Object.assign(document.createElement("textarea"), { value: text });
+      (button.closest("dialog") ?? document.body).append(field);
+      field.select();
+      document.execCommand("copy");
+      field.remove();
+      button.focus();
+    }
+    button.dataset.copied = "";
+    document.getElementById("said").textContent = "Copied.";
+    setTimeout(() => delete button.dataset.copied, 2000);
+  };
+  document.addEventListener("change", ({ target }) => {
+    if ("autosubmit" in target.dataset) target.form.requestSubmit();
+    const all = target.form?.querySelector("[data-check-all]");
+    if (!all || target.type !== "checkbox") return;
+    const boxes = [...target.form.elements].filter((box) => box.type === "checkbox" && box !== all && !box.disabled);
+    if (target === all) boxes.forEach((box) => (box.checked = all.checked));
+    all.checked = boxes.length > 0 && boxes.every((box) => box.checked);
+    all.indeterminate = !all.checked && boxes.some((box) => box.checked);
+  });
+
+  /* --- Keys: / searches, j and k walk through rows, Enter opens the row, p pauses, Escape closes menus. ------- */
   const isTyping = (node) => node.closest("input, textarea, select, [contenteditable]");
   const walk = (step) => {
     const links = [...document.querySelectorAll("[data-row] a[data-row-link]")];
@@ -44,34 +82,35 @@
     links[next].focus();
   };
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") {
-      const menu = document.querySelector("details[data-menu][open]");
+    const menu = document.querySelector("details[data-menu][open]");
+    if (event.key === "Escape" && menu) {
       closeMenus(null);
-      if (menu) menu.querySelector("summary").focus();
+      menu.querySelector("summary").focus();
     }
     if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target)) return;
-    if (event.key === "/") {
-      const search = document.querySelector("input[type=search]");
-      if (search) {
-        event.preventDefault();
-        search.focus();
-      }
-    } else if (event.key === "j" || event.key === "k") {
-      walk(event.key === "j" ? 1 : -1);
-    }
+    const search = document.querySelector("input[type=search]");
+    if (event.key === "/" && search) {
+      event.preventDefault();
+      search.focus();
+    } else if (event.key === "p") document.querySelector("[data-live-pause]")?.click();
+    else if (event.key === "j" || event.key === "k") walk(event.key === "j" ? 1 : -1);
+    else document.querySelector(`[data-hotkey="${CSS.escape(event.key)}"]`)?.click();
   });
 
   /* --- Refreshing by Idiomorph keeps what a person is doing: opened details, begun forms, loaded parts. ------- */
-  const isDirty = (form) =>
-    [...form.elements].some((field) => "defaultValue" in field && field.type !== "hidden" && field.value !== field.defaultValue);
-  if (window.Idiomorph) {
-    Object.assign(window.Idiomorph.defaults.callbacks, {
-      beforeAttributeUpdated: (name, node) => !(name === "open" && node.tagName === "DETAILS"),
-      beforeNodeMorphed: (node) =>
-        !(node.tagName === "FORM" && isDirty(node)) && !node.matches?.("[data-loaded-later]"),
-    });
-    document.addEventListener("htmx:afterSettle", tellAges);
-  }
+  const isChanged = (field) =>
+    field.type === "checkbox" || field.type === "radio" ? field.checked !== field.defaultChecked
+      : "defaultValue" in field && field.type !== "hidden" && field.value !== field.defaultValue;
+  const isDirty = (node) => [node, ...(node.elements ?? [])].some((field) => field.matches?.("input, textarea") && isChanged(field));
+  Object.assign(window.Idiomorph.defaults.callbacks, {
+    beforeAttributeUpdated: (name, node) => !(name === "open" && node.tagName === "DETAILS"),
+    beforeNodeMorphed: (node, fresh) => {
+      const isDrawn = node.matches?.("figure[data-chart]:has(canvas)");
+      if (isDrawn) node.dispatchEvent(new CustomEvent("kontor:figure", { bubbles: true, detail: fresh }));
+      return !isDrawn && !isDirty(node) && !node.matches?.("[data-loaded-later]");
+    },
+  });
+  document.addEventListener("htmx:afterSettle", tellAges);
 
   /* --- A request that failed leaves the page as it is and says so. -------------------------------------------- */
   document.addEventListener("htmx:responseError", (event) => tell(event, `The server answered ${event.detail.xhr.status}.`));

@@ -1,29 +1,24 @@
 /* Light or dark, before anything is painted. The system decides until somebody presses the toggle; the choice is
-   kept in localStorage. Loaded in <head> without defer. */
+   kept in localStorage, or for this page where that is switched off. Loaded in <head> without defer. */
 (() => {
   "use strict";
   const root = document.documentElement;
   const system = window.matchMedia("(prefers-color-scheme: dark)");
-  const stored = () => {
-    try {
-      return localStorage.getItem("kontor-theme");
-    } catch {
-      return null; // Storage is switched off: follow the system.
-    }
-  };
-  const apply = () => {
-    root.dataset.bsTheme = stored() ?? (system.matches ? "dark" : "light");
-  };
+  let chosen = null;
+  try {
+    chosen = localStorage.getItem("kontor-theme");
+  } catch {}
+  const apply = () => (root.dataset.bsTheme = chosen ?? (system.matches ? "dark" : "light"));
   apply();
   system.addEventListener("change", apply);
   document.addEventListener("click", (event) => {
     if (!event.target.closest("[data-theme-toggle]")) return;
-    const next = root.dataset.bsTheme === "dark" ? "light" : "dark";
-    root.dataset.bsTheme = next;
+    chosen = root.dataset.bsTheme === "dark" ? "light" : "dark";
+    apply();
     try {
-      localStorage.setItem("kontor-theme", next);
-    } catch {
-      // It holds for this page then.
-    }
+      localStorage.setItem("kontor-theme", chosen);
+    } catch {}
   });
+  // Times are shown in the person's zone: the server takes it from here (runs/zones.py).
+  document.cookie = `kontor-zone=${Intl.DateTimeFormat().resolvedOptions().timeZone}; path=/; max-age=31536000; samesite=lax`;
 })();

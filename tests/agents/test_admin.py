@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from django.contrib import admin
@@ -22,10 +22,10 @@ from agents import spec as registry
 from agents.budgets import BUDGET_WAIT
 from agents.knowledge import search_documents
 from agents.models import Agent, Budget, BudgetPeriod, Department, KnowledgeDocument, Member, ModelPrice, Soul
-from agents.souls import create_draft, publish, published_soul, sections_of
+from agents.souls import create_draft, published_soul
 from agents.spec import DepartmentSpec
 from leads.department import SALES
-from runs.models import AgentRun, Item, PipelineRun, Rule, Suppression
+from runs.models import Action, AgentRun, Item, PipelineRun, Rule, Suppression
 from runs.syncing import sync_department, sync_everything
 from tests.agents.desk import desk_kind
 
@@ -183,11 +183,9 @@ class TestWhoSeesWhat:
             response = alice.get(page(row))
             assert response.status_code == 302
             assert response["Location"] == reverse("admin:index")
-        for action in ("publish", "roll_back"):
-            assert alice.post(reverse(f"admin:agents_soul_{action}", args=[soul.pk])).status_code == 404
 
     def test_forms_offer_no_other_department(self, alice: Client, bolt: Department) -> None:
-        for model in (Rule, Budget, Soul, KnowledgeDocument):
+        for model in (Rule, Budget, KnowledgeDocument):
             assert "Bolt" not in alice.get(listing(model, "add")).content.decode()
         agent = Agent.objects.get(department__slug="acme", slug="sorter")
         offered = alice.get(page(agent)).context["adminform"].form.fields["reports_to"].queryset
@@ -419,101 +417,31 @@ class TestSales:
 
 
 class TestSouls:
-    TEXTS = {"identity": "You are Ada.", "responsibilities": "Answer.", "prohibitions": "Never lie."}
+    """They are written on the agents' pages; here they are looked at."""
 
-    def agent(self) -> Agent:
-        return Agent.objects.get(slug="answerer")
+    TEXTS: ClassVar[dict[str, str]] = {"identity": "You are Ada.", "responsibilities": "Ask.", "prohibitions": "None."}
 
-    def draft(self, **texts: str) -> Soul:
-        return create_draft(agent=self.agent(), sections={**self.TEXTS, **texts}, author=None)
-
-    def act(self, client: Client, soul: Soul, action: str = "publish") -> str:
-        """Do it and return what the page then says."""
-        url = reverse(f"admin:agents_soul_{action}", args=[soul.pk])
-        return client.post(url, follow=True).content.decode()
-
-    def test_a_draft_begins_with_the_version_in_force(self, alice: Client, acme: Department) -> None:
-        response = alice.get(listing(Soul, "add"), {"agent": self.agent().pk})
-        assert response.context["adminform"].form.initial["identity"] == "You are the answerer."
-
-    @pytest.mark.parametrize(("origin", "identity"), [("shipped", "You are the answerer."), ("", "You are Ada.")])
-    def test_a_draft_can_begin_elsewhere(self, alice: Client, acme: Department, origin: str, identity: str) -> None:
-        publish(soul=self.draft(), author=None)
-        asked: dict[str, Any] = {"agent": self.agent().pk, "from": origin}
-        response = alice.get(listing(Soul, "add"), asked)
-        assert response.context["adminform"].form.initial["identity"] == identity
-
-    @pytest.mark.parametrize("agent", ["x", "0", "99999999"])
-    def test_a_draft_for_nobody_is_just_empty(self, alice: Client, acme: Department, agent: str) -> None:
-        response = alice.get(listing(Soul, "add"), {"agent": agent, "from": "x"})
-        assert "identity" not in response.context["adminform"].form.initial
-
-    def test_a_draft_is_written_and_changed(self, alice: Client, acme: Department) -> None:
-        data = {"agent": self.agent().pk, "note": "Kinder", **self.TEXTS}
-        assert alice.post(listing(Soul, "add"), data).status_code == 302
-        draft = Soul.objects.get(status="draft")
-        assert draft.author is not None
-        assert draft.author.username == "alice"
-        alice.post(page(draft), {**data, "identity": "You are Bo."})
-        draft.refresh_from_db()
-        assert (draft.identity, draft.status, draft.number) == ("You are Bo.", "draft", None)
-
-    def test_the_page_compares_with_the_version_in_force_and_escapes(self, alice: Client, acme: Department) -> None:
-        html = alice.get(page(self.draft(identity="<script>alert(1)</script>"))).content.decode()
-        assert "<del>You are the answerer.</del>" in html
-        assert "<ins>&lt;script&gt;alert(1)&lt;/script&gt;</ins>" in html
-        assert "<script>alert" not in html
-
-    def test_publishing_asks_first(self, alice: Client, acme: Department) -> None:
-        draft = self.draft()
-        html = alice.get(reverse("admin:agents_soul_publish", args=[draft.pk])).content.decode()
-        assert "Publish this draft as the SOUL of answerer?" in html
-        assert "<ins>You are Ada.</ins>" in html
-        draft.refresh_from_db()
-        assert draft.status == "draft"
-
-    def test_publishing_puts_the_draft_in_force(self, alice: Client, acme: Department) -> None:
-        draft = self.draft()
-        assert "SOUL 2 is in force" in self.act(alice, draft)
-        assert published_soul(self.agent()) == draft
-
-    def test_publishing_twice_changes_nothing(self, alice: Client, acme: Department) -> None:
-        draft = self.draft()
-        self.act(alice, draft)
-        assert "Nothing was changed" in self.act(alice, draft)
-        assert Soul.objects.filter(agent=self.agent()).count() == 2
-
-    def test_an_unfinished_draft_is_refused_with_its_section(self, alice: Client, acme: Department) -> None:
-        draft = self.draft(prohibitions="")
-        assert "the section `# Prohibitions` is empty" in self.act(alice, draft)
-        draft.refresh_from_db()
-        assert draft.status == "draft"
-
-    def test_rolling_back_asks_and_then_publishes_a_copy(self, alice: Client, acme: Department) -> None:
-        first = published_soul(self.agent())
-        assert first is not None
-        publish(soul=self.draft(), author=None)
-        question = alice.get(reverse("admin:agents_soul_roll_back", args=[first.pk])).content.decode()
-        assert "Publish a copy of answerer SOUL 1?" in question
-        assert "SOUL 3 is in force: a copy of SOUL 1" in self.act(alice, first, "roll_back")
-        assert sections_of(published_soul(self.agent())) == sections_of(first)
-
-    def test_rolling_back_to_the_version_in_force_is_refused(self, alice: Client, acme: Department) -> None:
-        first = published_soul(self.agent())
-        assert first is not None
-        assert "the one in force" in self.act(alice, first, "roll_back")
-        assert Soul.objects.filter(agent=self.agent()).count() == 1
-
-    def test_a_published_one_is_only_shown(self, root: Client, acme: Department) -> None:
-        soul = published_soul(self.agent())
+    def test_nothing_is_written_here(self, root: Client, acme: Department) -> None:
+        agent = Agent.objects.get(slug="answerer")
+        draft = create_draft(agent=agent, sections=self.TEXTS, author=None)
+        soul = published_soul(agent)
         assert soul is not None
-        assert "_save" not in root.get(page(soul)).content.decode()
-        assert root.post(page(soul), self.TEXTS).status_code == 403
-        assert root.post(page(soul, "delete"), {"post": "yes"}).status_code == 403
-        chosen = {"action": "delete_selected", "_selected_action": [soul.pk], "post": "yes"}
-        assert root.post(listing(Soul), chosen).status_code in (302, 403)
+        for row in (draft, soul):
+            assert "_save" not in root.get(page(row)).content.decode()
+            assert root.post(page(row), self.TEXTS).status_code == 403
+            assert root.post(page(row, "delete"), {"post": "yes"}).status_code == 403
+        assert root.get(listing(Soul, "add"), {"agent": agent.pk}).status_code == 403
+        chosen = {"action": "delete_selected", "_selected_action": [draft.pk], "post": "yes"}
+        root.post(listing(Soul), chosen)
+        assert agent.souls.count() == 2
         soul.refresh_from_db()
         assert (soul.identity, soul.status) == ("You are the answerer.", "published")
+
+    def test_an_agent_leads_to_where_its_soul_is_edited(self, root: Client, acme: Department) -> None:
+        agent = Agent.objects.get(slug="answerer")
+        html = root.get(page(agent)).content.decode()
+        assert "SOUL 1" in html
+        assert reverse("runs:soul_edit", args=[agent.pk]) in html
 
 
 class TestRules:
@@ -638,6 +566,43 @@ class TestBudgets:
             assert alice.post(page(budget), data).status_code == 302
         period.refresh_from_db()
         assert [period.extra_usd, period.reserved_usd] == [2, Decimal("0.7")]
+        action = Action.objects.get()
+        assert (action.verb, action.after, action.user_id) == ("allow_once", {"extra_usd": "2.00000000"}, _alice())
+        refused = alice.post(page(budget), {**data, "periods-0-extra_usd": "-1"})
+        assert "greater than or equal to 0" in refused.content.decode()
+
+    def test_whatever_is_done_to_it_is_written_down_like_on_the_page(self, alice: Client, acme: Department) -> None:
+        data = {"department": acme.pk, "period": "day", "limit_usd": "5", "is_enabled": "on"}
+        alice.post(listing(Budget, "add"), data)
+        budget = Budget.objects.get()
+        periods = {f"periods-{name}_FORMS": "0" for name in ("TOTAL", "INITIAL")}
+        for _ in range(2):
+            assert alice.post(page(budget), {"limit_usd": "9", **periods}).status_code == 302
+        run = self.waiting_run(acme)
+        assert alice.post(page(budget, "delete"), {"post": "yes"}).status_code == 302
+        run.refresh_from_db()
+        assert run.due_at <= timezone.now()
+        actions = list(Action.objects.order_by("pk").values_list("verb", "before", "after"))
+        assert [verb for verb, _, _ in actions] == ["create_budget", "change_budget", "delete_budget"]
+        assert actions[1][1:] == (
+            {"limit_usd": "5.00000000", "is_enabled": "True"},
+            {"limit_usd": "9.00000000", "is_enabled": "False"},
+        )
+        assert set(Action.objects.values_list("user", flat=True)) == {_alice()}
+
+    def test_several_are_deleted_one_by_one(self, alice: Client, acme: Department) -> None:
+        budgets = [Budget.objects.create(department=acme, period=period, limit_usd=1) for period in ("day", "month")]
+        run = self.waiting_run(acme)
+        data = {"action": "delete_selected", "_selected_action": [one.pk for one in budgets], "post": "yes"}
+        assert alice.post(listing(Budget), data).status_code == 302
+        assert not Budget.objects.exists()
+        assert Action.objects.filter(verb="delete_budget").count() == 2
+        run.refresh_from_db()
+        assert run.due_at <= timezone.now()
+
+
+def _alice() -> int:
+    return User.objects.get(username="alice").pk
 
 
 class TestPrices:
@@ -653,10 +618,15 @@ class TestPrices:
         "source": "Price list",
     }
 
-    def test_a_price_is_added_and_then_only_shown(self, root: Client) -> None:
+    def test_a_price_is_added_corrected_and_deleted(self, root: Client) -> None:
         assert root.post(listing(ModelPrice, "add"), self.DATA).status_code == 302
         price = ModelPrice.objects.get()
-        assert root.post(page(price), {**self.DATA, "input_usd": "9"}).status_code == 403
+        changes = {**self.DATA, "input_usd": "9", "model": "claude-other", "effective_from": "2026-12-24"}
+        response = root.post(page(price), changes, follow=True)
+        assert "recompute_costs --from 2026-12-01 --model claude-next shows the difference" in response.content.decode()
+        price.refresh_from_db()
+        assert (price.model, str(price.effective_from)) == ("claude-next", "2026-12-01")
+        assert price.input_usd == 9
         assert root.post(page(price, "delete"), {"post": "yes"}).status_code == 302
 
     def test_a_price_below_zero_is_refused(self, root: Client) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -12,7 +13,18 @@ from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agents.budgets import BUDGET_WAIT, Ask, Granted, Refused, Settlement, period_window, reserve, settle
+from agents.budgets import (
+    BUDGET_WAIT,
+    LOOK_AGAIN,
+    Ask,
+    Granted,
+    Refused,
+    Settlement,
+    lock_period,
+    period_window,
+    reserve,
+    settle,
+)
 from agents.models import Agent, Budget, BudgetPeriod, Department
 
 NOW = datetime(2026, 11, 20, 11, 0, tzinfo=UTC)
@@ -118,7 +130,7 @@ class TestReserve:
         assert refused.until == datetime(2026, 11, 20, 23, tzinfo=UTC)
         assert refused.reason == (
             f"{BUDGET_WAIT} agent writer, m: 1.00 USD a day, 0.0000 spent and 0.0000 reserved; "
-            "this step may need 1.5000."
+            "this step may need 1.5000. A new day begins 2026-11-20 23:00 UTC."
         )
         assert len(refused.reason) <= 300
 
@@ -138,7 +150,22 @@ class TestReserve:
         assert isinstance(answers[0], Granted)
         assert len(answers[0].period_ids) == 3
         assert isinstance(answers[3], Refused)
-        assert answers[3].until == datetime(2026, 12, 1, tzinfo=UTC)
+        assert answers[3].until == NOW + LOOK_AGAIN, "what calls under way hold comes back before the month ends"
+
+    def test_what_is_spent_lasts_until_the_period_turns_and_what_is_reserved_a_minute(self) -> None:
+        agent = make_agent()
+        budget = make_budget(agent, "1", period=Budget.Period.MONTH)
+        make_budget(agent, "0.9")
+        try_to_reserve(ask(agent, "0.5"))
+        (refused,) = try_to_reserve(ask(agent, "0.6"))
+        assert isinstance(refused, Refused)
+        assert refused.until == NOW + LOOK_AGAIN
+        assert refused.reason.endswith("It is tried again each minute, as calls under way end.")
+        BudgetPeriod.objects.filter(budget=budget).update(reserved_usd=0, spent_usd="0.5")
+        (refused,) = try_to_reserve(ask(agent, "0.6"))
+        assert isinstance(refused, Refused)
+        assert refused.until == datetime(2026, 12, 1, tzinfo=UTC), "the month lasts longer than the minute of the day"
+        assert "A new month begins" in refused.reason
 
     def test_tokens_are_limited_like_dollars(self) -> None:
         agent = make_agent()
@@ -338,3 +365,46 @@ class TestRaces:
         period = BudgetPeriod.objects.get(budget__agent=None)
         assert [period.reserved_usd, period.spent_usd] == [0, Decimal("9.0")]
         assert (period.reserved_tokens, period.spent_tokens) == (0, 90_000)
+
+    @pytest.mark.parametrize("how", ["raised", "switched off", "deleted"])
+    def test_who_waits_for_the_lock_of_a_budget_asks_what_it_has_become(self, how: str) -> None:
+        agent = make_agent()
+        budget = make_budget(agent)
+        try_to_reserve(ask(agent, "0.9"))
+        answers: list[Granted | Refused] = []
+
+        def claim() -> None:
+            try:
+                answers.extend(try_to_reserve(ask(agent, "0.9")))
+            finally:
+                connection.close()
+
+        with transaction.atomic():
+            lock_period(budget, now=NOW)
+            thread = threading.Thread(target=claim)
+            thread.start()
+            wait_until_one_waits(thread)
+            if how == "deleted":
+                budget.delete()
+            else:
+                budget.limit_usd, budget.is_enabled = Decimal(5), how == "raised"
+                budget.save()
+        thread.join(20)
+        assert [type(answer) for answer in answers] == [Granted]
+        # Refused, it would wait for the next day: what was made due did not include who was just being claimed.
+        assert BudgetPeriod.objects.filter(reserved_usd=Decimal("1.8")).count() == (how == "raised")
+
+
+def wait_until_one_waits(thread: threading.Thread) -> None:
+    """Until the thread's transaction waits for this one. On SQLite it waits from its first moment."""
+    if connection.vendor != "postgresql":
+        return
+    until = time.monotonic() + 10
+    with connection.cursor() as cursor:
+        while thread.is_alive() and time.monotonic() < until:
+            cursor.execute(
+                "SELECT count(*) FROM pg_locks WHERE NOT granted AND transactionid = pg_current_xact_id()::xid"
+            )
+            if cursor.fetchone()[0]:
+                return
+    raise AssertionError("Nobody waits for the lock.")

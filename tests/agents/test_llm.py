@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from agents.causes import Cause
-from agents.llm import ModelClient, ModelReply, ModelRequest, api_schema
+from agents.llm import MOST_TOKENS, ModelClient, ModelReply, ModelRequest, _gather, api_schema, read_events
 from tests.engine import wait_for
 from tests.simulator_fixture import SimulatorServer
 
@@ -255,6 +256,67 @@ def test_a_200_that_is_no_message_is_transient(server: SimulatorServer, rubbish:
     assert reply.cause is Cause.TRANSIENT
     assert reply.error
     assert not reply.is_usage_final
+
+
+def gather(*events: str) -> ModelReply:
+    """What is kept of a stream of these events, each the JSON text of its data."""
+
+    async def run() -> ModelReply:
+        reply = ModelReply()
+        await _gather(read_events(chunks()), reply, time.monotonic(), None)
+        return reply
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for event in events:
+            yield f"data: {event}\n\n".encode()
+
+    return asyncio.run(run())
+
+
+def begin(**changes: Any) -> str:
+    message = {"id": "msg_1", "model": HAIKU, "usage": {"input_tokens": 9}, **changes}
+    return json.dumps({"type": "message_start", "message": message})
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        ({"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 5_000}, (0, 5_000)),
+        ({"ephemeral_5m_input_tokens": 1_000, "ephemeral_1h_input_tokens": 4_000}, (1_000, 4_000)),
+        ({"ephemeral_5m_input_tokens": 5_000}, (5_000, 0)),
+        (None, (5_000, 0)),
+    ],
+)
+def test_the_end_of_a_stream_does_not_count_a_cache_write_again(kinds: Any, expected: tuple[int, int]) -> None:
+    usage = {"input_tokens": 9, "cache_creation_input_tokens": 5_000}
+    end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {**usage, "output_tokens": 7}}
+    reply = gather(begin(usage={**usage, "cache_creation": kinds}), json.dumps(end))
+    assert (reply.usage.cache_write_5m_tokens, reply.usage.cache_write_1h_tokens) == expected
+    assert (reply.usage.prompt_tokens, reply.usage.output_tokens) == (5_009, 7)
+
+
+def test_names_that_a_server_gives_are_cut_to_what_is_stored() -> None:
+    reply = gather(
+        begin(model="m\x00" * 100), json.dumps({"type": "message_delta", "delta": {"stop_reason": "s" * 90}})
+    )
+    assert (reply.model, reply.stop_reason) == ("m" * 64, "s" * 40)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        begin(model=None),
+        begin(model={}),
+        begin(usage={"input_tokens": -1}),
+        begin(usage={"input_tokens": MOST_TOKENS + 1}),
+        begin(usage={"input_tokens": "many"}),
+        json.dumps({"type": "message_delta", "delta": {"stop_reason": 7}}),
+        '{"type": "content_block_start", "index": 0, "content_block": {"type": "tool_use", "input": NaN}}',
+    ],
+)
+def test_what_no_database_can_hold_is_no_answer(event: str) -> None:
+    with pytest.raises(ValueError, match="."):
+        gather(event)
 
 
 def test_a_refusal_is_its_own_cause_and_its_usage_is_kept(server: SimulatorServer) -> None:

@@ -65,6 +65,15 @@ def test_an_injection_stays_inside_its_block(attack: str) -> None:
 
 
 @pytest.mark.parametrize("attack", INJECTIONS.values(), ids=INJECTIONS.keys())
+def test_what_was_sent_back_is_delimited_and_the_agent_is_told_to_heed_it(attack: str) -> None:
+    rounds = ({"round": 1, "note": attack, "what_was_sent_back": {"body": attack}},)
+    text = user_message(AgentInput(item={}, sent_back=rounds), "draft")
+    assert read_data(text) == [("item", "", {}), ("sent_back", "", list(rounds))]
+    assert prompts.SENT_BACK_RULE in text
+    assert prompts.SENT_BACK_RULE not in user_message(AgentInput(item={}), "draft")
+
+
+@pytest.mark.parametrize("attack", INJECTIONS.values(), ids=INJECTIONS.keys())
 def test_the_errors_shown_to_a_model_are_data_too(attack: str) -> None:
     text = repair_message(attack)
     assert read_data(text) == [("errors", "", attack)]

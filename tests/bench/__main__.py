@@ -15,11 +15,11 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-from tests.bench import durable, engine, importing, rival, router, tokens
+from tests.bench import durability, durable, engine, events, importing, rival, router, tokens
 from tests.bench.report import lines_of, table
 from tests.bench.services import ROOT, Row, has_postgres
 
-MEASURES = ("router", "tokens", "import", "langgraph", "engine")
+MEASURES = ("router", "tokens", "import", "events", "langgraph", "engine", "durability")
 RIVAL_IN_FLIGHT = (64, 128)
 IMPORT_ROWS = 100_000
 PACKAGES = ("Django", "django-q2", "anthropic", "psycopg", "aiohttp", "uvloop", "pydantic")
@@ -70,6 +70,17 @@ def _measures(name: str, options: Any, databases: list[str]) -> dict[str, Callab
         case "import":
             rows = IMPORT_ROWS // 10 if options.quick else IMPORT_ROWS
             return {"import": lambda: [importing.bench(rows, database) for database in databases]}
+        case "durability":
+            return {
+                "durability": lambda: [
+                    row
+                    for database in databases
+                    for row in durability.bench(database, leads=leads * durability.IN_FLIGHT, repeat=options.repeat)
+                ]
+            }
+        case "events":
+            lines = events.LINES // 5 if options.quick else events.LINES
+            return {"events": lambda: [events.bench(database, lines=lines) for database in databases]}
         case "tokens":
             return {"tokens": lambda: [tokens.bench()]}
         case "langgraph":

@@ -17,6 +17,7 @@ def bench(database: str, items: int = ITEMS) -> Row:
         env = {
             **os.environ,
             "DJANGO_SETTINGS_MODULE": "tests.bench.settings",
+            "BENCH_FOLDER": folder,
             "DATABASE_URL": url,
             "SQLITE_SYNCHRONOUS": "NORMAL",
         }

@@ -46,11 +46,11 @@ def _measure(in_flight: int, database: str, leads: int) -> Row:
         scratch_database(database, folder) as url,
         running_simulator(folder, LATENCY_MS) as base_url,
     ):
-        env = _environment(url, base_url, in_flight)
+        env = environment(folder, url, base_url, in_flight)
         requests = Path(folder) / "requests.json"
         step(env, "prepare", str(leads), str(requests))
         before = _sdk_only(env, in_flight, calls // 2, requests)
-        ours = _engine(env, in_flight, calls)
+        ours = run_worker(env, in_flight, calls)
         after = _sdk_only(env, in_flight, calls // 2, requests)
         reader = _sdk_only(env, in_flight, calls // 2, requests, "read")
     sdk = (before["calls_per_second"] + after["calls_per_second"]) / 2
@@ -69,7 +69,7 @@ def _measure(in_flight: int, database: str, leads: int) -> Row:
     }
 
 
-def _engine(env: dict[str, str], in_flight: int, calls: int) -> Row:
+def run_worker(env: dict[str, str], in_flight: int, calls: int) -> Row:
     """Run the real worker until every lead is done; its start is not part of what is measured."""
     with running_worker(env, SHIFTS) as tree:
         used = cpu_seconds(tree)
@@ -92,10 +92,12 @@ def _sdk_only(env: dict[str, str], in_flight: int, calls: int, requests: Path, h
     }
 
 
-def _environment(url: str, base_url: str, in_flight: int) -> dict[str, str]:
+def environment(folder: str, url: str, base_url: str, in_flight: int) -> dict[str, str]:
+    """What the processes of one measurement are told."""
     return {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "tests.bench.settings",
+        "BENCH_FOLDER": folder,
         "DATABASE_URL": url,
         "ANTHROPIC_BASE_URL": base_url,
         "ANTHROPIC_API_KEY": "bench",

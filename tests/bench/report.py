@@ -10,6 +10,7 @@ from tests.bench.services import Row
 SHARE_AIMS = {32: 0.95, 200: 0.8, 800: 0.8}
 ADDED_AIMS_MS = {"sqlite": 10, "postgres": 20}
 ADDED_AT = 32
+EVENT_AIM_MS = 500
 DECISIONS_AIM, DURABLE_AIM = 50_000, 2_000
 AVERAGE_TOKENS_AIM, MOST_TOKENS_AIM = 1_400, 4_000
 
@@ -78,6 +79,13 @@ def _durable(row: Row) -> list[Line]:
     return [_at_least(f"router, {row['database']}: durable decisions a second", rate, DURABLE_AIM, shown)]
 
 
+def _durability(row: Row) -> list[Line]:
+    name = f"engine, {row['database']}, {row['in_flight']} in flight, {row['variant']}: calls a second"
+    spread = f"{min(row['rates']):.0f} to {max(row['rates']):.0f}"
+    shown = f"{row['calls_per_second']:.0f} ({row['compared']:+.1%}; {spread}; {row['cpu_ms_per_call']:.2f} ms each)"
+    return [Line(name, shown)]
+
+
 def _import(row: Row) -> list[Line]:
     name = f"import of {row['rows']:,} rows, {row['database']}"
     memory = f"{row['peak_mb']} MB, {row['growth_mb']} MB more than for 2,000 rows"
@@ -112,10 +120,23 @@ def _langgraph(row: Row) -> list[Line]:
     ]
 
 
+def _events(row: Row) -> list[Line]:
+    name = f"live stream, {row['database']}, {row['browsers']} browsers on one process, 1,000 lines a minute"
+    late = f"{row['ms_p95']:.0f} ms (p50 {row['ms_p50']:.0f}, most {row['ms_most']:.0f})"
+    processor = f"{row['processor_busy']:.0%} (nothing happening: {row['processor_idle']:.0%})"
+    return [
+        _at_most(f"{name}: event to browser, p95", row["ms_p95"], EVENT_AIM_MS, late),
+        Line(f"{name}: share of a core", processor),
+        Line(f"{name}: memory", f"{row['memory_mb']} MB (without browsers: {row['memory_mb_alone']} MB)"),
+    ]
+
+
 _LINES = {
+    "events": _events,
     "engine": _engine,
     "router": _router,
     "durable": _durable,
+    "durability": _durability,
     "import": _import,
     "tokens": _tokens,
     "langgraph": _langgraph,

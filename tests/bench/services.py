@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psutil
 import psycopg
@@ -29,9 +30,8 @@ def scratch_database(kind: str, folder: str, label: str = "engine") -> Iterator[
     if kind == "sqlite":
         yield f"sqlite:///{folder}/bench.sqlite3"
         return
-    name = f"kontor_bench_{label}_{os.getpid()}"
+    name = f"kontor_bench_{label}_{uuid4().hex[:12]}"
     with psycopg.connect(f"{POSTGRES}/postgres", autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         connection.execute(f"CREATE DATABASE {name}")
         try:
             yield f"{POSTGRES}/{name}"

@@ -24,13 +24,13 @@ def bench() -> Row:
     ):
         env = {
             **os.environ,
-            "DJANGO_SETTINGS_MODULE": "config.settings",
+            "DJANGO_SETTINGS_MODULE": "tests.bench.settings",
+            "BENCH_FOLDER": folder,
             "DATABASE_URL": url,
             "ANTHROPIC_BASE_URL": base_url,
             "ANTHROPIC_API_KEY": "bench",
             "KONTOR_TOOLS_NETWORK": "0",
             "SHIFTS": "1",
-            "LOG_LEVEL": "WARNING",
         }
         manage(env, "migrate")
         manage(env, "sync_departments")

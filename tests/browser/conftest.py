@@ -14,10 +14,11 @@ import pytest
 import uvicorn
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.db import connections
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from config.asgi import application
 from tests import factories
+from tests.engine import wait_for
 
 FLAGS = [
     "--no-sandbox",
@@ -28,6 +29,7 @@ FLAGS = [
 ]
 STARTUP_SECONDS = 20
 WAIT_MS = 15_000
+expect.set_options(timeout=WAIT_MS)
 
 # Playwright's sync API runs a loop of its own in this thread, which Django takes for asynchronous code.
 os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
@@ -61,30 +63,57 @@ class _Server(uvicorn.Server):
         return
 
 
+class Web:
+    """The running site, which a test may stop and start again at its address."""
+
+    def __init__(self) -> None:
+        self._port = 0
+        self.start()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        """Serve, and wait until it does."""
+        handler = ASGIStaticFilesHandler(application)
+        config = uvicorn.Config(
+            handler, port=self._port, log_level="error", lifespan="off", timeout_graceful_shutdown=1
+        )
+        self._server = _Server(config)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._thread.start()
+        waited = threading.Event()
+        for _ in range(STARTUP_SECONDS * 20):
+            if self._server.started:
+                break
+            waited.wait(0.05)
+        assert self._server.started, "The web server did not start."
+        self._port = self._server.servers[0].sockets[0].getsockname()[1]
+
+    def stop(self) -> None:
+        """Close every connection, the event streams too."""
+        self._server.should_exit = True
+        self._thread.join(STARTUP_SECONDS)
+        assert not self._thread.is_alive(), "The web server did not stop."
+
+
 @pytest.fixture
-def site(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of the running site. It uses threads, so the database is a real one and is emptied afterwards."""
+def web(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
+    """The running site. It uses threads, so the database is a real one and is emptied afterwards."""
     # Every request has a thread of its own under ASGI; a connection kept for the next one would keep the
     # test database from being dropped.
     monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", 0)
-    config = uvicorn.Config(
-        ASGIStaticFilesHandler(application), port=0, log_level="error", lifespan="off", timeout_graceful_shutdown=1
-    )
-    server = _Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    waited = threading.Event()
-    for _ in range(STARTUP_SECONDS * 20):
-        if server.started:
-            break
-        waited.wait(0.05)
-    assert server.started, "The web server did not start."
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(STARTUP_SECONDS)
-    assert not thread.is_alive(), "The web server did not stop."
+    running = Web()
+    yield running
+    running.stop()
     connections.close_all()
+
+
+@pytest.fixture
+def site(web: Web) -> str:
+    """The address of the running site."""
+    return web.address
 
 
 @dataclass
@@ -99,6 +128,11 @@ class Visit:
         """Go there and wait until the live stream is up."""
         self.page.goto(self.site + path)
         self.page.locator("#live[data-state=live]").wait_for(timeout=WAIT_MS)
+
+    def until(self, expression: str, arg: Any = None) -> None:
+        """Wait until an expression of JavaScript holds. ``wait_for_function`` evals in the page, where the policy
+        refuses it unless it holds at once."""
+        wait_for(lambda: bool(self.page.evaluate(expression, arg)), expression, WAIT_MS / 1000)
 
     def overflow(self) -> int:
         """By how many pixels the page is wider than the window."""

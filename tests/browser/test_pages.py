@@ -29,6 +29,9 @@ def _lead_with_work(department: Any) -> Item:
     item = lead.item
     item.tags = ["lang:de", "country:DE"]
     item.save()
+    # Before the draft: what comes in after it takes its question back.
+    came_in = timezone.now() - timedelta(hours=1)
+    factories.make_message(item, "in", trigger=factories.make_trigger(item, "reply"), at=came_in)
     for slug, key in (("intake", "intake"), ("qualifier", "qualification"), ("fact_checker", "fact_check")):
         run = factories.make_agent_run(item, slug, status="done")
         factories.make_tool_call(factories.make_model_call(run))
@@ -37,9 +40,6 @@ def _lead_with_work(department: Any) -> Item:
     factories.make_review(item, output=factories.make_output(item, "email"))
     factories.make_agent_run(item, "writer", status="running")
     factories.make_agent_run(item, "strategist", status="failed")
-    # Before the draft: what comes in after it takes its question back.
-    came_in = timezone.now() - timedelta(hours=1)
-    factories.make_message(item, "in", trigger=factories.make_trigger(item, "reply"), at=came_in)
     return item
 
 
@@ -61,8 +61,16 @@ def test_no_page_scrolls_sideways_or_complains(olga: Any, visit: Open, width: in
         factories.make_lead(item.department)
     run = item.pipeline_runs.get()
     opened = visit(width=width, scheme=scheme)
-    paths = ["/", "/leads/", f"/leads/{item.pk}/", f"/leads/{item.pk}/why/", "/leads/run/preview/", "/runs/", "/log/"]
-    for tab in ("error", "input", "output", "reasoning", "calls", "cost"):
+    paths = [
+        "/",
+        "/leads/",
+        f"/leads/{item.pk}/",
+        f"/leads/{item.pk}/?tab=why",
+        "/leads/run/preview/",
+        "/runs/",
+        "/live/",
+    ]
+    for tab in ("error", "input", "output", "reasoning", "attempts", "cost"):
         paths.append(f"/runs/{run.pk}/?step={run.agent_runs.order_by('pk').first().pk}&tab={tab}")  # type: ignore[union-attr]
     for path in paths:
         opened.open(path)
@@ -115,7 +123,7 @@ def test_a_refresh_keeps_what_a_person_is_doing(olga: Any, visit: Open, settings
     settings.SIMULATED = True
     item = _lead_with_work(olga.memberships.get().department)
     opened = visit()
-    opened.open(f"/leads/{item.pk}/")
+    opened.open(f"/leads/{item.pk}/?tab=timeline")
     body = opened.page.locator("textarea[name=body]")
     body.fill("Half a sentence that")
     opened.page.locator(".k-more > summary").first.click()
@@ -128,13 +136,13 @@ def test_a_refresh_keeps_what_a_person_is_doing(olga: Any, visit: Open, settings
 def test_a_failed_refresh_clears_nothing_and_says_how_old_the_page_is(olga: Any, visit: Open) -> None:
     item = _lead_with_work(olga.memberships.get().department)
     opened = visit()
-    opened.open(f"/leads/{item.pk}/")
-    opened.page.route("**/panel/", lambda route: route.fulfill(status=503, body="away"))
+    opened.open(f"/leads/{item.pk}/?tab=timeline")
+    opened.page.route("**/panel/**", lambda route: route.fulfill(status=503, body="away"))
     factories.make_log_entry(item, text="Nobody will see this yet.")
     opened.page.locator("#live[data-state=down]").wait_for()
     assert "last update" in opened.page.locator("#live").inner_text()
     assert opened.page.get_by_role("heading", name="Chloé").is_visible()
-    opened.page.unroute("**/panel/")
+    opened.page.unroute("**/panel/**")
     opened.page.get_by_text("Nobody will see this yet.").wait_for()
     opened.page.locator("#live[data-state=live]").wait_for()
 
@@ -144,10 +152,10 @@ def test_a_question_is_answered_without_leaving_the_page(olga: Any, visit: Open)
     opened = visit()
     opened.open(f"/leads/{item.pk}/")
     opened.page.get_by_role("button", name="Approve").click()
-    opened.page.get_by_text("Approved. Nothing is sent by itself").wait_for()
+    opened.page.get_by_text("Approved. What leaves the house").wait_for()
     opened.page.get_by_role("heading", name="Approved, not sent yet").wait_for()
     opened.page.get_by_role("button", name="Approve").wait_for(state="detached")
-    opened.page.get_by_role("button", name="Mark as sent").click()
+    opened.page.get_by_role("button", name="I sent it by hand").click()
     opened.page.get_by_text("Noted as sent.").wait_for()
     assert opened.complaints == []
 
@@ -161,13 +169,16 @@ def test_steps_and_tabs_of_a_run_change_in_place_and_in_the_address(olga: Any, v
     opened.page.locator(f"#step-{run.agent_runs.get(agent__slug='strategist').pk}-error").wait_for()
     opened.page.locator(f"#lane-{step.pk}").click()
     opened.page.locator(f"#step-{step.pk}-output").wait_for()
-    opened.page.get_by_role("link", name="Calls", exact=True).click()
+    opened.page.get_by_role("link", name="Attempts", exact=True).click()
     opened.page.get_by_text("Exact request and response").click()
-    opened.page.get_by_text('"max_tokens": 3000').wait_for()
-    assert opened.page.url.endswith(f"?step={step.pk}&tab=calls")
+    opened.page.get_by_text("Request as JSON", exact=True).click()
+    exact = opened.page.locator("pre[id$=-request]", has_text='"max_tokens": 3000')
+    exact.wait_for()
+    assert opened.page.url.endswith(f"?step={step.pk}&tab=attempts")
+    opened.page.evaluate("scrollTo(0, 0)")  # Who has scrolled is told instead: the page stands still.
     factories.make_log_entry(item, pipeline_run=run, text="The log goes on.")
     opened.page.get_by_text("The log goes on.").wait_for()
-    assert opened.page.get_by_text('"max_tokens": 3000').is_visible()
+    assert exact.is_visible()
     assert opened.complaints == []
 
 

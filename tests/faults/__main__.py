@@ -1,7 +1,7 @@
 """``make faults``: break everything there is, look through the database afterwards, and print a table.
 
-``python -m tests.faults [--short] [--database sqlite|postgres] [--case NAME ...] [--list]``. Exit code 1 if a row
-of the table is not good. Everything runs on loopback, in scratch databases that are dropped at the end.
+``python -m tests.faults [--short] [--core] [--database sqlite|postgres] [--case NAME ...] [--list]``. Exit code 1 if
+a row of the table is not good. Everything runs on loopback, in scratch databases that are dropped at the end.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--short", action="store_true", help="the form for CI: few tries, leases of 3 s")
     parser.add_argument("--database", choices=DATABASES, help="only on this one (default: both, one after the other)")
+    parser.add_argument("--core", action="store_true", help="only the cases that CI runs, in under three minutes")
     parser.add_argument("--case", action="append", default=[], help="only this case; may be repeated")
     parser.add_argument("--list", action="store_true", help="name the cases and end")
     return parser.parse_args()
@@ -53,7 +54,7 @@ def _run(options: argparse.Namespace) -> int:
         os.environ["DATABASE_URL"] = f"sqlite:///{folder}/none.sqlite3" if is_sqlite else f"{server}/postgres"
         django.setup()
         # After the set-up, because these import models.
-        from tests.faults.everything import SUITE, run_cases
+        from tests.faults.everything import CORE, SUITE, run_cases
         from tests.faults.table import render
 
         if options.list:
@@ -61,7 +62,8 @@ def _run(options: argparse.Namespace) -> int:
                 print(f"{name} ({', '.join(databases)}): {(case.__doc__ or '').splitlines()[0]}")
             return 0
         began = time.monotonic()
-        rows = run_cases(options.database, Path(folder), server, is_short=options.short, only=options.case)
+        only = [*options.case, *(CORE if options.core else ())]
+        rows = run_cases(options.database, Path(folder), server, is_short=options.short, only=only)
         print(f"\n{options.database}, {time.monotonic() - began:.0f} s\n{render(rows)}", flush=True)
         return 0 if rows and all(row.is_good for row in rows) else 1
 

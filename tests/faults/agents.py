@@ -186,7 +186,8 @@ def _contact(item: Item, user: User) -> None:
     if review is not None and review.output is not None:
         assert reviews.approve(review=review, user=user)
         assert reviews.mark_sent(output=review.output, user=user)
-        item.triggers.filter(kind=Trigger.Kind.FOLLOW_UP).update(due_at=timezone.now())
+        # The decision waits until it cannot be taken back, the follow-up for days: nobody waits here.
+        item.triggers.filter(kind__in=(Trigger.Kind.FOLLOW_UP, Trigger.Kind.DECISION)).update(due_at=timezone.now())
     else:
         make_message(item, "out", subject="Hello", body="Written by hand.")
         make_trigger(item, Trigger.Kind.FOLLOW_UP, payload={"number": 1})

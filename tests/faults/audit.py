@@ -9,11 +9,11 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import Error, connection
-from django.db.models import Count, Exists, F, OuterRef, Q
+from django.db.models import Count, Exists, F, OuterRef
 from django.utils import timezone
 
 from runs.facts import load_facts
-from runs.models import AgentRun, Item, LogEntry, ModelCall, Output, PipelineRun, Review, Trigger
+from runs.models import AgentRun, Item, LogEntry, ModelCall, Output, PipelineRun, Trigger
 from runs.staff import load_staff
 from tests.crossings import crossings
 from tests.faults import accounts
@@ -127,8 +127,8 @@ def _untrue() -> Iterable[str]:
         yield f"pipeline run {pk} says completed, and something has failed"
     for pk in ended.filter(status="degraded", has_failed=False).values_list("pk", flat=True):
         yield f"pipeline run {pk} says degraded, and nothing has failed"
-    asked = Review.objects.filter(Q(agent_run=OuterRef("pk")) | Q(kind=Review.Kind.INCIDENT))
-    for pk in AgentRun.objects.filter(~Exists(asked), status=AgentRun.Status.FAILED).values_list("pk", flat=True):
+    unasked = AgentRun.objects.filter(status=AgentRun.Status.FAILED, incident=None)
+    for pk in unasked.values_list("pk", flat=True):
         yield f"agent run {pk} has failed, and nobody is asked"
     flagless = Item.objects.filter(agent_runs__status=AgentRun.Status.FAILED, flag="").distinct()
     for pk in flagless.values_list("pk", flat=True):

@@ -24,6 +24,8 @@ class Form:
     mixed_calls: int
     many_runs: int
     long_call_seconds: int
+    frozen_latency_ms: int
+    """How long each call takes of which one freezes: long enough to freeze all that were started together."""
 
     @property
     def heal_seconds(self) -> float:
@@ -33,8 +35,8 @@ class Form:
 
 FLOW_SECONDS = 10.0
 """The most that may pass from the kill of somebody who holds no work until new work is done."""
-FULL = Form(True, 20, 30, 30, 5_000, 20_000, 200)
-SHORT = Form(False, 2, 3, 5, 300, 1_000, 15)
+FULL = Form(True, 20, 30, 30, 5_000, 20_000, 200, 4_000)
+SHORT = Form(False, 2, 3, 5, 300, 1_000, 15, 1_500)
 
 
 @dataclass(slots=True)

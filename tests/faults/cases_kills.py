@@ -18,7 +18,6 @@ from tests.faults.work import add_items, healed_at, wait_in_flight, wait_settled
 
 ITEMS = 4
 SHIFTS = 3
-FROZEN_LATENCY_MS = 4_000
 
 
 @SUITE.add()
@@ -64,7 +63,7 @@ def frozen_beyond_its_lease(bench: Bench) -> list[Row]:
     """SIGSTOP of a shift for longer than its lease, then SIGCONT: it must not commit, and its calls are priced."""
     row = Row("SIGSTOP beyond the lease, SIGCONT", limit_seconds=bench.form.heal_seconds)
     tries = max(1, bench.form.tries // 4)
-    with bench.site(latency_ms=FROZEN_LATENCY_MS, SHIFTS="2") as place:
+    with bench.site(latency_ms=bench.form.frozen_latency_ms, SHIFTS="2") as place:
         worker = place.start_worker()
         with audited(row, place):
             for _ in range(tries):

@@ -23,7 +23,7 @@ from runs.shift import worker_name
 from runs.staff import load_staff
 from runs.triggers import record_reply
 from tests.engine import answered, in_threads
-from tests.factories import make_agent_run, make_lead
+from tests.factories import make_agent_run, make_lead, make_message
 from tests.faults.case import SUITE, Bench, audited
 from tests.faults.site import shift_pids, wait_for
 from tests.faults.table import Row
@@ -147,7 +147,8 @@ def _race_for_one_item(row: Row) -> None:
 
 def _reply_while_routing(row: Row) -> None:
     """The webhook's reply comes after the router has read the facts and before it has written its decision."""
-    item = add_lead("Reply AG", status="contacted").item
+    item = _contacted("Reply AG")
+    Item.objects.filter(pk=item.pk).update(route_due_at=timezone.now())
     has_read, may_write = threading.Event(), threading.Event()
     look = dispatch._look
 
@@ -173,14 +174,15 @@ def _reply_while_routing(row: Row) -> None:
     sender.join(LIMIT_SECONDS)
     item.refresh_from_db()
     trigger = Trigger.objects.get(item=item, kind=Trigger.Kind.REPLY)
-    if trigger.status == Trigger.Status.OPEN and item.route_due_at is None:
+    has_run = AgentRun.objects.filter(trigger=trigger).exists()
+    if not has_run and item.route_due_at is None:
         row.findings.lost.append(f"reply {trigger.pk} came in and item {item.pk} is not due")
     _work_off()
 
 
 def _reply_before_routing(row: Row) -> None:
     """The webhook holds the item while the router comes by: it must come again."""
-    item = add_lead("Before SE", status="contacted").item
+    item = _contacted("Before SE")
     has_written, may_commit = threading.Event(), threading.Event()
 
     def reply() -> None:
@@ -231,6 +233,16 @@ RACES: dict[str, Callable[[Row], None]] = {
     "router between the reply and its commit": _reply_before_routing,
     "two group commits on two items in opposite order": _opposite_commits,
 }
+
+
+def _contacted(company: str) -> Item:
+    """A lead that was written to, with nothing left to do: a reply is taken up at once, and by nothing else."""
+    item = add_lead(company).item
+    _work_off()
+    make_message(item, "out", subject="Your freight invoices", body="May we show you how?")
+    Item.objects.filter(pk=item.pk).update(route_due_at=timezone.now())
+    _work_off()
+    return item
 
 
 def _patched(name: str, new: Any) -> AbstractContextManager[Any]:

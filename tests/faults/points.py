@@ -128,7 +128,7 @@ def _claiming(trap: Trap, claim: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _calling(trap: Trap, call: Callable[..., Any]) -> Callable[..., Any]:
-    async def wrapped(self: ModelClient, request: ModelRequest, on_event: Any = None) -> ModelReply:
+    async def wrapped(self: ModelClient, request: ModelRequest, on_event: Any = None, **more: Any) -> ModelReply:
         seen = 0
 
         def heard() -> None:
@@ -141,7 +141,7 @@ def _calling(trap: Trap, call: Callable[..., Any]) -> Callable[..., Any]:
 
         if trap.is_armed("request_sent"):
             asyncio.get_running_loop().call_later(_SENT_AFTER_SECONDS, trap.spring, "request_sent")
-        reply: ModelReply = await call(self, request, heard)
+        reply: ModelReply = await call(self, request, heard, **more)
         trap.spring("answer_in_hand")
         return reply
 
@@ -159,8 +159,8 @@ def _ending(trap: Trap, end_done: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _committing(trap: Trap, commit_group: Callable[..., Any]) -> Callable[..., Any]:
-    def wrapped(finished: Any, staff: Any) -> None:
-        commit_group(finished, staff)
+    def wrapped(finished: Any, staff: Any, **more: Any) -> None:
+        commit_group(finished, staff, **more)
         trap.spring("after_commit")
         for one in finished:
             trap.held.pop(one.work.token, None)

@@ -18,6 +18,7 @@ from agents.spec import (
     RunFact,
     SampleItem,
     ScheduleTrigger,
+    Send,
     SetItem,
     Suppress,
     TriggerFact,
@@ -428,10 +429,31 @@ class TestEffects:
         found = effects("written", "crm_update", {"stage": stage}, occasion_kind="decision")
         assert [type(effect) for effect in found] == [WithdrawTriggers] * stops
 
-    @pytest.mark.parametrize("what", ["approved", "rejected"])
-    @pytest.mark.parametrize("key", ["intake", "draft", "email", "crm_update"])
-    def test_a_verdict_implies_nothing(self, what: str, key: str) -> None:
+    @pytest.mark.parametrize(
+        ("what", "key"),
+        [(what, key) for what in ("approved", "rejected") for key in ("intake", "qualification", "draft")]
+        + [("rejected", "email"), ("rejected", "crm_update")],
+    )
+    def test_a_verdict_on_what_does_not_leave_the_house_implies_nothing(self, what: str, key: str) -> None:
         assert effects(what, key, mail(stage="won", opt_out=True)) == []
+
+    @pytest.mark.parametrize(
+        ("kind", "purpose"), [("item", "first_mail"), ("follow_up", "follow_up"), ("reply", "answer")]
+    )
+    def test_an_approved_mail_leaves_the_house_as_what_it_is(self, kind: str, purpose: str) -> None:
+        occasion = None if kind == "item" else 7
+        assert effects("approved", "email", mail(), occasion=occasion, occasion_kind=kind) == [
+            Send("email", purpose, {"subject": "Fuel surcharges", "body": "Hello"})
+        ]
+
+    def test_an_approved_crm_update_goes_to_the_crm(self) -> None:
+        change = {"field": "next_step", "value": "Call on Thursday", "reason": "Agreed"}
+        payload = {"stage": "meeting", "changes": [change]}
+        fields = {"stage": "meeting", "fields": {"next_step": "Call on Thursday"}}
+        assert effects("approved", "crm_update", payload) == [Send("crm", "crm_update", fields)]
+
+    def test_a_crm_update_that_changes_nothing_is_not_sent(self) -> None:
+        assert effects("approved", "crm_update", {"stage": "unchanged", "changes": []}) == []
 
     @pytest.mark.parametrize("key", ["intake", "qualification", "draft", "email", "crm_update", "unknown"])
     def test_an_empty_payload_does_not_raise(self, key: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leads.cleaning import LIMITS, clean_line, clean_text, normalise_email, tidy_phone, tidy_website
+from leads.cleaning import LIMITS, clean_line, clean_text, tidy_phone, tidy_website
 from leads.mapping import MappingError, RowError, check_mapping, read_lead, recognise
 
 
@@ -200,24 +200,6 @@ def test_a_website_that_is_none_is_kept_as_attribute() -> None:
     assert "website" not in row.fields
     assert row.attributes == {"Web": "javascript:alert(1)"}
     assert row.notes
-
-
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [
-        ("A.B@Example.COM", "a.b@example.com"),
-        ("jörg@bücher.example", "jörg@xn--bcher-kva.example"),
-        ("jo\u0308rg@x.example", "jörg@x.example"),
-    ],
-)
-def test_addresses_are_compared_in_one_form(text: str, address: str) -> None:
-    assert normalise_email(text) == address
-
-
-@pytest.mark.parametrize("text", ["", "a", "a@", "@x.example", "a@localhost", "a b@x.example", "a@" + "x" * 400])
-def test_what_is_no_address_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"\w"):
-        normalise_email(text)
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from django.test import Client
 from django.urls import reverse
 
+from agents.models import Member
 from leads import views
 from leads.models import Lead
 from runs.models import Action, Item, Message, Output, Trigger
 from tests import factories
 from tests.runs.scene import HTMX, Scene, make_scene
+
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 pytestmark = pytest.mark.django_db
 
@@ -80,7 +84,7 @@ def test_the_list_takes_as_many_queries_for_many_leads(django_assert_num_queries
     scene = make_scene()
     client, numbers = scene.client(scene.operator), []
     for _ in range(2):
-        with django_assert_num_queries(15, exact=False) as found:
+        with django_assert_num_queries(22, exact=False) as found:
             client.get(reverse(LIST))
         numbers.append(len(found))
         for _ in range(8):
@@ -103,7 +107,7 @@ def test_what_a_lead_wrote_cannot_become_markup() -> None:
     evil = "<script>alert(1)</script>"
     lead = factories.make_lead(scene.department, name=evil, message=evil, company=evil, attributes={evil: evil})
     factories.make_output(lead.item, "research", payload={"company_summary": evil, evil: [evil, {"a": evil}]})
-    for url in (reverse(LIST), reverse("leads:detail", args=[lead.pk]), reverse("leads:why", args=[lead.pk])):
+    for url in (reverse(LIST), reverse("leads:detail", args=[lead.pk]), reverse("leads:edit", args=[lead.pk])):
         assert evil not in scene.client(scene.operator).get(url).content.decode()
 
 
@@ -116,7 +120,6 @@ def test_the_lead_page_shows_facts_outputs_conversation_and_questions() -> None:
     for text in (
         scene.lead.email,
         "Wants to know whether 1,200 freight invoices a month can be checked.",
-        "Yes, &lt;b&gt;please&lt;/b&gt;.",
         "Send this mail?",
         "We save 20 %",
         "Being worked on by",
@@ -156,8 +159,8 @@ def test_an_approved_mail_that_was_not_sent_says_so() -> None:
     ("item", "department", "text"),
     [
         ({}, {}, "Nothing is wanted now."),
-        ({"automation": "paused"}, {}, "Nothing starts until a person switches the automation on again."),
-        ({}, {"state": "stopped"}, "Nothing new starts in Sales: it is stopped."),
+        ({"automation": "paused"}, {}, "It is paused. Nothing starts before it goes on."),
+        ({}, {"state": "stopped"}, "Nothing new starts. Sales is stopped."),
         ({}, {"stopped_by_error": "401"}, "Nothing new starts in Sales: its line stands still."),
     ],
 )
@@ -170,9 +173,40 @@ def test_the_lead_page_says_what_happens_next(
     assert text in client.get(reverse("leads:panel", args=[lead.pk])).content.decode()
 
 
+@pytest.mark.parametrize(
+    ("step", "item", "text"),
+    [
+        ({"status": "running"}, {}, "Being worked on by Qualifier."),
+        ({"status": "running"}, {"automation": "paused"}, "Being worked on by Qualifier."),
+        ({"status": "running", "lease_expires_at": LONG_AGO}, {}, "Qualifier: lost, being recovered."),
+        ({}, {}, "Waits to begin: Qualifier. No worker has taken it yet."),
+        ({"waiting_for": "the budget is used up."}, {}, "Waits to begin: Qualifier. The budget is used up."),
+        ({}, {"automation": "paused"}, "It is paused. Nothing starts before it goes on."),
+    ],
+)
+def test_what_only_waits_is_not_said_to_be_worked_on(
+    client: Client, step: dict[str, Any], item: dict[str, Any], text: str
+) -> None:
+    lead = factories.make_lead(**item)
+    factories.make_agent_run(lead.item, "qualifier", **step)
+    client.force_login(factories.make_user(department=lead.department))
+    html = client.get(reverse("leads:panel", args=[lead.pk])).content.decode()
+    assert text in html
+    assert ("Being worked on" in html) is ("Being worked on" in text)
+
+
+def test_why_tells_of_a_failure_however_long_ago() -> None:
+    scene = make_scene()
+    for _ in range(15):
+        trigger = factories.make_trigger(scene.lead.item, "reply")
+        factories.make_agent_run(scene.lead.item, "reply_handler", trigger=trigger, status="done")
+    html = scene.client(scene.viewer).get(reverse("leads:detail", args=[scene.lead.pk]) + "?tab=why").content.decode()
+    assert "Qualifier has failed" in html
+
+
 def test_why_names_every_rule_with_the_clause_that_decided() -> None:
     scene = make_scene()
-    html = scene.client(scene.viewer).get(reverse("leads:why", args=[scene.lead.pk])).content.decode()
+    html = scene.client(scene.viewer).get(reverse("leads:detail", args=[scene.lead.pk]) + "?tab=why").content.decode()
     for rule in scene.department.rules.all():
         assert rule.name in html
     assert "it has drafted" in html
@@ -243,6 +277,24 @@ def test_running_leaves_paused_leads_and_other_departments_alone() -> None:
         response = client.post(reverse("leads:run"), {"item": lead.pk}, headers=HTMX)
         assert "No lead was marked due" in response.content.decode()
         assert Item.objects.get(pk=lead.pk).route_due_at is None
+
+
+def test_running_is_about_the_department_whose_leads_were_shown() -> None:
+    scene = make_scene()
+    other = scene.stranger.memberships.get().department
+    Member.objects.create(user=scene.operator, department=other, role=Member.Role.OPERATOR)
+    foreign = factories.make_lead(other, status="new")
+    shown = factories.make_lead(scene.department, status="new")
+    client, query = scene.client(scene.operator), {"department": scene.department.slug, "status": "new"}
+    html = client.get(reverse("leads:run_preview"), query).content.decode()
+    assert f'name="department" value="{scene.department.slug}"' in html
+    client.get(reverse("leads:list"), {"department": other.slug})  # meanwhile, in another window
+    client.post(reverse("leads:run"), query)
+    assert Item.objects.get(pk=shown.pk).route_due_at is not None
+    assert Item.objects.get(pk=foreign.pk).route_due_at is None
+    assert client.post(reverse("leads:run"), {"department": "nowhere"}).status_code == 404
+    client.post(reverse("leads:run"), {"department": "all", "status": "new"})
+    assert Item.objects.get(pk=foreign.pk).route_due_at is not None
 
 
 def test_running_too_many_at_once_is_refused_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,11 +58,12 @@ def make_scene() -> Scene:
     lost = timezone.now() - timedelta(seconds=40)
     factories.make_agent_run(item, "strategist", status="running", lease_expires_at=lost)
     factories.make_agent_run(item, "writer", waiting_for="The budget of the department is used up.")
+    # Before the draft: what comes in after it takes its question back.
+    trigger = factories.make_trigger(item, "reply")
+    earlier = timezone.now() - timedelta(hours=1)
+    factories.make_message(item, "in", trigger=trigger, body="Yes, <b>please</b>.", at=earlier)
     check = factories.make_output(item, "fact_check")
     output = factories.make_output(item, "email", made_from=[check.pk])
-    trigger = factories.make_trigger(item, "reply")
-    earlier = timezone.now() - timedelta(hours=1)  # what came in after a draft would take its question back
-    factories.make_message(item, "in", trigger=trigger, body="Yes, <b>please</b>.", at=earlier)
     factories.make_log_entry(item, pipeline_run=run, text="Wanted: intake.")
     factories.make_review(item, agent_run=failed, ask="The Qualifier failed: try again?")
     return Scene(

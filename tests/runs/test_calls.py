@@ -74,6 +74,20 @@ def test_settling_releases_the_reservation_and_books_the_cost() -> None:
     assert_accounts_agree()
 
 
+def test_a_server_that_names_a_dearer_model_is_booked_at_its_price_and_nothing_starts_after_it() -> None:
+    work = claim_one()
+    call = ModelCall.objects.get()
+    Budget.objects.update(limit_usd=call.reserved_usd)
+    reply = replace(seen(work).reply, model="claude-opus-5-5")
+    reply.usage = replace(reply.usage, input_tokens=20_000, output_tokens=50_000)
+    settle(replace(seen(work), reply=reply))
+    call.refresh_from_db()
+    assert call.model_used == "claude-opus-5-5"
+    assert period().spent_usd == call.cost_usd > call.reserved_usd
+    assert isinstance(open_next(work), Refused)
+    assert_accounts_agree()
+
+
 def test_settling_twice_is_harmless() -> None:
     work = claim_one()
     for _ in range(3):

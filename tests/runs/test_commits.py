@@ -14,11 +14,12 @@ from django.utils import timezone
 
 from agents.causes import Cause
 from agents.models import Budget, Department, ModelState
+from agents.pricing import Usage
 from runs import commits, dispatch
-from runs.commits import commit
+from runs.commits import commit, settle_apart
 from runs.failures import GIVE_UP_WAITING, MAX_FAILURES
 from runs.leases import still_held
-from runs.models import AgentRun, Item, LogEntry, ModelCall, Output, PipelineRun, Review
+from runs.models import AgentRun, Alert, Item, LogEntry, ModelCall, Output, PipelineRun, Review
 from runs.staff import load_staff
 from tests.engine import answered, assert_accounts_agree, broken_off, claim, claim_one, make_office, make_queued, run_of
 from tests.factories import PAYLOADS, make_output, make_trigger
@@ -375,6 +376,8 @@ def test_an_attempt_that_ran_out_of_budget_waits_for_it() -> None:
     run = run_of(work)
     assert (run.status, run.due_at, run.failures) == ("queued", until, 0)
     assert reason in run.waiting_for
+    assert reason in Alert.objects.get(kind=Alert.Kind.BUDGET).text
+    assert Review.objects.filter(kind=Review.Kind.BUDGET, status="open").count() == 1
     assert_accounts_agree()
 
 
@@ -515,3 +518,25 @@ def test_a_result_of_which_nothing_can_be_stored_is_accounted_for() -> None:
 
 def _fail(*_: Any, **__: Any) -> Any:
     raise RuntimeError("cannot route")
+
+
+def test_an_answer_of_which_the_books_cannot_be_kept_is_a_failure_and_holds_up_nobody() -> None:
+    work, other = claim_one("intake"), claim_one("intake")
+    one = answered(work)
+    one.unsettled[0].reply.usage = Usage(input_tokens=-1)
+    commit([one, answered(other)], load_staff())
+    run = run_of(work)
+    assert (run.status, run.cause, run.failures) == ("queued", Cause.INTERNAL, 1)
+    assert run_of(other).status == "done"
+    call = ModelCall.objects.get(agent_run=run)
+    assert (call.cost_usd, call.is_estimate) == (call.reserved_usd, True)
+    assert_accounts_agree()
+
+
+def test_what_cannot_be_settled_apart_is_left_out_and_holds_up_nobody() -> None:
+    work, other = claim_one("intake"), claim_one("intake")
+    (bad,), (good,) = answered(work).unsettled, answered(other).unsettled
+    bad.reply.usage = Usage(input_tokens=-1)
+    settle_apart([bad, good], load_staff())
+    assert ModelCall.objects.get(agent_run=other.run_id).status == "finished"
+    assert ModelCall.objects.get(agent_run=work.run_id).status == "started", "until its run is taken back"

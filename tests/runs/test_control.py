@@ -5,15 +5,17 @@ from __future__ import annotations
 import pytest
 
 from agents.models import Department
-from runs.control import retry_agent_run
+from runs.control import retry_agent_run, retry_item
 from runs.models import Action, AgentRun, LogEntry, PipelineRun, Review
 from tests.engine import claim, in_threads, make_office
 from tests.factories import (
+    agent_of,
     make_agent_run,
     make_lead,
     make_output,
     make_pipeline_run,
     make_review,
+    make_soul,
     make_trigger,
     make_user,
 )
@@ -117,5 +119,29 @@ def test_only_a_failed_run_can_be_retried(status: str) -> None:
 @pytest.mark.django_db(transaction=True)
 def test_of_two_people_who_retry_at_once_one_does() -> None:
     run = failed_run()
-    assert sorted(in_threads(lambda _: retry_agent_run(run=run, user=None), 4)) == [False, False, False, True]
+    done = in_threads(lambda _: bool(retry_agent_run(run=run, user=None)), 4)
+    assert sorted(done) == [False, False, False, True]
     assert Action.objects.count() == 1
+
+
+def test_what_a_person_had_chosen_for_it_holds_for_the_next_try() -> None:
+    item = make_lead().item
+    soul = make_soul(agent_of(item.department, "qualifier"), number=2, status="retired")
+    run = make_agent_run(item, "qualifier", status="failed", pinned_soul=soul, pinned_model="claude-opus-5-5")
+    retry_agent_run(run=run, user=None)
+    again = retry_of(run)
+    assert (again.pinned_soul, again.pinned_model) == (soul, "claude-opus-5-5")
+
+
+def test_on_a_closed_item_nothing_is_retried() -> None:
+    run = make_agent_run(make_lead(automation="closed").item, status="failed")
+    assert "Reopen it first" in retry_agent_run(run=run, user=None).reason
+
+
+def test_everything_that_failed_on_an_item_is_retried() -> None:
+    item, user = make_lead().item, make_user("olga")
+    for agent in ("intake", "qualifier"):
+        make_agent_run(item, agent, status="failed")
+    assert retry_item(item=item, user=user)
+    assert AgentRun.objects.filter(item=item, status="queued").count() == 2
+    assert retry_item(item=item, user=user).reason == "Nothing has failed."

@@ -8,14 +8,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from agents.models import Department
+from agents.models import Agent, Department
 from agents.spec import Effect, OpenReview, ScheduleTrigger, SetItem, Suppress, WithdrawTriggers
 from runs.dispatch import output_event
 from runs.effects import REVIEW_DEADLINE, apply_effects
 from runs.models import Item, LogEntry, Output, Review, Suppression, Trigger
 from runs.staff import load_staff
 from tests.engine import make_office
-from tests.factories import make_lead, make_output, make_trigger
+from tests.factories import make_lead, make_message, make_output, make_trigger
 
 pytestmark = pytest.mark.django_db
 NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
@@ -24,6 +24,8 @@ NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 @pytest.fixture
 def output() -> Output:
     make_office()
+    # Otherwise a person is asked about every mail, whatever the kind says.
+    Agent.objects.update(output_policy=Agent.Policy.AUTO)
     return make_output(make_lead(email="Lena@Example.com").item, "email")
 
 
@@ -52,6 +54,12 @@ def test_a_question_is_opened_once_for_each_output(output: Output) -> None:
     assert changed == set()
 
 
+def test_a_kind_says_how_long_a_question_waits_and_what_happens_then(output: Output) -> None:
+    apply(output, OpenReview("draft", "Send it?", within=timedelta(hours=2), at_deadline="reject"))
+    review = Review.objects.get()
+    assert (review.deadline, review.at_deadline) == (NOW + timedelta(hours=2), "reject")
+
+
 def test_an_answered_question_may_be_asked_again(output: Output) -> None:
     apply(output, OpenReview("draft", "Send it?"))
     Review.objects.update(status="answered")
@@ -66,6 +74,14 @@ def test_an_opt_out_counts_for_the_address_in_every_department(output: Output) -
     assert (suppression.address, suppression.reason, suppression.item) == ("lena@example.com", "opt_out", item)
     assert entries[0].level == "warning"
     assert changed == {item.pk}
+
+
+def test_an_opt_out_counts_for_the_address_it_was_written_from_as_well(output: Output) -> None:
+    reply = make_trigger(output.item, "reply")
+    make_message(output.item, "in", trigger=reply, address="Lena <lena@home.example>")
+    make_message(output.item, "in", address="someone.else@example.com")
+    apply(make_output(output.item, "draft", trigger=reply), Suppress("opt_out"))
+    assert set(Suppression.objects.values_list("address", flat=True)) == {"lena@example.com", "lena@home.example"}
 
 
 def test_a_second_opt_out_changes_nothing(output: Output) -> None:

@@ -7,15 +7,19 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
 from agents.causes import Cause
 from agents.knowledge import add_document
+from agents.llm import ModelClient, ModelReply
 from agents.models import Budget, Department
 from agents.prompts import read_data
+from runs import shift
+from runs.budget_changes import allow_once
 from runs.executor import MAX_REPAIRS, MAX_TOOL_ROUNDS, MAX_TOOLS_A_ROUND
 from runs.models import AgentRun, ModelCall, Output, Review, Rule, ToolCall
 from tests.engine import assert_accounts_agree, drain, make_office, make_queued
-from tests.factories import agent_of
+from tests.factories import agent_of, make_user
 from tests.simulator_fixture import SimulatorServer
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -293,5 +297,44 @@ def test_a_run_whose_next_call_does_not_fit_the_budget_waits_for_it(simulator: S
     assert 0 < period.spent_usd <= limit
 
 
+def test_it_goes_on_as_soon_as_more_is_allowed(simulator: SimulatorServer) -> None:
+    simulator.faults([{"match": {"nth": 1}, "what": {"kind": "truncate"}}])
+    run = make_queued("intake")
+    Budget.objects.update(limit_usd=Decimal("0.002"))
+    drain(until=lambda: _waits(run))
+    run.refresh_from_db()
+    period = Budget.objects.get().periods.get()
+    assert run.due_at == period.ends_at, "nothing but a person, or the next period, makes room"
+    allow_once(budget=Budget.objects.get(), usd=Decimal(1), user=make_user("ada"), reason="Go on.")
+    run.refresh_from_db()
+    assert run.due_at <= timezone.now()
+    assert work_off(run).status == "done"
+    assert_accounts_agree()
+
+
 def _waits(run: AgentRun) -> bool:
     return AgentRun.objects.filter(pk=run.pk, status="queued", waiting_for__startswith="budget").exists()
+
+
+# --- Errors of our own -------------------------------------------------------------------------------------------
+
+
+class Stumbling(ModelClient):
+    """A client with an error of ours in it: it has sent the request, and loses its head over the answer."""
+
+    async def call(self, request: Any, on_event: Any = None, *, into: ModelReply | None = None) -> ModelReply:
+        reply = await super().call(request, on_event, into=into)
+        reply.is_usage_final = False
+        raise RuntimeError("lost its head")
+
+
+def test_a_call_that_an_error_of_ours_leaves_open_is_settled_as_an_estimate(
+    simulator: SimulatorServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shift, "ModelClient", Stumbling)
+    run = work_off(make_queued("intake"))
+    assert (run.status, run.cause, run.error) == ("queued", Cause.INTERNAL, "RuntimeError: lost its head")
+    call = ModelCall.objects.get()
+    assert (call.status, call.cause, call.is_estimate) == ("finished", Cause.INTERNAL, True)
+    assert 0 < call.cost_usd <= call.reserved_usd
+    assert_accounts_agree()

@@ -13,7 +13,7 @@ from agents.model_state import OPEN_AFTER
 from agents.models import Budget, Department, ModelState
 from runs import gate_alerts, tasks
 from runs.commits import commit
-from runs.models import AgentRun, Alert
+from runs.models import AgentRun, Alert, Review
 from runs.staff import load_staff
 from tests.engine import answered, broken_off, claim, claim_one, make_office, make_queued
 
@@ -44,13 +44,27 @@ def test_a_refused_key_is_told_to_every_department_that_uses_it_until_it_is_acce
     alert = Alert.objects.get(department=office)
     assert "invalid x-api-key" in alert.text
     assert "ANTHROPIC_API_KEY" in alert.next_step
+    question = Review.objects.get(department=office, kind="stop_the_line", status="open")
+    assert (question.risk, question.item, question.cause) == (3, None, "line")
     due_now(work)
     again = claim()[0]
     commit([broken_off(again, Cause.ACCOUNT, "invalid x-api-key")], load_staff())
     assert open_alerts()[0] == ("stop_the_line", "line", 2)
+    assert Review.objects.filter(kind="stop_the_line").count() == 2, "one for each department, asked once"
     due_now(work)
     commit([answered(claim()[0])], load_staff())
     assert open_alerts() == []
+    question.refresh_from_db()
+    assert (question.status, question.answer_note) == ("withdrawn", "The API accepts the key again.")
+
+
+def test_what_was_put_aside_is_not_asked_again_while_it_lasts(office: Department) -> None:
+    work = claim_one(department=office)
+    commit([broken_off(work, Cause.ACCOUNT, "invalid x-api-key")], load_staff())
+    Review.objects.filter(kind="stop_the_line").update(status="answered", answer="dismiss")
+    due_now(work)
+    commit([broken_off(claim()[0], Cause.ACCOUNT, "invalid x-api-key")], load_staff())
+    assert not Review.objects.filter(status="open").exists()
 
 
 def test_a_breaker_that_opens_is_told_and_closed_with_it(office: Department) -> None:
@@ -71,6 +85,8 @@ def test_a_used_up_budget_is_told_and_closed_when_nobody_waits(office: Departmen
     assert claim() == []
     assert open_alerts() == [("budget", "budget:budget of the department", 1)]
     assert "budget of the department" in Alert.objects.get().text
+    question = Review.objects.get(kind="budget", status="open")
+    assert question.cause == "budget:budget of the department"
     gate_alerts.close_budget_alerts()
     assert len(open_alerts()) == 1
     Budget.objects.update(limit_usd=100)
@@ -78,4 +94,6 @@ def test_a_used_up_budget_is_told_and_closed_when_nobody_waits(office: Departmen
     assert len(claim()) == 2
     tasks.every_minute()
     assert open_alerts() == []
+    question.refresh_from_db()
+    assert (question.status, question.answer_note) == ("withdrawn", "No run waits for the budget any more.")
     assert AgentRun.objects.get(pk=run.pk).status == "running"

@@ -10,9 +10,9 @@ from django.utils import timezone
 
 from agents.causes import Cause
 from agents.model_state import OPEN_AFTER
-from agents.models import Department, ModelState
+from agents.models import Agent, Budget, Department, ModelState
 from runs.commits import commit
-from runs.models import AgentRun, LogEntry, ModelCall
+from runs.models import AgentRun, Item, LogEntry, ModelCall
 from runs.staff import load_staff
 from tests.engine import answered, assert_accounts_agree, broken_off, claim, claim_one, make_office, make_queued, run_of
 
@@ -67,6 +67,16 @@ def test_when_the_pause_is_over_one_run_probes_and_the_others_use_the_fallback()
     assert models.count(runs[0].agent.model) == 1
     assert models.count(runs[0].agent.fallback_models[0]) == 2
     assert ModelState.objects.get(model=runs[0].agent.model).breaker == "probing"
+
+
+def test_a_probe_that_does_not_fit_its_budget_is_somebody_elses(office: Department) -> None:
+    first, second = make_queued("intake", priority=Item.Priority.PERSON), make_queued("qualifier")
+    Agent.objects.update(model=first.agent.model, fallback_models=[])
+    Budget.objects.create(department=office, agent=first.agent, period="month", limit_usd=0)
+    open_breaker(first.agent.model, -1)
+    assert claim() == []
+    AgentRun.objects.filter(pk=second.pk).update(due_at=timezone.now() - timedelta(seconds=1))
+    assert [work.run_id for work in claim()] == [second.pk]
 
 
 def test_a_probe_that_succeeds_closes_the_breaker_and_frees_who_waited() -> None:

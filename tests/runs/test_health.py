@@ -105,14 +105,14 @@ def test_a_lost_run_that_nobody_recovers_is_a_fault() -> None:
 
 
 def test_a_missing_migration_is_a_fault_and_nothing_else_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "missing_migrations", lambda: ["runs.9999_later"])
+    monkeypatch.setattr(health, "missing_migrations", lambda _: ["runs.9999_later"])
     findings = health.look(health.READY)
     assert [finding.check for finding in findings] == ["database"]
-    assert findings[0].text.startswith("1 migrations are missing.")
+    assert findings[0].text.startswith("1 migration is missing.")
 
 
 def test_a_database_that_is_ahead_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "newer_migrations", lambda: ["runs.9999_later"])
+    monkeypatch.setattr(health, "newer_migrations", lambda _: ["runs.9999_later"])
     assert "ahead of this release" in faults()["database"]
 
 

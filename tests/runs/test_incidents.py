@@ -13,11 +13,13 @@ from django.utils import timezone
 
 from agents.causes import Cause
 from agents.models import Department, Member
+from runs import bulk as bulks
 from runs import incidents, tasks
 from runs.commits import commit
 from runs.control import retry_agent_run
 from runs.models import Action, AgentRun, Alert, BulkAction, Item, Review
 from runs.staff import load_staff
+from tests import factories
 from tests.engine import broken_off, claim, in_threads, make_office, make_queued, run_of
 from tests.factories import make_user
 from tests.runs.scene import HTMX, Scene, make_scene
@@ -187,7 +189,7 @@ def test_an_answer_whose_worker_died_is_finished_by_another(
     office: Department, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail(3)
-    monkeypatch.setattr(incidents, "AT_ONCE_SECONDS", -1.0)
+    monkeypatch.setattr(bulks, "AT_ONCE_SECONDS", -1.0)
     bulk = incidents.retry_all(review=Review.objects.get(), user=user)
     assert bulk is not None
     assert (bulk.status, bulk.done) == ("running", 1)
@@ -202,11 +204,11 @@ def test_a_stopped_answer_leaves_the_rest_alone(
     office: Department, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail(3)
-    monkeypatch.setattr(incidents, "AT_ONCE_SECONDS", -1.0)
+    monkeypatch.setattr(bulks, "AT_ONCE_SECONDS", -1.0)
     bulk = incidents.retry_all(review=Review.objects.get(), user=user)
     assert bulk is not None
-    assert incidents.abort(bulk=bulk, user=user)
-    assert not incidents.abort(bulk=bulk, user=user)
+    assert bulks.abort(bulk=bulk, user=user)
+    assert not bulks.abort(bulk=bulk, user=user)
     tasks.carry_on_bulk(bulk.pk)
     assert AgentRun.objects.filter(status="failed").count() == 2
 
@@ -319,3 +321,18 @@ def test_the_incident_is_found_on_its_own_page_the_items_page_and_the_overview()
     assert "This is one of 2" in client.get(item.get_absolute_url()).content.decode()
     assert reverse("runs:incident", args=[review.pk]) in client.get("/").content.decode()
     assert scene.client(scene.stranger).get(reverse("runs:incident", args=[review.pk])).status_code == 404
+
+
+def test_a_question_that_was_withdrawn_was_answered_by_nobody() -> None:
+    scene = make_scene()
+    review = factories.make_review(scene.lead.item, kind="incident", cause="writer:timeout", ask="Retry them all?")
+    Review.objects.filter(pk=review.pk).update(status="withdrawn")
+    text = scene.client(scene.operator).get(reverse("runs:incident", args=[review.pk])).content.decode()
+    assert "Nobody answered: it is withdrawn, and nothing is asked any more." in text
+    assert "answered “”" not in text
+
+
+def test_what_is_no_failure_has_no_page_of_an_incident() -> None:
+    scene = make_scene()
+    review = factories.make_review(scene.lead.item, kind="budget", ask="Allow more?")
+    assert scene.client(scene.operator).get(reverse("runs:incident", args=[review.pk])).status_code == 404

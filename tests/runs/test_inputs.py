@@ -11,10 +11,10 @@ from django.utils import timezone
 from agents.models import Agent, Department, Soul
 from leads.schemas import Draft, Email
 from runs.inputs import LAST_NOTES, Prepared, conversation, gather_inputs, schema_version
-from runs.models import AgentRun, Item, Message
+from runs.models import AgentRun, Item, Message, SendBack
 from runs.staff import load_staff
 from tests.engine import make_office, make_queued
-from tests.factories import make_agent_run, make_lead, make_message, make_output, make_trigger
+from tests.factories import make_agent_run, make_lead, make_message, make_output, make_review, make_trigger
 
 pytestmark = pytest.mark.django_db
 
@@ -156,6 +156,33 @@ def test_only_the_last_notes_are_given() -> None:
     assert prepared(make_agent_run(item, "writer")).data.notes == tuple(f"Note {n}" for n in range(3, 8))
 
 
+def test_whoever_writes_it_again_is_given_every_round_in_order() -> None:
+    item = make_lead().item
+    first = make_output(
+        item, "email", is_current=False, payload={"subject": "A", "body": "B", "reasoning_summary": "C"}
+    )
+    SendBack.objects.create(item=item, key="draft", note="Shorter.", output=first)
+    review = make_review(item, output=first, status="answered", reason_code="tone")
+    SendBack.objects.create(item=item, key="draft", note="Warmer.", output=first, review=review)
+    reply = make_trigger(item, "reply")
+    SendBack.objects.create(item=item, key="draft", note="Of the answer.", trigger=reply)
+    data = prepared(make_agent_run(item, "writer")).data
+    material = {"subject": "A", "body": "B"}
+    assert data.sent_back == (
+        {"round": 1, "note": "Shorter.", "what_was_sent_back": material},
+        {"round": 2, "note": "Warmer.", "reason": "wrong tone", "what_was_sent_back": material},
+    )
+    assert data.as_json()["sent_back"] == list(data.sent_back)
+    answer = prepared(make_agent_run(item, "reply_handler", trigger=reply)).data
+    assert [entry["note"] for entry in answer.sent_back] == ["Of the answer."]
+    assert prepared(make_agent_run(item, "formatter")).data.sent_back == ()
+
+
+def test_what_was_never_sent_back_has_no_word_of_it() -> None:
+    data = prepared(make_agent_run(make_lead().item, "writer")).data
+    assert "sent_back" not in data.as_json(), "or every fingerprint from before would differ"
+
+
 def test_the_fingerprint_changes_with_the_material_and_the_soul_and_with_nothing_else() -> None:
     lead = make_lead()
     run = make_agent_run(lead.item, "writer")
@@ -187,9 +214,9 @@ def test_it_asks_as_often_for_many_as_for_one(django_assert_num_queries: Any) ->
     for _ in range(20):
         make_output(make_queued("writer").item, "research")
     runs = list(AgentRun.objects.select_related("trigger"))
-    with django_assert_num_queries(3):
+    with django_assert_num_queries(4):
         gather_inputs(runs[:1], staff)
-    with django_assert_num_queries(3):
+    with django_assert_num_queries(4):
         gather_inputs(runs, staff)
 
 

@@ -16,7 +16,7 @@ from agents.models import Agent, Budget, Department, ModelPrice, ModelState, Sou
 from runs import leases
 from runs.calls import abandon_calls
 from runs.commits import commit
-from runs.failures import LINE_STANDS
+from runs.failures import LINE_STANDS, MAX_LOST_LEASES
 from runs.inputs import build_params
 from runs.leases import MAX_LOST_BEFORE_ALONE, heartbeat, reap, release, still_held
 from runs.models import AgentRun, Item, LogEntry, ModelCall, ModelCallBody, Review
@@ -162,6 +162,8 @@ def test_a_run_that_does_not_fit_its_budget_waits_says_so_and_loses_nothing() ->
     assert len(claim()) == 1
     run.refresh_from_db()
     assert run.waiting_for == ""
+    told = LogEntry.objects.get(kind="started", agent_run=run)
+    assert told.data["waited_for"].startswith("budget of the department"), "the page of the run still says so"
 
 
 def test_a_budget_holds_back_only_what_does_not_fit() -> None:
@@ -259,6 +261,16 @@ def test_on_a_halted_line_one_run_a_minute_probes() -> None:
     Department.objects.update(next_probe_at=timezone.now() - timedelta(seconds=1))
     due_now()
     assert len(claim()) == 1
+
+
+def test_a_probe_that_does_not_fit_its_budget_is_somebody_elses(office: Department) -> None:
+    first = make_queued("intake", priority=Item.Priority.PERSON)
+    second = make_queued("qualifier")
+    Budget.objects.create(department=office, agent=first.agent, period="month", limit_usd=0)
+    Department.objects.update(stopped_by_error="401", next_probe_at=timezone.now() - timedelta(seconds=1))
+    assert claim() == []
+    AgentRun.objects.filter(pk=second.pk).update(due_at=timezone.now() - timedelta(seconds=1))
+    assert [work.run_id for work in claim()] == [second.pk]
 
 
 def test_departments_that_share_a_key_share_the_probe() -> None:
@@ -370,7 +382,7 @@ def test_a_run_whose_lease_ran_out_is_queued_again_and_its_call_stands_as_an_est
     run = run_of(lost)
     assert (run.status, run.lost_leases, run.failures, run.attempt) == ("queued", 1, 0, 1)
     assert (run.lease_token, run.lease_expires_at) == (None, None)
-    assert run.waiting_for == "Its lease ran out, queued again."
+    assert run.waiting_for == f"Its worker was lost: its lease ran out. Try 2 of 3 at {run.due_at:%H:%M:%S} UTC."
     assert run.due_at <= timezone.now()
     call = ModelCall.objects.get(agent_run=run)
     assert (call.status, call.is_estimate) == ("unseen", True)
@@ -425,12 +437,24 @@ def test_losing_the_worker_a_third_time_is_a_failure() -> None:
     assert_accounts_agree()
 
 
+def test_a_lost_run_that_cannot_be_taken_back_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    bad, good = claim_one(), claim_one("qualifier")
+    expire(bad, good)
+    AgentRun.objects.filter(pk=bad.run_id).update(lost_leases=MAX_LOST_LEASES - 1)
+    monkeypatch.setattr(leases, "fail_run", lambda *_: 1 / 0)
+    assert reap() == 1
+    assert run_of(good).status == "queued"
+    assert run_of(bad).status == "running", "until the mistake is mended"
+
+
 def test_a_second_loss_is_taken_up_with_backoff() -> None:
     work = claim_one(lost_leases=1)
     expire(work)
     reap()
-    delay = (run_of(work).due_at - timezone.now()).total_seconds()
-    assert 10 < delay < 30
+    run = run_of(work)
+    assert 10 < (run.due_at - timezone.now()).total_seconds() < 30
+    assert run.waiting_for.endswith(f"Try 3 of 3 at {run.due_at:%H:%M:%S} UTC, alone on a shift.")
+    assert LogEntry.objects.get(agent_run=run, kind="lost").text == run.waiting_for
 
 
 def test_a_lease_that_lies_too_far_ahead_was_given_by_a_wrong_clock(settings: Any) -> None:
@@ -452,6 +476,29 @@ def test_a_poison_run_is_claimed_only_by_a_shift_that_holds_nothing_and_then_alo
     more.refresh_from_db()
     assert more.status == "queued"
     assert not claim(is_alone=False)[0].is_poison
+
+
+def test_a_poison_run_that_waits_for_long_is_starving(office: Department) -> None:
+    poison = make_queued(lost_leases=MAX_LOST_BEFORE_ALONE, due_at=timezone.now() - leases.STARVED / 2)
+    make_queued(due_at=timezone.now() - 2 * leases.STARVED)
+    assert not leases.is_starving(load_staff())
+    AgentRun.objects.filter(pk=poison.pk).update(due_at=timezone.now() - 2 * leases.STARVED)
+    assert leases.is_starving(load_staff())
+    Item.objects.filter(pk=poison.item_id).update(automation=Item.Automation.PAUSED)
+    assert not leases.is_starving(load_staff())
+    Item.objects.update(automation=Item.Automation.ACTIVE)
+    Department.objects.filter(pk=office.pk).update(state=Department.State.STOPPED)
+    assert not leases.is_starving(load_staff())
+
+
+def test_a_shift_that_has_made_room_takes_the_poison_run_whatever_is_more_urgent() -> None:
+    for _ in range(4):
+        make_queued(priority=0)
+    poison = make_queued(priority=99, lost_leases=MAX_LOST_BEFORE_ALONE)
+    assert poison.pk not in {work.run_id for work in claim(1, is_alone=True)}
+    taken = leases.claim_poison(staff=load_staff(), worker="host:1")
+    assert [(work.run_id, work.is_poison) for work in taken] == [(poison.pk, True)]
+    assert leases.claim_poison(staff=load_staff(), worker="host:2") == []
 
 
 def test_what_a_stopping_worker_gives_back_is_due_at_once_and_not_lost() -> None:

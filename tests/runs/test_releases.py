@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -82,9 +83,22 @@ def test_doctor_says_that_its_shifts_take_up_no_work() -> None:
     assert ".".join(NEXT) in finding.detail
 
 
-def test_the_overview_says_it() -> None:
+def test_one_query_answers_both_questions(django_assert_num_queries: Any) -> None:
+    check_database()
+    with django_assert_num_queries(1):
+        check_database()
+
+
+def test_a_database_without_a_single_migration_lacks_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(releases, "_tables", set())
+    monkeypatch.setattr(MigrationRecorder, "has_table", lambda _: False)
+    assert ("runs", "0001_initial") in missing_migrations()
+    assert newer_migrations() == set()
+
+
+def test_the_overview_says_it_before_anything_that_follows_from_it() -> None:
     scene = make_scene()
-    sentence = b"The database is ahead of this release."
+    sentence = b"The database: it is 1 migration ahead of this release"
     client = scene.client(scene.operator)
     assert sentence not in client.get(reverse("runs:overview")).content
     record(*NEXT)

@@ -14,11 +14,10 @@ from django.core.management import call_command
 from django.utils import timezone
 
 from agents.models import Department
-from runs import marker, restore
-from runs.models import Action, AgentRun, Alert, LogEntry, ModelCall, OutboxMessage, ShiftSlot
+from runs import departures, marker, restore
+from runs.models import Action, AgentRun, Alert, Item, LogEntry, ModelCall, OutboxMessage, PipelineRun, ShiftSlot
 from tests import factories
 from tests.engine import assert_accounts_agree, claim, make_office, make_queued
-from tests.runs.test_views_system import make_outbox
 
 pytestmark = pytest.mark.django_db
 
@@ -58,7 +57,7 @@ def test_what_was_unsent_is_unsure_and_the_rest_stays() -> None:
     item = factories.make_lead().item
     output = factories.make_output(item, "email")
     rows = {
-        status: make_outbox(item, key=f"k:{status}", status=status, output=output)
+        status: factories.make_outbox(item, key=f"k:{status}", status=status, output=output)
         for status in OutboxMessage.Status.values
     }
     restore.after_restore(user=None, reason="Test.")
@@ -72,6 +71,16 @@ def test_what_was_unsent_is_unsure_and_the_rest_stays() -> None:
         "withdrawn": "withdrawn",
     }
     assert restore.unsure_messages().count() == 2
+
+
+def test_a_step_on_a_closed_item_is_not_queued_again() -> None:
+    make_office()
+    make_queued("intake")
+    (work,) = claim()
+    Item.objects.update(automation="closed")
+    restore.after_restore(user=None, reason="Test.")
+    assert AgentRun.objects.get(pk=work.run_id).status == "cancelled"
+    assert PipelineRun.objects.get().status == "cancelled"
 
 
 def test_running_work_is_queued_again_with_its_calls_unseen() -> None:
@@ -164,29 +173,23 @@ def test_nothing_is_released_without_a_restore() -> None:
 
 @pytest.mark.parametrize(("was_sent", "status"), [(True, "sent"), (False, "pending")])
 def test_a_person_decides_once_on_an_unsure_message(was_sent: bool, status: str) -> None:
-    message = make_outbox(factories.make_lead().item)
+    message = factories.make_outbox(factories.make_lead().item)
     user = factories.make_user("ada", is_superuser=True)
     restore.after_restore(user=None, reason="Test.")
-    assert restore.settle_unsure(message=message, user=user, was_sent=was_sent)
-    assert not restore.settle_unsure(message=message, user=user, was_sent=not was_sent)
+    assert departures.settle_unknown(message=message, user=user, was_sent=was_sent)
+    assert not departures.settle_unknown(message=message, user=user, was_sent=not was_sent)
     message.refresh_from_db()
     assert message.status == status
     assert Action.objects.get(verb="settle_unsure").after == {"status": status}
 
 
-def test_a_message_that_is_unsure_for_another_reason_is_not_decided_on_here() -> None:
-    message = make_outbox(factories.make_lead().item, status="unknown", reason="The connection broke.")
-    user = factories.make_user("ada", is_superuser=True)
-    assert not restore.settle_unsure(message=message, user=user, was_sent=True)
-
-
 def test_a_released_department_is_listed_while_messages_are_unsure() -> None:
-    message = make_outbox(factories.make_lead().item)
+    message = factories.make_outbox(factories.make_lead().item)
     user = factories.make_user("ada", is_superuser=True)
     restore.after_restore(user=None, reason="Test.")
     restore.release_department(department=message.department, user=user)
     assert [held.is_released for held in restore.held_departments(Department.objects.all())] == [True]
-    restore.settle_unsure(message=message, user=user, was_sent=True)
+    departures.settle_unknown(message=message, user=user, was_sent=True)
     assert restore.held_departments(Department.objects.all()) == []
 
 
@@ -257,7 +260,7 @@ def test_a_marker_that_cannot_be_written_stops_nothing(settings: Any, tmp_path: 
 
 
 def test_the_command_says_what_it_did() -> None:
-    make_outbox(factories.make_lead().item)
+    factories.make_outbox(factories.make_lead().item)
     out = StringIO()
     call_command("after_restore", "--json", stdout=out)
     told = json.loads(out.getvalue())

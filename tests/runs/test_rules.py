@@ -9,7 +9,7 @@ import pytest
 from agents.spec import RuleSpec
 from leads.department import SALES
 from runs.router import RuleView
-from runs.rules import CLAUSES, check_configuration, check_rule, rule_sentence, validate_rule
+from runs.rules import CLAUSES, check_configuration, check_rule, rule_sentence, say_values, validate_rule
 from tests.runs.routing import agent, rule, views
 
 RULES, AGENTS = views(SALES)
@@ -157,3 +157,18 @@ def test_a_rule_for_a_trigger_is_checked_for_that_kind() -> None:
         [rule("goal", "Log it", trigger=["decision"])], [agent("a", "goal", serves="item")]
     )
     assert sentence == "The rule “Log it” wants “goal”, which no agent writes for a decision."
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([1, 2, 3, 4], ["1 to 4"]),
+        ([1, 2], ["1 or 2"]),
+        ([5, 7, 8, 9, 3], ["5", "7 to 9", "3"]),
+        ([True, False], ["yes", "no"]),
+        (["Hot", 1], ["Hot", "1"]),
+        ([], []),
+    ],
+)
+def test_numbers_in_a_row_are_said_as_one(values: list[Any], words: list[str]) -> None:
+    assert say_values(values) == words

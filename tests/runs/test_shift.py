@@ -9,6 +9,7 @@ import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from django.conf import settings as configured
 from django.core.management import call_command
 from django.db import OperationalError, connection
 from django.db.migrations.recorder import MigrationRecorder
+from django.utils import timezone
 from django_q.models import OrmQ
 
 from agents.models import Department
@@ -187,6 +189,7 @@ def test_no_row_of_one_department_crosses_to_another(
         assert run.soul is not None
         assert run.soul.agent_id == run.agent_id
     for call in ModelCall.objects.select_related("agent", "agent_run", "item"):
+        assert call.agent_run is not None
         assert {call.agent.department_id, call.agent_run.department_id, call.item.department_id} == {call.department_id}
     for entry in LogEntry.objects.select_related("item").exclude(item=None):
         assert entry.item is not None
@@ -213,7 +216,8 @@ def test_a_worker_that_stops_gives_back_what_it_holds(simulator: SimulatorServer
     run_shift(stop)
     run.refresh_from_db()
     assert (run.status, run.lost_leases, run.failures, run.lease_token) == ("queued", 0, 0, None)
-    assert ModelCall.objects.get().status == "unseen"
+    call = ModelCall.objects.get()
+    assert (call.status, call.cause, call.is_estimate) == ("finished", "cut_off", True)
     slot = ShiftSlot.objects.get()
     assert (slot.token, slot.in_flight) == (None, 0)
     assert simulator.stats()["in_flight"] == 0
@@ -321,6 +325,29 @@ def test_a_shift_that_breaks_loses_nothing_that_came_back(
 # --- Leases while calls are in the air -------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("only_what_is_queued")
+def test_a_next_call_whose_commit_was_not_confirmed_is_opened_once(
+    simulator: SimulatorServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_queued("intake")
+    simulator.faults([{"match": {"agent": "intake", "times": 1}, "what": {"kind": "truncate"}}])
+    real, opened = Shift._next_call, []
+
+    def unconfirmed(self: Shift, *args: Any) -> Any:
+        opened.append(real(self, *args))
+        if len(opened) == 1:
+            raise OperationalError("the connection was lost after the commit")
+        return opened[-1]
+
+    monkeypatch.setattr(Shift, "_next_call", unconfirmed)
+    drain()
+    run.refresh_from_db()
+    assert (run.status, run.failures, len(opened)) == ("done", 0, 2)
+    assert opened[0] == opened[1]
+    assert ModelCall.objects.count() == len(simulator.calls()) == 2
+    assert_accounts_agree()
+
+
 @pytest.mark.usefixtures("only_what_is_queued", "looks_often")
 def test_taking_the_token_away_breaks_off_the_call(simulator: SimulatorServer) -> None:
     run, kept = make_queued("intake"), make_queued("qualifier")
@@ -352,18 +379,19 @@ def test_a_call_that_shows_signs_of_life_keeps_its_lease(simulator: SimulatorSer
 
 
 @pytest.mark.usefixtures("only_what_is_queued", "looks_often")
-def test_a_call_that_is_silent_loses_its_lease_although_the_process_lives(
+def test_a_call_that_is_silent_is_cut_before_its_lease_runs_out(
     simulator: SimulatorServer, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings.LEASE_SECONDS = 1
-    monkeypatch.setattr(shift, "SILENCE_SECONDS", 0.3)
+    settings.LEASE_SECONDS = 3
+    monkeypatch.setattr(shift, "SILENCE_SECONDS", 1.0)
     run = make_queued("intake")
     simulator.faults([{"match": {"times": 1}, "what": {"kind": "silence", "seconds": 60}}])
     drain()
     run.refresh_from_db()
-    assert (run.status, run.attempt, run.lost_leases) == ("done", 2, 1)
+    assert (run.status, run.attempt, run.failures, run.lost_leases) == ("done", 2, 1, 0)
     first, second = ModelCall.objects.order_by("attempt")
-    assert (first.status, first.is_estimate, second.status) == ("unseen", True, "finished")
+    assert (first.cause, first.is_estimate, second.status) == ("timeout", True, "finished")
+    assert first.error == "Nothing was heard for 2.5 seconds."
     assert_accounts_agree()
 
 
@@ -382,6 +410,32 @@ def test_nothing_flies_beside_a_poison_run(simulator: SimulatorServer) -> None:
         if call != own:
             assert call.ended_at <= own.started_at or call.started_at >= own.ended_at
     assert set(AgentRun.objects.values_list("status", flat=True)) == {"done"}
+
+
+@pytest.mark.usefixtures("only_what_is_queued", "looks_often")
+def test_a_shift_that_is_always_busy_makes_room_for_a_poison_run(
+    simulator: SimulatorServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "STARVED", timedelta(seconds=0.5))
+    now = timezone.now()
+    poison = make_queued(
+        "intake", lost_leases=leases.MAX_LOST_BEFORE_ALONE, priority=99, due_at=now + timedelta(hours=1)
+    )
+    for _ in range(40):
+        make_queued("intake")
+    simulator.set_latency(200)
+
+    def is_over() -> bool:
+        if ModelCall.objects.count() >= 4:  # it is busy: now the other one has been due for long
+            AgentRun.objects.filter(pk=poison.pk, due_at__gt=now).update(due_at=now)
+        return is_settled()
+
+    drain(until=is_over, concurrency=4)
+    own = ModelCall.objects.get(agent_run=poison)
+    others = ModelCall.objects.exclude(pk=own.pk)
+    assert others.filter(started_at__lt=own.started_at).exists(), "it was never busy"
+    assert others.filter(started_at__gte=own.ended_at).exists(), "it waited until nothing else was left"
+    assert not others.filter(started_at__lt=own.ended_at, ended_at__gt=own.started_at).exists()
 
 
 def test_no_more_calls_are_in_flight_than_allowed(simulator: SimulatorServer, office: Department) -> None:

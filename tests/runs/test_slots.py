@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from django.conf import settings as configured
+from django.utils import timezone
 from django_q.models import OrmQ
 from django_q.signing import SignedPackage
 
@@ -136,6 +137,25 @@ def test_an_empty_slot_is_filled_again() -> None:
     slots.leave(1, token)
     assert (slot().token, slot().lease_expires_at) == (None, None)
     assert slots.ensure_shifts() == 1
+
+
+def test_a_lease_that_lies_too_far_ahead_was_given_by_a_wrong_clock() -> None:
+    slots.ensure_shifts()
+    for number in (1, 2):
+        slots.take(number, token_of(number), worker=f"host:{number}")
+    ShiftSlot.objects.filter(number=1).update(lease_expires_at=timezone.now() + timedelta(hours=1))
+    assert slots.count_alive() == 1
+    assert slots.ensure_shifts() == 1
+    assert [slot(number).worker for number in (1, 2)] == ["", "host:2"]
+
+
+def test_the_first_of_the_shifts_that_live_is_one() -> None:
+    slots.ensure_shifts()
+    for number in (1, 2):
+        slots.take(number, token_of(number), worker=f"host:{number}")
+    assert [slots.is_first(1), slots.is_first(2)] == [True, False]
+    slots.leave(1, token_of(1))
+    assert slots.is_first(2)
 
 
 def test_fewer_shifts_than_before_leave_the_surplus_empty(settings: Any) -> None:

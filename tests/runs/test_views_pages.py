@@ -20,10 +20,13 @@ PAGES: dict[str, Callable[[Scene], str]] = {
     "runs": lambda s: reverse("runs:list"),
     "run": lambda s: reverse("runs:detail", args=[s.run.pk]),
     "call": lambda s: reverse("runs:call", args=[s.call.pk]),
-    "log": lambda s: reverse("runs:log"),
+    "live": lambda s: reverse("runs:live"),
     "leads": lambda s: reverse("leads:list"),
     "lead": lambda s: reverse("leads:detail", args=[s.lead.pk]),
-    "why": lambda s: reverse("leads:why", args=[s.lead.pk]),
+    "why": lambda s: reverse("leads:detail", args=[s.lead.pk]) + "?tab=why",
+    "conversation": lambda s: reverse("leads:detail", args=[s.lead.pk]) + "?tab=conversation",
+    "timeline": lambda s: reverse("leads:detail", args=[s.lead.pk]) + "?tab=timeline",
+    "cost": lambda s: reverse("leads:detail", args=[s.lead.pk]) + "?tab=cost",
     "preview": lambda s: reverse("leads:run_preview"),
 }
 PARTS: dict[str, tuple[Callable[[Scene], str], Callable[[Scene], str]]] = {
@@ -31,12 +34,15 @@ PARTS: dict[str, tuple[Callable[[Scene], str], Callable[[Scene], str]]] = {
     "runs": (PAGES["runs"], PAGES["runs"]),
     "run": (PAGES["run"], lambda s: reverse("runs:panel", args=[s.run.pk])),
     "call": (PAGES["call"], PAGES["call"]),
-    "log": (PAGES["log"], PAGES["log"]),
+    "live": (PAGES["live"], PAGES["live"]),
     "leads": (PAGES["leads"], PAGES["leads"]),
     "lead": (PAGES["lead"], lambda s: reverse("leads:panel", args=[s.lead.pk])),
-    "why": (PAGES["why"], PAGES["why"]),
+    "why": (PAGES["why"], lambda s: reverse("leads:panel", args=[s.lead.pk]) + "?tab=why"),
+    "conversation": (PAGES["conversation"], lambda s: reverse("leads:panel", args=[s.lead.pk]) + "?tab=conversation"),
+    "timeline": (PAGES["timeline"], lambda s: reverse("leads:panel", args=[s.lead.pk]) + "?tab=timeline"),
+    "cost": (PAGES["cost"], lambda s: reverse("leads:panel", args=[s.lead.pk]) + "?tab=cost"),
 }
-OF_ONE_DEPARTMENT = ("run", "call", "lead", "why")
+OF_ONE_DEPARTMENT = ("run", "call", "lead", "why", "conversation", "timeline", "cost")
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -72,7 +78,7 @@ def test_rows_of_another_department_do_not_exist(name: str) -> None:
     assert client.get(PARTS[name][1](scene), headers=HTMX).status_code == 404
 
 
-@pytest.mark.parametrize("name", ["overview", "runs", "log", "leads"])
+@pytest.mark.parametrize("name", ["overview", "runs", "live", "leads"])
 def test_lists_leave_out_other_departments(name: str) -> None:
     scene = make_scene()
     mine = scene.client(scene.operator).get(PAGES[name](scene)).content.decode()
@@ -116,6 +122,16 @@ def test_a_strict_content_security_policy_would_refuse_nothing(name: str) -> Non
     assert "<style" not in html
     assert not re.findall(r"<[^>]+\son[a-z]+=", html)
     assert "javascript:" not in html
+
+
+@pytest.mark.parametrize("path", ["/", "/login/", "/admin/login/", "/nowhere/", "/events/"])
+def test_every_answer_says_what_a_browser_must_not_load(path: str) -> None:
+    response = make_scene().client(None).get(path)
+    policy = dict(part.split(" ", 1) for part in response["Content-Security-Policy"].split("; "))
+    assert policy["script-src"] == policy["style-src"] == policy["default-src"] == "'self'"
+    assert policy["frame-ancestors"] == policy["object-src"] == "'none'"
+    assert response["X-Content-Type-Options"] == "nosniff"
+    assert response["Referrer-Policy"] == "same-origin"
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -172,7 +188,7 @@ def test_a_line_that_stands_still_is_on_every_page() -> None:
     scene = make_scene()
     scene.department.stopped_by_error = "The API refuses the key in ACME_KEY (401)."
     scene.department.save()
-    for name in ("overview", "lead", "log"):
+    for name in ("overview", "lead", "live"):
         html = scene.client(scene.viewer).get(PAGES[name](scene)).content.decode()
         assert "the line stands still" in html
         assert "ACME_KEY" in html

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from agents.models import Department, Member, ModelState
 from runs import restore
-from runs.models import Action, Alert, AlertDelivery, Item, OutboxMessage, ShiftSlot
+from runs.models import Action, Alert, AlertDelivery, OutboxMessage, ShiftSlot
 from runs.views import system
 from tests import factories
 from tests.runs.scene import HTMX, Scene, make_scene, settled
@@ -25,20 +25,6 @@ pytestmark = pytest.mark.django_db
 
 PAGES = {"system": "runs:system", "restore": "runs:system_restore"}
 PANELS = {"system": "runs:system_panel", "restore": "runs:system_restore_panel"}
-
-
-def make_outbox(item: Item, **fields: object) -> OutboxMessage:
-    """A message that waits to be sent."""
-    values: dict[str, object] = {
-        "department": item.department,
-        "output": fields.get("output") or factories.make_output(item, "email"),
-        "key": f"{item.pk}:first_mail",
-        "purpose": "first_mail",
-        "address": "lena@example.com",
-        "rendered": {"subject": "Your freight invoices"},
-        "release_at": timezone.now(),
-    }
-    return OutboxMessage.objects.create(item=item, **{**values, **fields})
 
 
 def make_administrator(scene: Scene) -> User:
@@ -50,7 +36,7 @@ def make_restored(scene: Scene) -> OutboxMessage:
     """One unsent message, and a restore after it."""
     OutboxMessage.objects.all().delete()
     other = factories.make_lead(scene.department, name="Otto Berg")
-    message = make_outbox(other.item)
+    message = factories.make_outbox(other.item)
     restore.after_restore(user=None, reason="Test.")
     return message
 
@@ -104,7 +90,7 @@ def test_it_shows_workers_leases_and_what_was_healed() -> None:
     assert "Its lease ran out, queued again." in text
     assert "The queue&#x27;s cluster has died." in text
     assert "lost, being recovered" in text
-    assert "work does not flow" in text
+    assert "in trouble" in text
 
 
 def test_it_shows_breakers_with_their_history() -> None:
@@ -128,7 +114,8 @@ def test_it_shows_alerts_and_to_whom_they_could_not_be_delivered() -> None:
     AlertDelivery.objects.create(alert=alert, target="slack", status="failed", due_at=now, error="Name not found.")
     text = scene.client(make_administrator(scene)).get(reverse("runs:system")).content.decode()
     assert "The Writer failed." in text
-    assert "not to slack" in text
+    assert "not told: slack" in text
+    assert f"{reverse('runs:runbook')}#an-agent-failed-for-good" in text
     assert "Name not found." in text
 
 
@@ -136,8 +123,25 @@ def test_it_says_when_the_line_stands_still() -> None:
     scene = make_scene()
     Department.objects.filter(pk=scene.department.pk).update(stopped_by_error="The key is not accepted.")
     text = scene.client(make_administrator(scene)).get(reverse("runs:system_panel")).content.decode()
-    assert "the line stands still" in text
+    assert "The API does not accept the key of" in text
     assert "The key is not accepted." in text
+    assert f"{reverse('runs:runbook')}#the-line-stands-still" in text
+
+
+def test_an_alert_says_who_knows_and_who_is_told_next() -> None:
+    scene = make_scene()
+    now = timezone.now()
+    alert = Alert.objects.create(
+        department=scene.department, key="failure:x", kind="failure", text="Failed.", first_at=now, last_at=now, count=3
+    )
+    deliveries = AlertDelivery.objects
+    deliveries.create(alert=alert, target="email:ops@acme.example", status="sent", due_at=now, ended_at=now)
+    deliveries.create(alert=alert, target="email:ops@acme.example", status="queued", due_at=now + timedelta(minutes=20))
+    deliveries.create(alert=alert, target="slack", status="sent", due_at=now, ended_at=now - timedelta(minutes=3))
+    text = scene.client(make_administrator(scene)).get(reverse("runs:system_panel")).content.decode()
+    assert re.search(r"ops@acme\.example\s+is told\s+<time[^>]*>in 19 min", text)
+    assert re.search(r"told: slack <time[^>]*>3 min ago", text)
+    assert "3 times" in text
 
 
 def test_nothing_of_other_departments_is_shown() -> None:
@@ -170,7 +174,7 @@ def test_the_number_of_queries_does_not_grow_with_the_rows(django_assert_max_num
         factories.make_agent_run(item, status="running", lease_expires_at=lost)
         factories.make_log_entry(item, kind="lost", text=f"Lost {number}.")
         ModelState.objects.create(model=f"claude-{number}")
-    with django_assert_max_num_queries(32):
+    with django_assert_max_num_queries(42):
         client.get(reverse("runs:system"))
 
 

@@ -107,6 +107,85 @@ def test_bars_stay_on_the_axis_and_can_be_seen() -> None:
     assert 2 <= len(fall.ticks) <= 8
 
 
+def test_a_wait_that_is_over_still_says_for_what() -> None:
+    start = timezone.now() - timedelta(seconds=60)
+    run = factories.make_pipeline_run(factories.make_lead().item, started_at=start)
+    at = {"queued_at": start, "started_at": start + timedelta(seconds=40), "ended_at": start + timedelta(seconds=50)}
+    step = factories.make_agent_run(run.item, "intake", status="done", attempt=3, **at)
+    for attempt, offset in ((1, 10), (2, 25), (3, 40)):
+        begun = start + timedelta(seconds=offset)
+        factories.make_model_call(step, attempt=attempt, started_at=begun, ended_at=begun + timedelta(seconds=5))
+    told = [
+        ("started", 10, "Started.", {"waited_for": "budget of the department: 10 of 10 USD used"}),
+        ("waiting", 15, "The model is busy (rate limit reached).", {}),
+        ("started", 25, "Started.", {}),
+        ("lost", 30, "Its worker was lost.", {}),
+        ("started", 40, "Started.", {"waited_for": "The worker stopped; taken up again."}),
+    ]
+    entries = [
+        factories.make_log_entry(
+            run.item, agent_run=step, kind=kind, text=text, data=data, at=start + timedelta(seconds=offset)
+        )
+        for kind, offset, text, data in told
+    ]
+    fall = build_waterfall(run, [step], step.model_calls.all(), timezone.now(), entries=entries)
+    waits = [bar for bar in fall.lanes[0].bars if not bar.colour]
+    assert [bar.reason for bar in waits] == [
+        "budget of the department: 10 of 10 USD used",
+        "The model is busy (rate limit reached).",
+        "The worker stopped; taken up again.",
+    ]
+    assert "waited 10.0 s: budget of the department" in fall.lanes[0].summary
+    assert fall.began_at == start + timedelta(seconds=10)
+
+
+def test_a_wait_that_nothing_is_told_of_names_no_reason_and_one_of_now_names_its_own() -> None:
+    item = factories.make_lead().item
+    factories.make_agent_run(item, "intake", status="done")
+    queued = factories.make_agent_run(item, "qualifier", waiting_for="The budget is used up")
+    lanes = {lane.run.agent.slug: lane for lane in _fall(queued.pipeline_run).lanes}
+    assert [bar.reason for bar in lanes["intake"].bars if not bar.colour] == [""]
+    assert [bar.reason for bar in lanes["qualifier"].bars] == ["The budget is used up."]
+
+
+def test_tools_are_marks_within_their_attempt() -> None:
+    start = timezone.now() - timedelta(seconds=20)
+    run = factories.make_pipeline_run(factories.make_lead().item, started_at=start)
+    step = factories.make_agent_run(run.item, "researcher", status="done", queued_at=start, started_at=start)
+    call = factories.make_model_call(step, started_at=start, ended_at=start + timedelta(seconds=10))
+    begun = start + timedelta(seconds=2)
+    tools = [
+        factories.make_tool_call(call, started_at=begun, latency_ms=4_000),
+        factories.make_tool_call(call, started_at=begun, latency_ms=0, is_error=True, name="fetch_website"),
+    ]
+    fall = build_waterfall(run, [step], [call], timezone.now(), tools=tools)
+    long, short = fall.lanes[0].marks
+    (bar,) = [bar for bar in fall.lanes[0].bars if bar.colour]
+    assert bar.x < long.x < long.x + long.width < bar.x + bar.width
+    assert (short.title, short.is_error, short.width > 0.3) == ("fetch_website, 0 ms, failed", True, True)
+    assert "tool search_knowledge, 4000 ms" in fall.lanes[0].summary
+
+
+def test_now_is_on_the_axis_only_while_something_goes_on() -> None:
+    item = factories.make_lead().item
+    done = factories.make_agent_run(item, "intake", status="done")
+    assert _fall(done.pipeline_run).now is None
+    factories.make_agent_run(item, "qualifier", status="running")
+    now = _fall(done.pipeline_run).now
+    assert now is not None
+    assert 90 < now < 100
+
+
+def test_steps_side_by_side_lie_side_by_side() -> None:
+    start = timezone.now() - timedelta(seconds=20)
+    run = factories.make_pipeline_run(factories.make_lead().item, started_at=start)
+    for slug in ("intake", "qualifier"):
+        at = {"queued_at": start, "started_at": start + timedelta(seconds=2), "ended_at": start + timedelta(seconds=9)}
+        factories.make_agent_run(run.item, slug, status="done", pipeline_run=run, **at)
+    first, second = (lane.bars[-1] for lane in _fall(run).lanes)
+    assert (first.x, first.width) == (second.x, second.width)
+
+
 def test_a_run_without_steps_has_an_empty_waterfall() -> None:
     assert _fall(factories.make_pipeline_run(factories.make_lead().item)).lanes == ()
 

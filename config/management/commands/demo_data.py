@@ -15,10 +15,15 @@ from django.db import OperationalError
 
 from agents.models import Department, Member
 from leads.models import Lead
+from runs.models import Channel
 
 SAMPLES = Path(settings.BASE_DIR) / "leads" / "samples"
 DEPARTMENT = "sales"
 USERNAME = "demo"
+EMAIL = "demo@tallyport.example"
+SENDER = "Mara Lindqvist <mara@tallyport.example>"
+UNDO_SECONDS = 10
+"""Long enough to try the undo, short enough to see the mail arrive in the mailbox."""
 
 
 class Command(BaseCommand):
@@ -39,6 +44,7 @@ class Command(BaseCommand):
         call_command("sync_departments", stdout=StringIO())
         department = Department.objects.get(slug=DEPARTMENT)
         keep_user(department, password)
+        keep_channel(department)
         call_command("load_knowledge", SAMPLES / "knowledge", department=DEPARTMENT, verbosity=0)
         if Lead.objects.filter(department=department).exists():
             self.stdout.write(f"The leads that are there stay ({department.leads.count()}).")
@@ -55,7 +61,7 @@ class Command(BaseCommand):
 def keep_user(department: Department, password: str) -> User:
     """The superuser ``demo`` with this password, an administrator of the department."""
     user, is_new = User.objects.get_or_create(
-        username=USERNAME, defaults={"is_staff": True, "is_superuser": True, "first_name": "Demo"}
+        username=USERNAME, defaults={"is_staff": True, "is_superuser": True, "first_name": "Demo", "email": EMAIL}
     )
     # After demo.env was deleted the password is another one; a hash is not made anew without need.
     if is_new or not user.check_password(password):
@@ -63,3 +69,10 @@ def keep_user(department: Department, password: str) -> User:
         user.save(update_fields=["password"])
     Member.objects.get_or_create(department=department, user=user, defaults={"role": Member.Role.ADMINISTRATOR})
     return user
+
+
+def keep_channel(department: Department) -> None:
+    """A way out for mails, which the demo writes to files; one that somebody has set up stays."""
+    Channel.objects.filter(department=department, kind="email", settings={}).update(
+        settings={"sender": SENDER}, undo_seconds=UNDO_SECONDS, is_enabled=True
+    )

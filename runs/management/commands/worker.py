@@ -9,13 +9,14 @@ import time
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, InterfaceError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
 from agents import llm  # noqa: F401 - imported before the fork, so that all workers share its memory
-from runs import restore, schedules, slots
+from runs import cost_rollups, restore, schedules, slots
 from runs.cluster import Cluster, guard_forks
+from runs.housekeeping import do_each
 from runs.models import LogEntry
 from runs.releases import newer_migrations
 from runs.stopping import is_stopping, stop
@@ -64,7 +65,8 @@ class Command(BaseCommand):
                 slots.ensure_shifts()
                 if seconds := self._stands_still_for(time.monotonic()):
                     self._restart(f"No shift has been at work for {seconds:.0f} seconds.")
-            except DatabaseError as error:
+                do_each((cost_rollups.keep_up,))
+            except (DatabaseError, InterfaceError) as error:
                 self.stderr.write(f"The database does not answer: {error}. Trying again.")
                 self._moved_at = time.monotonic()  # the standstill is the database's
                 connection.close()
@@ -86,7 +88,7 @@ class Command(BaseCommand):
         text = f"{why} It is started again; what it held is taken up when its leases run out."
         self.stderr.write(text)
         self.cluster.kill()
-        with contextlib.suppress(DatabaseError):
+        with contextlib.suppress(DatabaseError, InterfaceError):
             LogEntry.objects.create(kind="healed", level=LogEntry.Level.WARNING, text=text, at=timezone.now())
         self.cluster.start()
         self._moved_at = time.monotonic()

@@ -1,0 +1,19 @@
+"""The leads that fit the filters as a CSV file, with the columns that are shown, written while it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from django.db.models import QuerySet
+
+from leads.columns import Chosen, file_head, file_row
+from leads.listing import read_rows
+from leads.models import Lead
+from runs.views.exports import csv_text, in_chunks
+
+
+def write_csv(leads: QuerySet[Lead], chosen: Chosen) -> Iterator[str]:
+    """The lines of the file, a thousand leads at a time, newest first."""
+    yield csv_text([file_head(chosen)])
+    for chunk in in_chunks(leads.select_related("item__automation_by", "item__department", "owner")):
+        yield csv_text([file_row(row, chosen) for row in read_rows(chunk)])

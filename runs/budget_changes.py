@@ -1,0 +1,143 @@
+"""What a person does to a budget: makes, changes or deletes it, or lets it be passed once. Runs that wait look again.
+
+The page and the admin call the same services; each writes down who did it and what was before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.db import transaction
+
+from agents.budgets import lock_period
+from agents.models import Budget, BudgetPeriod
+from runs.budget_waits import release_budget_waits
+from runs.database import now as database_now
+from runs.models import Action
+
+CHANGEABLE = ("limit_usd", "limit_tokens", "is_enabled")
+"""What a budget counts stays, else what it has counted would be wrong."""
+
+
+def create_budget(*, budget: Budget, user: User, reason: str = "") -> Budget:
+    """Save a new budget. Nothing that is under way counts against it: only calls that start from now on."""
+    with transaction.atomic():
+        budget.save(force_insert=True)
+        _act(budget, user, "create_budget", {}, {**_scope(budget), **_limits(budget)}, reason)
+        release_budget_waits(budget.department)
+    return budget
+
+
+def change_budget(*, budget: Budget, changes: Mapping[str, Any], user: User, reason: str = "") -> bool:
+    """Change what a budget allows in every period, or switch it; runs that wait are due at once.
+
+    False if it is all that already. ValueError for less than nothing, KeyError for what does not change.
+    """
+    if unknown := changes.keys() - set(CHANGEABLE):
+        raise KeyError(f"A budget's {', '.join(sorted(unknown))} does not change.")
+    if any(changes.get(name) is not None and changes[name] < 0 for name in ("limit_usd", "limit_tokens")):
+        raise ValueError("A budget cannot be less than nothing.")
+    with transaction.atomic():
+        period = lock_period(budget, now=database_now())
+        held = Budget.objects.select_for_update(of=("self",)).get(pk=budget.pk)
+        before = {name: getattr(held, name) for name in CHANGEABLE}
+        changed = [name for name, value in changes.items() if before[name] != value]
+        if not changed:
+            return False
+        for name in changed:
+            setattr(held, name, changes[name])
+        held.save(update_fields=changed)
+        period.warned_percent = 0
+        period.save(update_fields=["warned_percent"])
+        was = {name: _text(before[name]) for name in changed}
+        _act(budget, user, "change_budget", was, {name: _text(getattr(held, name)) for name in changed}, reason)
+        release_budget_waits(budget.department)
+    return True
+
+
+def change_limit(*, budget: Budget, limit_usd: Decimal, user: User, reason: str) -> bool:
+    """Change how many dollars a budget allows in every period; see ``change_budget``."""
+    return change_budget(budget=budget, changes={"limit_usd": limit_usd}, user=user, reason=reason)
+
+
+def allow_once(*, budget: Budget, usd: Decimal, user: User, reason: str) -> bool:
+    """Let a budget be passed by this amount in its current period. ValueError for an amount that allows nothing.
+
+    Runs that wait for it are due at once. False for a budget that does not limit dollars.
+    """
+    if usd <= 0:
+        raise ValueError("Allow more than nothing.")
+    if budget.limit_usd is None:
+        return False
+    with transaction.atomic():
+        period = lock_period(budget, now=database_now())
+        _set_extra(budget, period, period.extra_usd + usd, user, reason)
+    return True
+
+
+def set_extra(*, period: BudgetPeriod, usd: Decimal, user: User, reason: str = "") -> bool:
+    """Say how much more than the budget one of its periods may cost. ValueError for less than nothing.
+
+    False if it is that already.
+    """
+    if usd < 0:
+        raise ValueError("Less than nothing cannot be allowed.")
+    with transaction.atomic():
+        held = (
+            BudgetPeriod.objects.select_for_update(of=("self",)).select_related("budget__department").get(pk=period.pk)
+        )
+        if held.extra_usd == usd:
+            return False
+        _set_extra(held.budget, held, usd, user, reason)
+    return True
+
+
+def delete_budget(*, budget: Budget, user: User, reason: str = "") -> bool:
+    """Delete a budget with what it has counted; without it nothing waits for it. False if it is gone."""
+    with transaction.atomic():
+        held = Budget.objects.select_for_update(of=("self",)).filter(pk=budget.pk).first()
+        if held is None:
+            return False
+        _act(budget, user, "delete_budget", {**_scope(held), **_limits(held)}, {}, reason)
+        held.delete()
+        release_budget_waits(budget.department)
+    return True
+
+
+def _set_extra(budget: Budget, period: BudgetPeriod, usd: Decimal, user: User, reason: str) -> None:
+    before, period.extra_usd, period.warned_percent = period.extra_usd, usd, 0
+    period.save(update_fields=["extra_usd", "warned_percent"])
+    amounts = {"extra_usd": _text(before)}, {"extra_usd": _text(usd)}
+    _act(budget, user, "allow_once", *amounts, reason)
+    release_budget_waits(budget.department)
+
+
+def _scope(budget: Budget) -> dict[str, str]:
+    agent = budget.agent.slug if budget.agent else ""
+    return {"agent": agent, "model": budget.model, "period": str(budget.period)}
+
+
+def _limits(budget: Budget) -> dict[str, str]:
+    return {name: _text(getattr(budget, name)) for name in CHANGEABLE}
+
+
+def _text(value: object) -> str:
+    """Amounts in all their places: a form gives them as they were typed."""
+    return f"{value:.8f}" if isinstance(value, Decimal) else str(value)
+
+
+def _act(
+    budget: Budget, user: User, verb: str, before: Mapping[str, str], after: Mapping[str, str], reason: str
+) -> None:
+    Action.objects.create(
+        department_id=budget.department_id,
+        user=user,
+        verb=verb,
+        target=f"budget:{budget.pk}",
+        before=dict(before),
+        after=dict(after),
+        reason=reason[:300],
+    )

@@ -1,0 +1,129 @@
+"""Costs by item, and by what items are: from the sums a day, and from the calls that these do not hold yet."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from django.db import connection
+from django.db.models import Count, F, Q, QuerySet, Sum
+
+from agents.models import Department
+from runs.cost_sums import Before, Cost, Period, dearest_first, dollars, total
+from runs.models import Item, ItemCost
+from runs.models.costs import UNITS
+
+TOP_ITEMS = 100
+STATUS = "status"
+Live = Mapping[int, Sequence[int]]
+"""What is not in the sums yet: ``{item: (calls, cost units, waste units)}``."""
+# What each item cost in both periods, then by what it is: one pass, and no distinct items to count.
+_BY_VALUE = """
+SELECT v.value, SUM(x.c), SUM(x.u), SUM(x.w), SUM(x.b), COUNT(x.c)
+FROM ({sums}) x JOIN ({values}) v ON v.pk = x.item GROUP BY v.value
+"""
+
+
+def break_down_items(
+    departments: Sequence[Department], period: Period, live: Live, live_before: Live
+) -> tuple[list[Cost], Before]:
+    """The dearest hundred, and the sum of the rest; and what the same items cost in the days before."""
+    rows = _rows(departments, period)
+    grouped = rows.values("item").annotate(c=Sum("calls"), u=Sum("cost_units"), w=Sum("waste_units")).order_by("-u")
+    columns = ("item", "c", "u", "w")
+    found = {pk: list(sums) for pk, *sums in grouped.values_list(*columns)[:TOP_ITEMS]}
+    if live:
+        found |= {pk: list(sums) for pk, *sums in grouped.filter(item__in=live).values_list(*columns)}
+    for pk, sums in live.items():
+        found[pk] = [a + b for a, b in zip(found.get(pk, [0, 0, 0]), sums, strict=True)]
+    titles = dict(Item.objects.filter(pk__in=found).values_list("pk", "title"))
+    whole = rows.aggregate(c=Sum("calls"), u=Sum("cost_units"), w=Sum("waste_units"), n=Count("item", distinct=True))
+    everything = [(whole[name] or 0) + sum(s[n] for s in live.values()) for n, name in enumerate(("c", "u", "w"))]
+    top = [_item_cost(pk, titles.get(pk, str(pk)), [*sums, 1]) for pk, sums in found.items()]
+    top = sorted(top, key=dearest_first)[:TOP_ITEMS]
+    shown = total(top)
+    rest = [
+        everything[0] - shown.calls,
+        everything[1] - int(shown.usd * UNITS),
+        everything[2] - int(shown.waste_usd * UNITS),
+    ]
+    count = whole["n"] + len(live.keys() - _known(rows, live)) - len(top)
+    before = _before(_rows(departments, period.before), [cost.key for cost in top], live_before)
+    return [*top, _item_cost(None, f"{count:,} others", [*rest, count])] if count > 0 else top, before
+
+
+def break_down_by_path(
+    departments: Sequence[Department], period: Period, by: str, live: Live, live_before: Live
+) -> tuple[list[Cost], Before]:
+    """By the items' status, or by a dimension of their kind; and the same in the days before."""
+    path = STATUS if by == STATUS else _path(departments, by)
+    found: defaultdict[Any, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+    earlier: defaultdict[Any, int] = defaultdict(int)
+    for value, calls, cost, waste, before, items in _sum_by_value(departments, period, path):
+        if items:
+            found[value] = [int(calls), int(cost), int(waste), items]
+        earlier[value] += int(before or 0)
+    if live or live_before:
+        known = _known(_rows(departments, period), live)
+        for pk, value in Item.objects.filter(pk__in={*live, *live_before}).values_list("pk", path):
+            earlier[value] += live_before[pk][1] if pk in live_before else 0
+            if pk in live:
+                for position, amount in enumerate((*live[pk], pk not in known)):
+                    found[value][position] += amount
+    spec = departments[0].spec
+    costs = [
+        _item_cost(value, spec.status_spec(value).label if by == STATUS else str(value or "unknown"), sums)
+        for value, sums in found.items()
+    ]
+    return costs, Before({value: dollars(units) for value, units in earlier.items()}, dollars(sum(earlier.values())))
+
+
+def _sum_by_value(departments: Sequence[Department], period: Period, path: str) -> list[tuple[Any, ...]]:
+    """``(value, calls, cost units, waste units, cost units before, items)``; None for what no item had."""
+    is_now = Q(day__gte=period.first)
+    sums = (
+        _rows(departments, Period(period.before.first, period.last))
+        .values("item")
+        .annotate(
+            c=Sum("calls", filter=is_now),
+            u=Sum("cost_units", filter=is_now),
+            w=Sum("waste_units", filter=is_now),
+            b=Sum("cost_units", filter=~is_now),
+        )
+        .order_by()
+    )
+    values = Item.objects.filter(department__in=departments).annotate(value=F(path)).values("pk", "value").order_by()
+    (sums_sql, given), (values_sql, more) = sums.query.sql_with_params(), values.query.sql_with_params()
+    with connection.cursor() as cursor:
+        cursor.execute(_BY_VALUE.format(sums=sums_sql, values=values_sql), [*given, *more])
+        return list(cursor.fetchall())
+
+
+def _before(rows: QuerySet[ItemCost], items: Collection[int], live: Live) -> Before:
+    """What these items cost, under None what all others did, and all together."""
+    units = dict(rows.filter(item__in=items).values_list("item").annotate(u=Sum("cost_units")).order_by())
+    everything = (rows.aggregate(u=Sum("cost_units"))["u"] or 0) + sum(sums[1] for sums in live.values())
+    by_item: dict[Any, Decimal] = {pk: dollars(units.get(pk, 0) + (live[pk][1] if pk in live else 0)) for pk in items}
+    by_item[None] = dollars(everything) - sum(by_item.values())
+    return Before(by_item, dollars(everything))
+
+
+def _rows(departments: Sequence[Department], period: Period) -> QuerySet[ItemCost]:
+    return ItemCost.objects.filter(department__in=[d.pk for d in departments], day__range=period)
+
+
+def _known(rows: QuerySet[ItemCost], live: Live) -> set[int]:
+    """Those of the items that the sums of the days hold already, with other calls."""
+    return set(rows.filter(item__in=live).values_list("item", flat=True)) if live else set()
+
+
+def _item_cost(key: Any, label: str, sums: Sequence[int]) -> Cost:
+    calls, units, waste, items = sums
+    return Cost(key, label, calls, usd=dollars(units), waste_usd=dollars(waste), items=items)
+
+
+def _path(departments: Sequence[Department], by: str) -> str:
+    """The way from an item to the dimension; the departments that have it must agree on it."""
+    return next(d.spec.cost_dimensions[by] for d in departments if by in d.spec.cost_dimensions)

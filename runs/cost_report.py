@@ -1,0 +1,121 @@
+"""Everything that is told about costs at once: the costs page shows it, ``manage.py costs`` prints it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+
+from agents.models import Department
+from agents.pricing import PriceBook, UnknownPrice, load_price_book
+from runs.cost_sums import Before, Cost, Period, total
+from runs.costs import Ledger
+from runs.database import snapshot
+from runs.outcomes import count_outcomes
+from runs.what_if import CacheUse, Usages, cache_by_agent, cache_saving, read_usages, what_if
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One value of the dimension. ``before_usd`` None: two periods do not compare by it. ``cache`` of agents only."""
+
+    cost: Cost
+    before_usd: Decimal | None
+    cache: CacheUse | None = None
+
+    @property
+    def change_percent(self) -> int | None:
+        """Against the period before; None where there was nothing."""
+        return round((self.cost.usd - self.before_usd) * 100 / self.before_usd) if self.before_usd else None
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeCost:
+    """How many items came to something in the period, and all its costs over their number; None for none."""
+
+    name: str
+    count: int
+    usd: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The costs of some departments in a period. ``by_model`` is what one model alone had cost, the cheapest first."""
+
+    period: Period
+    by: str
+    lines: Sequence[Line]
+    whole: Line
+    outcomes: Sequence[OutcomeCost]
+    saving_usd: Decimal
+    by_model: Sequence[tuple[str, Decimal]]
+    usages: Sequence[Usages]
+    prices: PriceBook
+
+    @property
+    def waste_percent(self) -> int:
+        """The share that brought nothing that was used, in whole percent."""
+        return round(self.whole.cost.waste_usd * 100 / self.whole.cost.usd) if self.whole.cost.usd else 0
+
+    def chosen_usd(self, choices: Mapping[int, str]) -> Decimal | None:
+        """What the same tokens had cost with these models (agent id to model); None where nothing is chosen."""
+        known = {agent_id: model for agent_id, model in choices.items() if model in self.prices.models}
+        return what_if(self.usages, known, self.prices) if known else None
+
+
+def make_reports(departments: Collection[Department], period: Period, dimensions: Iterable[str]) -> list[Report]:
+    """One report for each dimension, all of one moment. LookupError for a dimension nobody has."""
+    with snapshot():
+        ledger, prices = Ledger(departments), load_price_book()
+        usages = read_usages(ledger, period)
+        counts = count_outcomes(departments, *period.moments)
+        return [_report(ledger, period, by, usages, counts, prices) for by in dimensions]
+
+
+def _report(
+    ledger: Ledger, period: Period, by: str, usages: Sequence[Usages], counts: Mapping[str, int], prices: PriceBook
+) -> Report:
+    found, before = ledger.compare(period, by)
+    caches = cache_by_agent(usages, prices) if by == "agent" else {}
+    whole = Line(total(found), before.usd)
+    return Report(
+        period=period,
+        by=by,
+        lines=_lines(found, before, by, caches),
+        whole=whole,
+        outcomes=[OutcomeCost(name, n, whole.cost.usd / n if n else None) for name, n in counts.items()],
+        saving_usd=cache_saving(usages, prices),
+        by_model=_by_model(usages, prices),
+        usages=usages,
+        prices=prices,
+    )
+
+
+def _lines(found: Sequence[Cost], before: Before, by: str, caches: Mapping[int, CacheUse]) -> list[Line]:
+    if by == "day" and found:
+        found = _every_day(found)
+    # Days of two periods do not compare.
+    return [
+        Line(cost, before.by_key.get(cost.key, Decimal(0)) if by != "day" else None, caches.get(cost.key))
+        for cost in found
+    ]
+
+
+def _every_day(found: Sequence[Cost]) -> list[Cost]:
+    """The days between the first and the last one too, at nothing, or a chart would push the others together."""
+    known = {cost.key: cost for cost in found}
+    first, last = found[0].key, found[-1].key
+    days = (first + timedelta(days=number) for number in range((last - first).days + 1))
+    return [known.get(day) or Cost(day, str(day)) for day in days]
+
+
+def _by_model(usages: Sequence[Usages], prices: PriceBook) -> list[tuple[str, Decimal]]:
+    """All tokens on one model, for every model that has a price."""
+    ids, found = {row.agent_id for row in usages}, []
+    for model in prices.models:
+        try:
+            found.append((model, what_if(usages, dict.fromkeys(ids, model), prices)))
+        except UnknownPrice:
+            continue
+    return sorted(found, key=lambda pair: pair[1])

@@ -1,0 +1,241 @@
+"""Adds settled model calls to the sums that the costs page reads, each call once as what it is now.
+
+A call that was given up as unseen and answers late is taken out of the sums as unseen and put in as settled. What
+is not rolled up yet ``runs.costs`` adds from the calls themselves, so that a page always equals the sum over calls.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from django.db import connection, transaction
+from django.db.models import QuerySet
+
+from runs.database import update_rows
+from runs.models import CostRollup, ItemCost, ItemTotal, ModelCall
+from runs.models.costs import UNITS
+
+BATCH = 2_000
+SECONDS = 20.0
+KEEP_UP_SECONDS = 1.0
+KEEP_UP_BATCH = 500
+BREATH_SECONDS = 0.11
+"""Left free between two batches on SQLite: who waits for its one write lock looks each 100 ms, and may never find it
+free where one transaction follows another."""
+_UNROLLED = """(("runs_modelcall"."rolled" = '' AND "runs_modelcall"."status" IN ('finished', 'unseen'))
+    OR ("runs_modelcall"."rolled" = 'unseen' AND "runs_modelcall"."status" = 'finished'))"""
+"""Word for word the condition of the index model_call_unrolled: SQLite uses it for no other, nor for parameters."""
+TOKENS = ("input_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens", "cache_read_tokens", "output_tokens")
+SUMS = ("calls", *TOKENS, "cost_units")
+_COLUMNS = (
+    *("pk", "department_id", "item_id", "agent_id", "soul_id", "model_asked", "model_used", "status", "rolled"),
+    *("cause", "error", "is_estimate", "started_at", "cost_usd", "reserved_usd", *TOKENS),
+)
+
+
+class Group(NamedTuple):
+    """What one row of the rollups is about."""
+
+    department_id: int
+    day: date
+    agent_id: int
+    model: str
+    soul_id: int | None
+    is_waste: bool
+    is_estimate: bool
+
+    @property
+    def key(self) -> str:
+        """The value of ``CostRollup.key``."""
+        flags = f"{self.is_waste:d}{self.is_estimate:d}"
+        return f"{self.department_id}:{self.day}:{self.agent_id}:{self.soul_id or 0}:{flags}:{self.model}"
+
+
+@dataclass(slots=True)
+class Sums:
+    """What is added to one row: in the order of ``SUMS``."""
+
+    values: list[int]
+
+    @classmethod
+    def empty(cls) -> Sums:
+        """Nothing yet."""
+        return cls([0] * len(SUMS))
+
+    def add(self, sign: int, tokens: Sequence[int], units: int) -> None:
+        """Put one call in (1) or take it out (-1)."""
+        for position, value in enumerate((1, *tokens, units)):
+            self.values[position] += sign * value
+
+
+def units(usd: Decimal) -> int:
+    """US dollars as whole hundred-millionths."""
+    return int(usd * UNITS)
+
+
+def roll_up(*, seconds: float = SECONDS, batch: int = BATCH) -> int:
+    """Add what is settled to the sums until nothing is left or the time is up. Returns the number of calls."""
+    until, done = time.monotonic() + seconds, 0
+    while True:
+        count = _roll_up_batch(batch)
+        done += count
+        if count < batch or time.monotonic() > until:
+            return done
+        if connection.vendor == "sqlite" and not connection.in_atomic_block:
+            time.sleep(BREATH_SECONDS)
+
+
+def keep_up() -> int:
+    """Add what was settled since the last look, a second at most; the worker does every few, each minute the rest.
+
+    In small transactions: on SQLite every other writer waits for them.
+    """
+    # Looked at first: a transaction that writes nothing would hold up who does.
+    return roll_up(seconds=KEEP_UP_SECONDS, batch=KEEP_UP_BATCH) if unrolled().order_by("pk")[:1] else 0
+
+
+def group_calls(rows: Iterable[dict[str, Any]]) -> tuple[dict[Group, Sums], dict[tuple[int, int, date], list[int]]]:
+    """What these calls add to the rollups, and to the items: ``{(department, item, day): [calls, units, waste]}``."""
+    groups: defaultdict[Group, Sums] = defaultdict(Sums.empty)
+    items: defaultdict[tuple[int, int, date], list[int]] = defaultdict(lambda: [0, 0, 0])
+    for row in rows:
+        if row["rolled"] == ModelCall.Rolled.UNSEEN:
+            _add(row, groups, items, as_unseen=True, sign=-1)
+        _add(row, groups, items, as_unseen=row["status"] == ModelCall.Status.UNSEEN, sign=1)
+    return groups, items
+
+
+def add_correction(calls: Iterable[tuple[ModelCall, Decimal]]) -> None:
+    """Calls, locked and not yet changed, that cost something else from now on: in the sums that hold them already."""
+    groups: defaultdict[Group, Sums] = defaultdict(Sums.empty)
+    items: defaultdict[tuple[int, int, date], list[int]] = defaultdict(lambda: [0, 0, 0])
+    for call, usd in calls:
+        if call.rolled != ModelCall.Rolled.DONE:
+            continue
+        row = {name: getattr(call, name) for name in _COLUMNS}
+        _add(row, groups, items, as_unseen=False, sign=-1)
+        _add({**row, "cost_usd": usd, "is_estimate": False}, groups, items, as_unseen=False, sign=1)
+    _add_to_rollups(groups)
+    _add_to_items(items)
+
+
+def unrolled() -> QuerySet[ModelCall]:
+    """The calls that the sums do not hold as what they are now; few, whatever the number of calls."""
+    return ModelCall.objects.extra(where=[_UNROLLED])
+
+
+def unrolled_calls(**filters: Any) -> Iterable[dict[str, Any]]:
+    """Their columns. Filter by a column that few calls share, or not at all: the small index serves no other."""
+    rows: Iterable[dict[str, Any]] = unrolled().filter(**filters).order_by("pk").values(*_COLUMNS)
+    return rows
+
+
+def settled_calls(**filters: Any) -> Iterable[dict[str, Any]]:
+    """The columns of settled calls, as if none were in the sums: ``group_calls`` of them is the sum over the calls."""
+    settled = [ModelCall.Status.FINISHED, ModelCall.Status.UNSEEN]
+    rows = ModelCall.objects.filter(status__in=settled, **filters).order_by("pk").values(*_COLUMNS)
+    return ({**row, "rolled": ModelCall.Rolled.NOT} for row in rows)
+
+
+def _add(
+    row: dict[str, Any],
+    groups: defaultdict[Group, Sums],
+    items: defaultdict[tuple[int, int, date], list[int]],
+    *,
+    as_unseen: bool,
+    sign: int,
+) -> None:
+    day = row["started_at"].astimezone(UTC).date()
+    # An unseen call stands at its reservation, with no tokens; its model is the one that was asked.
+    is_waste = as_unseen or bool(row["cause"]) or bool(row["error"])
+    cost = units(row["reserved_usd"] if as_unseen else row["cost_usd"])
+    tokens = [0] * len(TOKENS) if as_unseen else [row[name] for name in TOKENS]
+    model = row["model_asked"] if as_unseen else row["model_used"] or row["model_asked"]
+    group = Group(
+        row["department_id"],
+        day,
+        row["agent_id"],
+        model,
+        row["soul_id"],
+        is_waste,
+        as_unseen or row["is_estimate"],
+    )
+    groups[group].add(sign, tokens, cost)
+    sums = items[row["department_id"], row["item_id"], day]
+    for position, value in enumerate((1, cost, cost if is_waste else 0)):
+        sums[position] += sign * value
+
+
+def _roll_up_batch(batch: int) -> int:
+    with transaction.atomic():
+        # Whoever settles a call just now holds it: it comes next time.
+        locked = unrolled().select_for_update(skip_locked=True, of=("self",)).order_by("pk")
+        ids = list(locked.values_list("pk", flat=True)[:batch])
+        if not ids:
+            return 0
+        rows = list(ModelCall.objects.filter(pk__in=ids).values(*_COLUMNS))
+        groups, items = group_calls(rows)
+        _add_to_rollups(groups)
+        _add_to_items(items)
+        states = {ModelCall.Status.FINISHED: ModelCall.Rolled.DONE, ModelCall.Status.UNSEEN: ModelCall.Rolled.UNSEEN}
+        for status, rolled in states.items():
+            ModelCall.objects.filter(pk__in=[row["pk"] for row in rows if row["status"] == status]).update(
+                rolled=rolled
+            )
+    return len(ids)
+
+
+def _add_to_rollups(groups: dict[Group, Sums]) -> None:
+    fields = [{**group._asdict(), "key": group.key} for group in groups]
+    # In the order of the keys: two that add the same new rows must not wait for each other.
+    fields.sort(key=lambda columns: columns["key"])
+    CostRollup.objects.bulk_create((CostRollup(**columns) for columns in fields), ignore_conflicts=True)
+    by_key = {group.key: sums for group, sums in groups.items()}
+    rows = list(CostRollup.objects.filter(key__in=by_key).select_for_update().order_by("key"))
+    update_rows(
+        CostRollup,
+        SUMS,
+        [(row.pk, *(getattr(row, name) + by_key[row.key].values[n] for n, name in enumerate(SUMS))) for row in rows],
+    )
+
+
+def _add_to_items(items: dict[tuple[int, int, date], list[int]]) -> None:
+    ItemCost.objects.bulk_create(
+        (ItemCost(department_id=department, item_id=item, day=day) for department, item, day in sorted(items)),
+        ignore_conflicts=True,
+    )
+    wanted = {(item, day): sums for (_, item, day), sums in items.items()}
+    rows = ItemCost.objects.filter(
+        item__in={item for item, _ in wanted}, day__in={day for _, day in wanted}
+    ).select_for_update()
+    changed = [(row, wanted[row.item_id, row.day]) for row in rows.order_by("pk") if (row.item_id, row.day) in wanted]
+    update_rows(
+        ItemCost,
+        ("calls", "cost_units", "waste_units"),
+        [(row.pk, row.calls + sums[0], row.cost_units + sums[1], row.waste_units + sums[2]) for row, sums in changed],
+    )
+    _add_to_totals(items)
+
+
+def _add_to_totals(items: dict[tuple[int, int, date], list[int]]) -> None:
+    added: dict[int, list[int]] = defaultdict(lambda: [0, 0])
+    departments = {item: department for department, item, _ in items}
+    for (_, item, _), (calls, cost, _) in items.items():
+        added[item][0] += calls
+        added[item][1] += cost
+    ItemTotal.objects.bulk_create(
+        (ItemTotal(item_id=item, department_id=departments[item]) for item in sorted(departments)),
+        ignore_conflicts=True,
+    )
+    rows = ItemTotal.objects.filter(pk__in=departments).select_for_update().order_by("pk")
+    update_rows(
+        ItemTotal,
+        ("calls", "cost_units"),
+        [(row.pk, row.calls + added[row.pk][0], row.cost_units + added[row.pk][1]) for row in rows],
+    )

@@ -1,0 +1,136 @@
+"""What model calls cost: sums by any dimension over any days, equal to the sum over the calls to the last digit.
+
+Read from the rollups, and for what is not rolled up yet from the calls. Days are UTC, as on the provider's invoice.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from decimal import Decimal
+from functools import cached_property
+from typing import Any
+
+from django.db.models import Sum
+
+from agents.models import Agent, Department, Soul
+from agents.spec import DepartmentSpec
+from runs.cost_items import STATUS, break_down_by_path, break_down_items
+from runs.cost_rollups import SUMS, Group, Sums, group_calls, unrolled_calls
+from runs.cost_sums import Before, Cost, Period, dearest_first
+from runs.database import snapshot
+from runs.models import CostRollup
+
+_CALL_DIMENSIONS = {
+    "agent": "agent_id",
+    "model": "model",
+    "soul": "soul_id",
+    "department": "department_id",
+    "day": "day",
+}
+ITEM = "item"
+_Key = tuple[tuple[Any, ...], bool, bool]
+
+
+def dimensions(specs: Iterable[DepartmentSpec]) -> tuple[str, ...]:
+    """What costs can be broken down by in departments of these kinds."""
+    of_items = dict.fromkeys(name for spec in specs for name in spec.cost_dimensions)
+    return (*_CALL_DIMENSIONS, ITEM, STATUS, *of_items)
+
+
+def break_down(departments: Collection[Department], period: Period, by: str) -> list[Cost]:
+    """As ``Ledger.break_down``, for who asks one thing only."""
+    with snapshot():
+        return Ledger(departments).break_down(period, by)
+
+
+class Ledger:
+    """The costs of some departments as they stand now; what is not rolled up yet is read once, whatever is asked.
+
+    To be used inside ``snapshot()``, or a call may be rolled up between two questions and count in both.
+    """
+
+    def __init__(self, departments: Collection[Department]) -> None:
+        self.departments = list(departments)
+        self._ids = [department.pk for department in self.departments]
+
+    def break_down(self, period: Period, by: str) -> list[Cost]:
+        """Costs in the period by one dimension, the dearest first; days in their order.
+
+        ``item`` brings the dearest hundred and the sum of the rest. LookupError for a dimension nobody has.
+        """
+        return self.compare(period, by)[0]
+
+    def compare(self, period: Period, by: str) -> tuple[list[Cost], Before]:
+        """The same, and what the same lines came to in as many days before."""
+        if not self.departments:
+            return [], Before({}, Decimal(0))
+        if by in _CALL_DIMENSIONS:
+            found, before = self._by_call(period, by), _as_before(self._by_call(period.before, by))
+        elif by == ITEM:
+            live, live_before = self._live_items(period), self._live_items(period.before)
+            found, before = break_down_items(self.departments, period, live, live_before)
+        elif by in dimensions([department.spec for department in self.departments]):
+            live, live_before = self._live_items(period), self._live_items(period.before)
+            found, before = break_down_by_path(self.departments, period, by, live, live_before)
+        else:
+            raise LookupError(f"Costs cannot be broken down by {by!r}.")
+        return sorted(found, key=(lambda cost: cost.key) if by == "day" else dearest_first), before
+
+    def sum_calls(self, period: Period, names: Sequence[str], agents: Collection[int] = ()) -> dict[_Key, list[int]]:
+        """``{(values of the names, is_waste, is_estimate): sums in the order of SUMS}``, of these agents or of all."""
+        rows = CostRollup.objects.filter(department__in=self._ids, day__range=period)
+        rows = rows.filter(agent__in=agents) if agents else rows
+        grouped = rows.values_list(*names, "is_waste", "is_estimate").annotate(*(Sum(name) for name in SUMS))
+        width = len(names)
+        found: dict[_Key, list[int]] = {}
+        for row in grouped.order_by():
+            found[row[:width], row[width], row[width + 1]] = list(row[width + 2 :])
+        for group, sums in self._live[0].items():
+            if not period.first <= group.day <= period.last or (agents and group.agent_id not in agents):
+                continue
+            key = (tuple(getattr(group, name) for name in names), group.is_waste, group.is_estimate)
+            known = found.setdefault(key, [0] * len(SUMS))
+            for position, value in enumerate(sums.values):
+                known[position] += value
+        return found
+
+    @cached_property
+    def _live(self) -> tuple[dict[Group, Sums], dict[Any, list[int]]]:
+        """The calls that the sums do not hold as what they are, of all days: a worker leaves few."""
+        return group_calls(row for row in unrolled_calls() if row["department_id"] in self._ids)
+
+    def _live_items(self, period: Period) -> dict[int, list[int]]:
+        found: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
+        for (_, item, day), sums in self._live[1].items():
+            if period.first <= day <= period.last:
+                for position, amount in enumerate(sums):
+                    found[item][position] += amount
+        return dict(found)
+
+    def _by_call(self, period: Period, by: str) -> list[Cost]:
+        found: dict[Any, Cost] = {}
+        for ((value,), waste, estimate), sums in self.sum_calls(period, [_CALL_DIMENSIONS[by]]).items():
+            found.setdefault(value, Cost(value)).add(sums, is_waste=waste, is_estimate=estimate)
+        labels = _labels(by, found, self.departments)
+        for value, cost in found.items():
+            cost.label = labels.get(value) or str(value)
+        return [cost for cost in found.values() if cost.calls]
+
+
+def _as_before(costs: Iterable[Cost]) -> Before:
+    by_key = {cost.key: cost.usd for cost in costs}
+    return Before(by_key, sum(by_key.values(), Decimal(0)))
+
+
+def _labels(by: str, values: Collection[Any], departments: Sequence[Department]) -> dict[Any, str]:
+    if by == "agent":
+        agents = Agent.objects.filter(pk__in=values).select_related("department")
+        several = len(departments) > 1
+        return {a.pk: f"{a.title}{f' ({a.department})' if several else ''}" for a in agents}
+    if by == "soul":
+        souls = Soul.objects.filter(pk__in=[value for value in values if value]).select_related("agent")
+        return {None: "no SOUL", **{s.pk: f"{s.agent.title} SOUL {s.number or 'draft'}" for s in souls}}
+    if by == "department":
+        return {department.pk: str(department) for department in departments}
+    return {}

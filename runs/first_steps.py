@@ -1,0 +1,105 @@
+"""What a new department needs before it works, each step read from what is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from django.db.models import QuerySet
+from django.urls import reverse
+
+from agents.models import Department
+from agents.spec import DepartmentSpec, FirstStep, SettingsSection
+from runs.examples import EXAMPLES, held_items
+from runs.models import Channel, Item, Output
+from runs.send_situation import closed
+
+EMAIL = "email"
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """The first items that were worked on, each with its status and whether its final text is there; what waits."""
+
+    items: Sequence[tuple[Item, str, bool]]
+    held: int
+
+    @property
+    def ready(self) -> int:
+        """How many have their final text."""
+        return sum(is_ready for _, _, is_ready in self.items)
+
+
+def read_steps(department: Department) -> list[FirstStep]:
+    """The steps in their order; a kind that no installed app declares has none."""
+    try:
+        spec = department.spec
+    except LookupError:
+        return []
+    own = spec.first_steps(department) if spec.first_steps is not None else ()
+    return [*_settings(department, spec), _mailbox(department), *own, _examples(department, spec)]
+
+
+def read_examples(department: Department) -> Examples:
+    """The department's first items with what became of them; three queries."""
+    first = Item.objects.filter(department=department, pipeline_runs__isnull=False).distinct()
+    items = list(first.select_related("department").order_by("pk")[:EXAMPLES])
+    ready = set(_finals(department).filter(item__in=items).values_list("item_id", flat=True))
+    return Examples(
+        items=[(item, department.spec.status_spec(item.status).label, item.pk in ready) for item in items],
+        held=held_items(department).count(),
+    )
+
+
+def are_done(steps: Sequence[FirstStep]) -> bool:
+    """Whether nothing is open."""
+    return all(step.is_done for step in steps)
+
+
+def _settings(department: Department, spec: DepartmentSpec) -> list[FirstStep]:
+    wanted = [section for section in spec.settings_sections if section.slug in spec.first_sections]
+    return [_section(department, spec, section) for section in wanted]
+
+
+def _section(department: Department, spec: DepartmentSpec, section: SettingsSection) -> FirstStep:
+    """Done when somebody has changed a setting of it from what the kind begins with."""
+    defaults = spec.settings_schema().model_dump(mode="json")
+    changed = [key for key in section.keys if department.settings.get(key, defaults.get(key)) != defaults.get(key)]
+    says = section.means if changed else f"It still describes an invented example. {section.means}"
+    url = reverse("runs:department_settings", args=[department.slug, section.slug])
+    return FirstStep(section.slug, section.label, bool(changed), says, url, "Change" if changed else "Fill in")
+
+
+def _mailbox(department: Department) -> FirstStep:
+    channel = Channel.objects.filter(department=department, kind=EMAIL).first()
+    problem = closed(channel, EMAIL)
+    if problem:
+        says = f"{problem} Nothing can leave before; drafts can be made without it."
+    elif channel is not None and channel.tested_at is None:
+        says = "It is set up, and no test mail has left over it yet. Send one to yourself."
+    else:
+        says = "A test mail has left over it."
+    url = reverse("runs:department_settings", args=[department.slug, "channels"])
+    is_done = not problem and channel is not None and channel.tested_at is not None
+    return FirstStep("mailbox", "Mailbox and test mail", is_done, says, url, "Channels")
+
+
+def _examples(department: Department, spec: DepartmentSpec) -> FirstStep:
+    """Done when drafts are there and nothing waits for a person's word."""
+    title, noun = "Five example drafts", f"{spec.item_label}s"
+    has_drafts = _finals(department).exists()
+    held = held_items(department).count()
+    if held:
+        what = spec.item_label if held == 1 else noun
+        says = f"{held:,} {what} still to come. Read the examples below, correct what is wrong, then say go on."
+    elif has_drafts:
+        says = "Drafts are there, and nothing waits for your word."
+    else:
+        says = f"After the first upload five {noun} are worked on up to their drafts, and the rest waits for your word."
+    return FirstStep("examples", title, has_drafts and not held, says, "#examples" if held else "", "Look at them")
+
+
+def _finals(department: Department) -> QuerySet[Output]:
+    """Final texts that agents have written here."""
+    key = department.spec.final_key
+    return Output.objects.filter(item__department=department, key=key, agent_run__isnull=False)

@@ -1,0 +1,128 @@
+"""Prices calls anew after a price was corrected or entered late: shown first, done on request, the old figure kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date
+from decimal import Decimal
+
+from django.db import transaction
+from django.db.models import Q
+
+from agents.budgets import Settlement, settle
+from agents.models import ModelPrice
+from agents.pricing import PriceBook, UnknownPrice, Usage, cost_usd
+from runs.commits import lock_items
+from runs.cost_rollups import add_correction
+from runs.database import increase_rows, insert_rows, update_rows
+from runs.models import AgentRun, CostCorrection, ModelCall
+
+BATCH = 500
+_ZERO = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One call whose cost is not what its price says."""
+
+    call: ModelCall
+    price: ModelPrice
+    usd: Decimal
+
+    @property
+    def difference(self) -> Decimal:
+        """What it costs more."""
+        return self.usd - self.call.cost_usd
+
+
+def find_changes(prices: PriceBook, first: date, last: date, models: Sequence[str] = ()) -> Iterator[Change]:
+    """Calls that began on these days (UTC) and whose cost differs from tokens times the price in force.
+
+    Estimates stand, but where nothing was missing except a price. A call on a model that still has none is left.
+    """
+    calls = ModelCall.objects.filter(
+        Q(is_estimate=False) | Q(price=None), status=ModelCall.Status.FINISHED, started_at__date__range=(first, last)
+    )
+    if models:
+        calls = calls.filter(Q(model_asked__in=models) | Q(model_used__in=models))
+    for call in calls.order_by("pk").iterator(chunk_size=BATCH):
+        change = _change(call, prices)
+        if change is not None:
+            yield change
+
+
+def apply_changes(changes: Iterable[Change], *, reason: str) -> int:
+    """Write the new costs everywhere the old ones stand; returns the number of calls. ValueError without a reason.
+
+    A call that was settled again meanwhile is left as it is.
+    """
+    if not reason.strip():
+        raise ValueError("Say why: the reason stays with every corrected call.")
+    done, batch = 0, []
+    for change in changes:
+        batch.append(change)
+        if len(batch) == BATCH:
+            done += _apply(batch, reason)
+            batch = []
+    return done + _apply(batch, reason)
+
+
+def _change(call: ModelCall, prices: PriceBook) -> Change | None:
+    usage = Usage(
+        input_tokens=call.input_tokens,
+        cache_write_5m_tokens=call.cache_write_5m_tokens,
+        cache_write_1h_tokens=call.cache_write_1h_tokens,
+        cache_read_tokens=call.cache_read_tokens,
+        output_tokens=call.output_tokens,
+    )
+    if not usage.total_tokens:
+        return None  # it was refused before anything was used
+    day = call.started_at.astimezone(UTC).date()
+    # As when it was settled: a server may name the model differently.
+    for model in (call.model_used, call.model_asked):
+        try:
+            price = prices.price_for(model, day, usage.prompt_tokens)
+        except UnknownPrice:
+            continue
+        usd = cost_usd(usage, price)
+        return Change(call, price, usd) if usd != call.cost_usd or call.price_id is None else None
+    return None
+
+
+def _apply(changes: Sequence[Change], reason: str) -> int:
+    """In the order of all locks: items, agent runs, calls, budgets."""
+    if not changes:
+        return 0
+    with transaction.atomic():
+        lock_items({change.call.item_id for change in changes})
+        runs = sorted({change.call.agent_run_id for change in changes if change.call.agent_run_id is not None})
+        list(AgentRun.objects.filter(pk__in=runs).order_by("pk").select_for_update().values_list("pk"))
+        by_pk = {change.call.pk: change for change in changes}
+        locked = ModelCall.objects.filter(pk__in=by_pk).select_for_update(of=("self",)).order_by("pk")
+        held = [(call, by_pk[call.pk]) for call in locked if call.cost_usd == by_pk[call.pk].call.cost_usd]
+        insert_rows(
+            CostCorrection(
+                call_id=call.pk,
+                price_before_id=call.price_id,
+                price_after_id=change.price.pk,
+                before_usd=call.cost_usd,
+                after_usd=change.usd,
+                reason=reason[:300],
+            )
+            for call, change in held
+        )
+        add_correction([(call, change.usd) for call, change in held])
+        update_rows(
+            ModelCall,
+            ("cost_usd", "price", "is_estimate"),
+            [(call.pk, change.usd, change.price.pk, False) for call, change in held],
+        )
+        of_runs = [(call.agent_run_id, change.difference) for call, change in held if call.agent_run_id is not None]
+        increase_rows(AgentRun, "cost_usd", of_runs)
+        settle(
+            Settlement(tuple(call.reserved_in), _ZERO, 0, change.difference, 0)
+            for call, change in held
+            if call.reserved_in
+        )
+    return len(held)

@@ -1,0 +1,177 @@
+"""Verbs on all items that a filter of their kind has chosen. An empty filter is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.db.models import Count, Max, QuerySet
+from django.utils.dateparse import parse_datetime
+
+from agents.models import Department, Member
+from agents.spec import DepartmentSpec
+from runs import bulk as bulks
+from runs import control
+from runs.access import Access
+from runs.allowed import YES, Allowed, can_run, no
+from runs.commits import lock_items
+from runs.database import now as database_now
+from runs.models import AgentRun, BulkAction, Item
+from runs.triggers import request_run
+
+MAX_VALUE = 4_000
+"""The most characters of one parameter: two hundred ticked rows."""
+UNTIL = ("pause", "take_over", "close")
+"""Verbs that may hold until a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What a verb would meet: how many items, by what a person has switched on them, and steps it would touch."""
+
+    total: int
+    automation: tuple[tuple[str, int], ...]
+    active_runs: int
+    failed_runs: int
+
+
+def read_filter(spec: DepartmentSpec, params: Mapping[str, Any]) -> dict[str, str]:
+    """What of the parameters narrows the kind's list; what is empty or unknown is left out.
+
+    A parameter that a form sends several times, such as ticked rows, is one value with commas between.
+    """
+    several = getattr(params, "getlist", None)
+    given = {name: _joined(several(name)) if several else str(params.get(name, "")) for name in spec.filters}
+    return {name: value.strip()[:MAX_VALUE] for name, value in given.items() if value.strip()}
+
+
+def can_act_on_many(department: Department, chosen: Mapping[str, str], access: Access | None = None) -> Allowed:
+    """Do something to all items that a filter has chosen."""
+    if department.spec.select is None:
+        return no(f"{department} has no list that could be filtered.")
+    if not chosen:
+        return no("Filter the list first: nothing is done to everything at once.")
+    if access is not None and not access.can(department.pk, Member.Role.OPERATOR):
+        return no("This takes the role of an operator.")
+    return YES
+
+
+def select_items(department: Department, chosen: Mapping[str, str]) -> QuerySet[Item]:
+    """The department's items that fit the filter; none for an empty filter."""
+    select = department.spec.select
+    if select is None or not chosen:
+        return Item.objects.none()
+    items: QuerySet[Item] = select(department, chosen)
+    return items.filter(department=department)
+
+
+def _joined(values: list[str]) -> str:
+    return ",".join(value for value in values if value.strip())
+
+
+def foresee(items: QuerySet[Item]) -> Foreseen:
+    """What a verb would meet on these items, in three queries."""
+    counts = dict(items.values_list("automation").annotate(count=Count("pk")).order_by())
+    runs = AgentRun.objects.filter(item__in=items.values("pk"))
+    labels = dict(Item.Automation.choices)
+    return Foreseen(
+        total=sum(counts.values()),
+        automation=tuple((labels[state], count) for state, count in sorted(counts.items())),
+        active_runs=runs.filter(status__in=AgentRun.ACTIVE).count(),
+        failed_runs=runs.filter(status=AgentRun.Status.FAILED).count(),
+    )
+
+
+def start(
+    *,
+    department: Department,
+    user: User,
+    verb: str,
+    chosen: Mapping[str, str],
+    reason: str = "",
+    until: datetime | None = None,
+    seen: int | None = None,
+) -> BulkAction | Allowed:
+    """Do something to all items that the filter chooses now; else why not. Items that come later are left alone.
+
+    ``seen`` is how many there were when the person was asked: if there are more by now, they are asked again.
+    """
+    if verb not in VERBS:
+        return no("There is no such action.")
+    if not (answer := can_act_on_many(department, chosen)):
+        return answer
+    if until is not None and until <= database_now():
+        return no("The time at which it goes on by itself has to lie ahead.")
+    with transaction.atomic():
+        found = select_items(department, chosen).aggregate(total=Count("pk"), last=Max("pk"))
+        if not found["total"]:
+            return no("Nothing fits the filter any more.")
+        if seen is not None and found["total"] > seen:
+            return no(f"{found['total']:,} fit the filter by now, {seen:,} did when you looked. Look again.")
+        bulk = bulks.begin(
+            department=department,
+            user=user,
+            verb=VERBS[verb],
+            selection={"filter": dict(chosen)},
+            arguments={
+                "reason": reason,
+                "until": until.isoformat() if until and verb in UNTIL else "",
+                "after": [0],
+                "last": found["last"],
+            },
+            total=found["total"],
+        )
+    return bulks.work_on(bulk)
+
+
+def _next_item(bulk: BulkAction) -> bulks.Target | None:
+    """What fits the filter still, in id order: an item that has changed meanwhile is left alone."""
+    after, last = bulk.arguments["after"][0], bulk.arguments["last"]
+    items = select_items(bulk.department, bulk.selection["filter"]).filter(pk__gt=after, pk__lte=last)
+    item = items.order_by("pk").first()
+    return bulks.Target(item, item.pk, [item.pk]) if item is not None else None
+
+
+def _do(bulk: BulkAction, item: Item) -> Allowed:
+    user, reason = bulk.user, str(bulk.arguments["reason"])
+    if user is None:
+        return no("Who asked for it is no longer here.")
+    verb = next(name for name, slug in VERBS.items() if slug == bulk.verb)
+    if verb in UNTIL:
+        until = parse_datetime(str(bulk.arguments["until"])) if bulk.arguments["until"] else None
+        return _UNTIL[verb](item=item, user=user, reason=reason, until=until, bulk=bulk)
+    if verb in _PLAIN:
+        return _PLAIN[verb](item=item, user=user, reason=reason, bulk=bulk)
+    if not (answer := can_run(lock_items({item.pk})[item.pk])):
+        return answer
+    request_run(items=[item.pk], user=user, reason=reason, bulk=bulk)
+    return YES
+
+
+_UNTIL = {"pause": control.pause_item, "take_over": control.take_over_item, "close": control.close_item}
+_PLAIN = {
+    "resume": control.resume_item,
+    "hand_back": control.hand_back_item,
+    "reopen": control.reopen_item,
+    "retry_failed": control.retry_item,
+    "cancel": control.cancel_item,
+}
+LABELS = {
+    "pause": "Pause",
+    "resume": "Resume",
+    "take_over": "Take over",
+    "hand_back": "Hand back",
+    "close": "Close",
+    "reopen": "Reopen",
+    "run": "Run pipeline",
+    "retry_failed": "Retry what failed",
+    "cancel": "Cancel steps",
+}
+VERBS = {verb: f"bulk_{verb}" for verb in LABELS}
+"""The verb of a form to the one of its BulkAction."""
+for _verb, _slug in VERBS.items():
+    bulks.register(bulks.Verb(_slug, LABELS[_verb], _next_item, _do))

@@ -1,0 +1,178 @@
+"""Budgets as people meet them: how full they are, whom they hold up, and warned of before they are used up."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import NamedTuple
+
+from django.db import transaction
+from django.db.models import Count, Value
+from django.db.models.functions import StrIndex, Substr
+from django.urls import reverse
+
+from agents.budgets import BUDGET_WAIT, whose
+from agents.models import Agent, Budget, BudgetPeriod, Department
+from runs.alerts import close_alert, raise_alert
+from runs.database import now as database_now
+from runs.models import AgentRun, Alert
+
+WARN_AT = (50, 80, 100)
+"""Percent of a budget at which people are told, each once a period."""
+_KEY = "budget-share:"
+_ZERO = Decimal(0)
+_Waits = dict[tuple[int, str], dict[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """One budget now: how full it is, and how many runs wait for it. ``period`` None: nothing was asked of it yet."""
+
+    budget: Budget
+    period: BudgetPeriod | None
+    waiting: int
+
+    @property
+    def allowed_usd(self) -> Decimal | None:
+        """What may be spent in this period, with what was allowed once; None for a budget in tokens only."""
+        if self.budget.limit_usd is None:
+            return None
+        return self.budget.limit_usd + (self.period.extra_usd if self.period else _ZERO)
+
+    @property
+    def percent(self) -> int:
+        """How much of it is spent, of the fuller of dollars and tokens, in whole percent."""
+        return _percent(self.budget, self.period) if self.period else 0
+
+    @property
+    def reserved_percent(self) -> int:
+        """What is held for calls under way, in whole percent of what is allowed."""
+        allowed = self.allowed_usd
+        return round(self.period.reserved_usd * 100 / allowed) if self.period and allowed else 0
+
+
+def load_fills(departments: Iterable[Department], *, now: datetime) -> list[Fill]:
+    """The enabled budgets of these departments, the fullest first; three queries."""
+    ids = [department.pk for department in departments]
+    return _load_fills(ids, now, _count_waits(ids))
+
+
+def _load_fills(ids: Collection[int], now: datetime, waits: _Waits) -> list[Fill]:
+    budgets = list(
+        Budget.objects.filter(department__in=ids, is_enabled=True).select_related("department", "agent").order_by("pk")
+    )
+    current = BudgetPeriod.objects.filter(budget__in=budgets, starts_at__lte=now, ends_at__gt=now)
+    periods = {period.budget_id: period for period in current}
+    waiting = {budget.pk: sum(waits.get(_wait_key(budget), {}).values()) for budget in budgets}
+    fills = [Fill(budget, periods.get(budget.pk), waiting[budget.pk]) for budget in budgets]
+    return sorted(fills, key=lambda fill: (-fill.waiting, -fill.percent, fill.budget.pk))
+
+
+class Pause(NamedTuple):
+    """A budget that holds up an agent, when its period turns, and how many of the agent's steps wait for it."""
+
+    budget: Budget
+    until: datetime | None
+    waiting: int
+
+
+def paused_by_budget(agents: Collection[Agent], *, now: datetime | None = None) -> dict[int, Pause]:
+    """Those of the agents that a budget holds up now: ``{agent id: Pause}``; three queries.
+
+    It does if steps of the agent wait for it, or if all that it allows is spent. Of several the one that turns last.
+    """
+    now = now or database_now()
+    ids = {agent.department_id for agent in agents}
+    waits = _count_waits(ids)
+    fills = _load_fills(ids, now, waits)
+    found: dict[int, Pause] = {}
+    for agent in agents:
+        pauses = [
+            Pause(fill.budget, fill.period.ends_at if fill.period else None, waiting)
+            for fill in fills
+            if _concerns(fill.budget, agent)
+            and ((waiting := waits.get(_wait_key(fill.budget), {}).get(agent.pk, 0)) or fill.percent >= WARN_AT[-1])
+        ]
+        if pauses:
+            found[agent.pk] = max(pauses, key=lambda pause: pause.until or now)
+    return found
+
+
+def _concerns(budget: Budget, agent: Agent) -> bool:
+    """Whether the calls of an agent count against a budget, on its own model."""
+    is_its = budget.department_id == agent.department_id and budget.agent_id in (None, agent.pk)
+    return is_its and budget.model in ("", agent.model)
+
+
+def _wait_key(budget: Budget) -> tuple[int, str]:
+    return budget.department_id, f"{BUDGET_WAIT} {whose(budget)}"
+
+
+def _count_waits(department_ids: Collection[int]) -> _Waits:
+    """How many steps wait for which budget: ``{(department, how the reason begins): {agent: count}}``; one query."""
+    rows = AgentRun.objects.filter(
+        department__in=department_ids, status=AgentRun.Status.QUEUED, waiting_for__startswith=BUDGET_WAIT
+    ).annotate(head=Substr("waiting_for", 1, StrIndex("waiting_for", Value(":")) - 1))
+    found: _Waits = {}
+    for department, head, agent, count in rows.values_list("department", "head", "agent").annotate(Count("pk")):
+        found.setdefault((department, head), {})[agent] = count
+    return found
+
+
+def warn_of_budgets() -> int:
+    """Tell people of budgets that have passed half, 80 % and all of what is allowed. Returns how many; each minute."""
+    now, told = database_now(), 0
+    rows = BudgetPeriod.objects.filter(
+        budget__is_enabled=True, starts_at__lte=now, ends_at__gt=now, warned_percent__lt=WARN_AT[-1]
+    )
+    for period in rows.select_related("budget__department", "budget__agent").order_by("pk"):
+        reached = max((share for share in WARN_AT if _percent(period.budget, period) >= share), default=0)
+        if reached > period.warned_percent and _warn(period, reached):
+            told += 1
+    _close_past(now)
+    return told
+
+
+def _percent(budget: Budget, period: BudgetPeriod) -> int:
+    shares = [0]
+    if budget.limit_usd is not None:
+        allowed = budget.limit_usd + period.extra_usd
+        shares.append(int(period.spent_usd * 100 / allowed) if allowed else 100)
+    if budget.limit_tokens is not None:
+        shares.append(period.spent_tokens * 100 // budget.limit_tokens if budget.limit_tokens else 100)
+    return max(shares)
+
+
+def _warn(period: BudgetPeriod, reached: int) -> bool:
+    """One worker tells: whoever moves the mark. False if somebody else did."""
+    budget = period.budget
+    with transaction.atomic():
+        rows = BudgetPeriod.objects.filter(pk=period.pk, warned_percent=period.warned_percent)
+        if not rows.update(warned_percent=reached):
+            return False
+        spent = f"{period.spent_usd:.2f} USD" if budget.limit_usd is not None else f"{period.spent_tokens:,} tokens"
+        raise_alert(
+            kind=Alert.Kind.BUDGET,
+            department=budget.department,
+            key=f"{_KEY}{budget.pk}",
+            text=f"{budget.department}: {reached} % of the budget of the {whose(budget)} is used, {spent} this "
+            f"{budget.period}.",
+            link=reverse("runs:costs"),
+            next_step="Nothing starts that does not fit any more; runs wait and lose nothing. It can be raised."
+            if reached >= WARN_AT[-1]
+            else f"Work goes on. The {budget.period} ends {period.ends_at:%Y-%m-%d %H:%M} UTC.",
+        )
+    return True
+
+
+def _close_past(now: datetime) -> None:
+    """Close the warnings about periods that have turned, and about budgets that have room again."""
+    for alert in Alert.objects.filter(kind=Alert.Kind.BUDGET, state=Alert.State.OPEN, key__startswith=_KEY):
+        number = int(alert.key.removeprefix(_KEY))
+        current = BudgetPeriod.objects.filter(
+            budget=number, budget__is_enabled=True, starts_at__lte=now, ends_at__gt=now, warned_percent__gt=0
+        )
+        if not current.exists():
+            close_alert(department=alert.department, key=alert.key)

@@ -1,0 +1,224 @@
+"""The action log: what people did, on which item, when, and what it changed. On a page, as CSV and as JSON.
+
+An action on many items is one row, which leads to the rows of its items. The query string is the page.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+from django.contrib.auth.models import User
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.utils.dateparse import parse_date
+from django.views.decorators.http import require_safe
+
+from runs.access import Access, access_of, get_visible, may_see_system, signed_in
+from runs.models import Action, BulkAction, Item
+from runs.views.answers import show
+from runs.views.changes import Change, read_changes
+from runs.views.exports import csv_text, in_chunks, send_file
+from runs.views.forms import read_number
+from runs.views.paging import read_page
+
+ACTION_ROWS = 50
+RECENT_ROWS = 2_000
+"""The verbs on offer are those of so many latest actions: to ask for all of them would read the whole table."""
+MAX_REFUSED = 200
+COLUMNS = ("id", "at", "person", "department", "item", "title", "verb", "target", "before", "after", "reason", "bulk")
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What the log is narrowed to; empty means everything. ``until`` is the last day, in UTC like ``since``."""
+
+    person: str = ""
+    verb: str = ""
+    item: int | None = None
+    bulk: int | None = None
+    since: str = ""
+    until: str = ""
+
+    @property
+    def query(self) -> str:
+        """The same as a query string without the question mark."""
+        names = ("person", "verb", "item", "bulk", "since", "until")
+        return urlencode({name: value for name in names if (value := getattr(self, name))})
+
+
+@dataclass(frozen=True, slots=True)
+class ActionRow:
+    """One line of the log."""
+
+    action: Action
+    changes: list[Change]
+
+    @property
+    def is_bulk(self) -> bool:
+        """Whether it stands for many items."""
+        return self.action.bulk_id is not None and self.action.item_id is None
+
+
+@signed_in
+@require_safe
+def action_log(request: HttpRequest) -> HttpResponse:
+    """Newest first; person, verb, item, days and department filter by the query string."""
+    access, chosen = access_of(request), read_chosen(request)
+    visible = visible_actions(request, access)
+    page = read_page(request, filter_actions(visible, chosen), size=ACTION_ROWS)
+    context = {
+        "access": access,
+        "chosen": chosen,
+        "page": page,
+        "rows": [ActionRow(action, read_changes(action.before, action.after)) for action in page.rows],
+        "verbs": _verbs(visible, chosen),
+        "people": _people(access, chosen),
+        "item": _item(request, chosen),
+        **_bulk(request, chosen),
+    }
+    return show(request, "runs/actions.html", "runs/_actions.html", context)
+
+
+@signed_in
+@require_safe
+def actions_csv(request: HttpRequest) -> StreamingHttpResponse:
+    """What the filters choose as CSV, with every item of an action on many."""
+    rows = filter_actions(visible_actions(request, access_of(request)), read_chosen(request), is_complete=True)
+
+    def pieces() -> Iterator[str]:
+        yield csv_text([COLUMNS])
+        for chunk in in_chunks(rows):
+            yield csv_text([[_cell(value) for value in _values(action)] for action in chunk])
+
+    return send_file(request, pieces(), name="actions.csv", content_type="text/csv")
+
+
+@signed_in
+@require_safe
+def actions_json(request: HttpRequest) -> StreamingHttpResponse:
+    """The same as a JSON array of objects, one to a line."""
+    rows = filter_actions(visible_actions(request, access_of(request)), read_chosen(request), is_complete=True)
+
+    def pieces() -> Iterator[str]:
+        start = "[\n"
+        for chunk in in_chunks(rows):
+            lines = [json.dumps(dict(zip(COLUMNS, _values(action), strict=True)), default=str) for action in chunk]
+            yield start + ",\n".join(lines)
+            start = ",\n"
+        yield "[]\n" if start == "[\n" else "\n]\n"
+
+    return send_file(request, pieces(), name="actions.json", content_type="application/json")
+
+
+def visible_actions(request: HttpRequest, access: Access) -> QuerySet[Action]:
+    """Actions in the departments that are shown; those on the whole installation for whoever sees the system."""
+    mine = Q(department__in=access.ids)
+    if len(access.ids) == len(access.departments) and may_see_system(request):
+        mine |= Q(department=None)
+    return Action.objects.filter(mine).select_related("user", "department", "item__department", "bulk")
+
+
+def read_chosen(request: HttpRequest) -> Chosen:
+    """The filters of the query string; what is none is left out."""
+    values = request.GET
+    return Chosen(
+        person=values.get("person", "")[:150],
+        verb=values.get("verb", "")[:50],
+        item=read_number(values.get("item", "")),
+        bulk=read_number(values.get("bulk", "")),
+        since=_day(values.get("since", "")),
+        until=_day(values.get("until", "")),
+    )
+
+
+def filter_actions(actions: QuerySet[Action], chosen: Chosen, *, is_complete: bool = False) -> QuerySet[Action]:
+    """The actions that fit. Items of an action on many are left out where its own row stands for them."""
+    if chosen.item is not None:
+        actions = actions.filter(item=chosen.item)
+    elif chosen.bulk is not None:
+        actions = actions.filter(bulk=chosen.bulk)
+    elif not is_complete:
+        actions = actions.filter(Q(bulk=None) | Q(item=None))
+    if chosen.person:
+        actions = actions.filter(user__username=chosen.person)
+    if chosen.verb:
+        actions = actions.filter(verb=chosen.verb)
+    if chosen.since:
+        actions = actions.filter(at__gte=_midnight(chosen.since))
+    if chosen.until:
+        actions = actions.filter(at__lt=_midnight(chosen.until) + timedelta(days=1))
+    return actions
+
+
+def _verbs(actions: QuerySet[Action], chosen: Chosen) -> list[str]:
+    recent = actions.select_related(None).order_by("-pk").values_list("verb", flat=True)[:RECENT_ROWS]
+    return sorted({*recent, *([chosen.verb] if chosen.verb else [])})
+
+
+def _people(access: Access, chosen: Chosen) -> Sequence[str]:
+    members = User.objects.filter(Q(memberships__department__in=access.ids) | Q(is_superuser=True))
+    names = members.order_by("username").values_list("username", flat=True).distinct()
+    return sorted({*names, *([chosen.person] if chosen.person else [])})
+
+
+def _item(request: HttpRequest, chosen: Chosen) -> Item | None:
+    if chosen.item is None:
+        return None
+    return get_visible(request, Item.objects.select_related("department"), pk=chosen.item)
+
+
+def _bulk(request: HttpRequest, chosen: Chosen) -> dict[str, Any]:
+    """The action on many items that is opened, and which items it left out and why."""
+    if chosen.bulk is None:
+        return {"bulk": None}
+    bulk = get_visible(request, BulkAction.objects.select_related("department", "user"), pk=chosen.bulk)
+    reasons = dict(list(bulk.refused.items())[:MAX_REFUSED])
+    items = Item.objects.filter(pk__in=[int(pk) for pk in reasons if pk.isdigit()], department=bulk.department)
+    return {
+        "bulk": bulk,
+        "refused": [(item, reasons[str(item.pk)]) for item in items.select_related("department").order_by("pk")],
+        "refused_count": len(bulk.refused),
+    }
+
+
+def _values(action: Action) -> list[Any]:
+    item = action.item
+    return [
+        action.pk,
+        action.at.isoformat(timespec="seconds"),
+        action.user.get_username() if action.user else "",
+        action.department.slug if action.department else "",
+        action.item_id,
+        item.title if item else "",
+        action.verb,
+        action.target,
+        action.before,
+        action.after,
+        action.reason,
+        action.bulk_id,
+    ]
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False) if value else ""
+    return value
+
+
+def _day(value: str) -> str:
+    try:
+        found = parse_date(value)
+    except ValueError:
+        return ""
+    return value if found is not None and found < date.max else ""  # what ends with a day ends before the next
+
+
+def _midnight(day: str) -> datetime:
+    found = parse_date(day)
+    assert found is not None
+    return datetime.combine(found, time(), UTC)

@@ -1,0 +1,144 @@
+"""One action on all items that a filter has chosen: the question before it, its progress, stopping it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.views.decorators.http import require_POST, require_safe
+
+from agents.models import Department, Member
+from runs import bulk as bulks
+from runs import selections
+from runs.access import access_of, get_visible, require, signed_in
+from runs.models import BulkAction, Item
+from runs.views.answers import answer
+from runs.views.forms import read_moment, read_number
+from runs.views.menu import item_list_url
+from runs.views.paging import read_page
+
+Role = Member.Role
+SHOWN = 200
+
+
+@signed_in
+@require_safe
+def bulk_new(request: HttpRequest) -> HttpResponse:
+    """What an action would do to everything that fits the filter: in each department on its own."""
+    department = _department(request, request.GET)
+    require(request, department.pk, Role.OPERATOR)
+    chosen = selections.read_filter(department.spec, request.GET)
+    verb = request.GET.get("verb", "")
+    allowed = selections.can_act_on_many(department, chosen, access_of(request))
+    context = {
+        "access": access_of(request),
+        "department": department,
+        "chosen": chosen,
+        "list_url": f"{item_list_url(department.spec)}?{urlencode(chosen)}",
+        "verbs": selections.LABELS,
+        "verb": verb if verb in selections.LABELS else "pause",
+        "until_verbs": selections.UNTIL,
+        "allowed": allowed,
+        "foreseen": selections.foresee(selections.select_items(department, chosen)),
+    }
+    return render(request, "runs/bulk_new.html", context)
+
+
+@signed_in
+@require_POST
+def bulk_start(request: HttpRequest) -> HttpResponse:
+    """Begin it. The filter comes as in the question before it."""
+    department = _department(request, request.POST)
+    user = require(request, department.pk, Role.OPERATOR)
+    chosen = selections.read_filter(department.spec, request.POST)
+    verb, reason = request.POST.get("verb", ""), request.POST.get("reason", "").strip()
+    until, problem = read_moment(request.POST.get("until", ""), department)
+    again = f"{reverse('runs:bulk_new')}?{urlencode({**chosen, 'department': department.slug, 'verb': verb})}"
+    if problem:
+        return answer(request, problem, changed=False, url=again)
+    seen = read_number(request.POST.get("seen", ""))
+    started = selections.start(
+        department=department, user=user, verb=verb, chosen=chosen, reason=reason, until=until, seen=seen
+    )
+    if not isinstance(started, BulkAction):
+        return answer(request, started.reason, changed=False, url=again)
+    text = f"{selections.LABELS[verb]}: {started.done} of {started.total} done."
+    return answer(request, text, changed=True, url=reverse("runs:bulk", args=[started.pk]))
+
+
+@signed_in
+@require_safe
+def bulk_list(request: HttpRequest) -> HttpResponse:
+    """The actions on many of the departments shown, newest first."""
+    access = access_of(request)
+    rows = BulkAction.objects.filter(department__in=access.ids).select_related("department", "user")
+    page = read_page(request, rows)
+    shown = [(bulk, bulks.label_of(bulk)) for bulk in page.rows]
+    return render(request, "runs/bulk_list.html", {"access": access, "page": page, "rows": shown})
+
+
+@signed_in
+@require_safe
+def bulk_detail(request: HttpRequest, pk: int) -> HttpResponse:
+    """How far it is, and what was left out and why."""
+    return render(request, "runs/bulk.html", _context(request, pk))
+
+
+@signed_in
+@require_safe
+def bulk_panel(request: HttpRequest, pk: int) -> HttpResponse:
+    """The changing part of that page."""
+    return render(request, "runs/_bulk.html", _context(request, pk))
+
+
+@signed_in
+@require_POST
+def bulk_abort(request: HttpRequest, pk: int) -> HttpResponse:
+    """Stop it; what is done stays done."""
+    bulk = get_visible(request, BulkAction.objects.select_related("department"), pk=pk)
+    user = require(request, bulk.department_id, Role.OPERATOR)
+    changed = bulks.abort(bulk=bulk, user=user)
+    bulk.refresh_from_db()
+    text = f"Stopped after {bulk.done} of {bulk.total}." if changed else bulks.can_abort(bulk).reason
+    return answer(request, text, changed=changed, url=_url(bulk))
+
+
+def _url(bulk: BulkAction) -> str:
+    if incident := bulk.selection.get("incident"):
+        return reverse("runs:incident", args=[incident])
+    return reverse("runs:bulk", args=[bulk.pk])
+
+
+def _department(request: HttpRequest, values: Mapping[str, Any]) -> Department:
+    """The department that is meant; without a name the only one there is, else 404."""
+    access = access_of(request)
+    rows: QuerySet[Department] = Department.objects.all()
+    if slug := str(values.get("department", "")):
+        return get_visible(request, rows, path="pk", slug=slug)
+    operated = [pk for pk in access.ids if access.can(pk, Role.OPERATOR)]
+    return get_visible(request, rows, path="pk", pk=operated[0] if len(operated) == 1 else 0)
+
+
+def _context(request: HttpRequest, pk: int) -> dict[str, Any]:
+    rows = BulkAction.objects.select_related("department", "user")
+    bulk = get_visible(request, rows, pk=pk)
+    left_out = dict(list(bulk.refused.items())[:SHOWN])
+    items = Item.objects.filter(pk__in=left_out, department=bulk.department_id).select_related("department")
+    left = bulk.total - bulk.done - len(bulk.refused)
+    can_operate = access_of(request).can(bulk.department_id, Role.OPERATOR)
+    return {
+        "access": access_of(request),
+        "bulk": bulk,
+        "label": bulks.label_of(bulk),
+        "chosen": bulk.selection.get("filter", {}),
+        "left_out": [(item, left_out[str(item.pk)]) for item in items.order_by("pk")],
+        "left": left,
+        "percent": round(100 * (bulk.total - left) / bulk.total) if bulk.total else 100,
+        "can_abort": can_operate and bulks.can_abort(bulk).ok,
+        "shown": SHOWN,
+    }

@@ -1,0 +1,72 @@
+"""What an action changed, for reading: before and after of each field, long texts line by line. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Any
+
+LONG = 90
+"""A value of more characters, or of several lines, is shown as lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a long text: ``kind`` is ``same``, ``removed`` or ``added``."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One field. ``lines`` is empty where ``before`` and ``after`` are short enough to stand side by side."""
+
+    name: str
+    before: str
+    after: str
+    lines: tuple[Line, ...] = ()
+
+    @property
+    def is_same(self) -> bool:
+        """Whether it is told only because the action has noted it."""
+        return self.before == self.after
+
+
+def read_changes(before: Any, after: Any) -> list[Change]:
+    """Field by field, in the order in which they were noted. What is no object is one field without a name."""
+    old = before if isinstance(before, Mapping) else {"": before}
+    new = after if isinstance(after, Mapping) else {"": after}
+    return [_read(name, old.get(name, ""), new.get(name, "")) for name in dict.fromkeys([*old, *new])]
+
+
+def _read(name: str, before: Any, after: Any) -> Change:
+    old, new = _words(before), _words(after)
+    is_long = max(len(old), len(new)) > LONG or "\n" in old or "\n" in new
+    return Change(name, old, new, _lines(old, new) if is_long else ())
+
+
+def _words(value: Any) -> str:
+    """A value as a person writes it."""
+    if value is None or value == "":
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(isinstance(each, str | int | float) for each in value):
+        return ", ".join(str(each) for each in value)
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False, indent=1)
+    return str(value)
+
+
+def _lines(old: str, new: str) -> tuple[Line, ...]:
+    before, after = old.splitlines(), new.splitlines()
+    lines: list[Line] = []
+    for tag, i1, i2, j1, j2 in SequenceMatcher(a=before, b=after, autojunk=False).get_opcodes():
+        lines += [Line("same" if tag == "equal" else "removed", text) for text in before[i1:i2]]
+        lines += [Line("added", text) for text in (() if tag == "equal" else after[j1:j2])]
+    return tuple(lines)

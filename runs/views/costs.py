@@ -1,0 +1,232 @@
+"""What the work costs: by any dimension over any days, against the period before, and what other models had cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from django.db.models import Count, Q, Sum
+from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.http import require_safe
+
+from agents.models import Agent, Member
+from runs.access import Access, access_of, signed_in
+from runs.cost_report import Line, Report, make_reports
+from runs.cost_sums import Cost, Period
+from runs.costs import Ledger, dimensions
+from runs.database import snapshot
+from runs.models import ModelCall
+from runs.spending import Pause, load_fills, paused_by_budget
+from runs.views.answers import show
+from runs.views.exports import csv_text, send_file
+from runs.views.paging import read_page
+from runs.views.shown import show_model_call
+
+PERIODS = {
+    "today": "Today",
+    "7d": "7 days",
+    "30d": "30 days",
+    "month": "This month",
+    "last_month": "Last month",
+    "custom": "From … to",
+}
+EARLIEST, LATEST = date(2020, 1, 1), date(2099, 12, 31)
+CSV_COLUMNS = (
+    *("key", "label", "calls", "input_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens"),
+    *("cache_read_tokens", "output_tokens", "cost_usd", "waste_usd", "estimated_usd", "before_usd"),
+)
+CALLS_BY = {
+    "agent": "agent_id",
+    "model": "model",
+    "soul": "soul_id",
+    "department": "department_id",
+    "item": "item_id",
+}
+"""Dimensions whose rows open the calls behind them, by the column of the call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What somebody asked to see."""
+
+    name: str
+    period: Period
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table. ``share`` is of the dearest line, in percent, for its bar; ``pause`` of an agent."""
+
+    line: Line
+    share: int
+    url: str
+    pause: Pause | None = None
+
+
+@signed_in
+@require_safe
+def costs(request: HttpRequest) -> HttpResponse:
+    """The page; every choice is in the URL."""
+    access = access_of(request)
+    choice = read_choice(request, access)
+    context = costs_context(request, access, choice)
+    return show(request, "runs/costs.html", "runs/_costs.html", context)
+
+
+def costs_context(request: HttpRequest, access: Access, choice: Choice) -> dict[str, Any]:
+    """Everything the page shows, in a fixed number of queries."""
+    (report,) = make_reports(access.shown, choice.period, [choice.by])
+    agents = list(
+        Agent.objects.filter(pk__in={row.agent_id for row in report.usages})
+        .select_related("department")
+        .order_by("department", "pk")
+    )
+    pauses = paused_by_budget(agents) if choice.by == "agent" else {}
+    return {
+        "access": access,
+        "choice": choice,
+        "periods": PERIODS,
+        "dimensions": dimensions([department.spec for department in access.shown]),
+        "report": report,
+        "rows": _rows(request, choice, report, pauses),
+        "what_if": _what_if(request, report, agents),
+        "budgets": load_fills(access.shown, now=timezone.now()),
+        "administered": [d.pk for d in access.shown if access.can(d.pk, Member.Role.ADMINISTRATOR)],
+        "query": request.GET.urlencode(),
+        "try_outs": _try_outs(access, choice.period),
+    }
+
+
+@signed_in
+@require_safe
+def costs_csv(request: HttpRequest) -> StreamingHttpResponse:
+    """The table as CSV, exact to the last digit."""
+    access = access_of(request)
+    choice = read_choice(request, access)
+    with snapshot():
+        found, before = Ledger(access.shown).compare(choice.period, choice.by)
+    lines = csv_text([CSV_COLUMNS, *(csv_row(cost, before.by_key.get(cost.key)) for cost in found)])
+    name = f"costs-by-{choice.by}-{choice.period.first}-{choice.period.last}.csv"
+    return send_file(request, iter([lines]), name=name, content_type="text/csv")
+
+
+def csv_row(cost: Cost, before: Decimal | None) -> list[Any]:
+    """One line of an export."""
+    amounts = (cost.usd, cost.waste_usd, cost.estimated_usd)
+    tokens = list(cost.tokens.values())
+    return [cost.key, cost.label, cost.calls, *tokens, *(f"{usd:.8f}" for usd in amounts), f"{before or 0:.8f}"]
+
+
+@signed_in
+@require_safe
+def cost_calls(request: HttpRequest) -> HttpResponse:
+    """The calls behind a line of the table, newest first."""
+    access = access_of(request)
+    choice = read_choice(request, access)
+    begin, end = choice.period.moments
+    calls = ModelCall.objects.filter(department__in=access.ids, started_at__gte=begin, started_at__lt=end)
+    for name, column in CALLS_BY.items():
+        value = request.GET.get(name, "")
+        if name == "model" and value:
+            # As in the sums: the one that answered, or that was asked.
+            calls = calls.filter(Q(model_used=value) | Q(model_used="", model_asked=value))
+        elif value.isascii() and value.isdigit() and len(value) < 19:
+            calls = calls.filter(**{column: value})
+    if request.GET.get("try_outs"):
+        calls = calls.filter(try_out__isnull=False)
+    if request.GET.get("waste"):
+        calls = calls.exclude(cause="", error="")
+    page = read_page(request, calls.select_related("agent", "item", "agent_run"))
+    context = {
+        "access": access,
+        "choice": choice,
+        "page": page,
+        "of_try_outs": bool(request.GET.get("try_outs")),
+        "rows": [(call, show_model_call(call)) for call in page.rows],
+    }
+    return show(request, "runs/cost_calls.html", "runs/_cost_calls.html", context)
+
+
+def _try_outs(access: Access, period: Period) -> dict[str, Any]:
+    """``{"usd", "calls"}`` of try-outs: calls that have ended, as in the sums. Few, and with an index of their own."""
+    begin, end = period.moments
+    settled = (ModelCall.Status.FINISHED, ModelCall.Status.UNSEEN)
+    calls = ModelCall.objects.filter(try_out__isnull=False, department__in=access.ids, status__in=settled)
+    return calls.filter(started_at__gte=begin, started_at__lt=end).aggregate(usd=Sum("cost_usd"), calls=Count("pk"))
+
+
+def read_choice(request: HttpRequest, access: Access) -> Choice:
+    """Period and dimension from the URL; 404 for a dimension nobody has. Bad dates are the last 30 days."""
+    today = timezone.now().astimezone(UTC).date()
+    name = request.GET.get("period", "30d")
+    by = request.GET.get("by", "agent")
+    if by not in dimensions([department.spec for department in access.shown]):
+        raise Http404("Costs cannot be broken down by this.")
+    return Choice(name if name in PERIODS else "30d", _period(request, name, today), by)
+
+
+def _period(request: HttpRequest, name: str, today: date) -> Period:
+    first_of_month = today.replace(day=1)
+    match name:
+        case "today":
+            return Period(today, today)
+        case "7d":
+            return Period(today - timedelta(days=6), today)
+        case "month":
+            return Period(first_of_month, today)
+        case "last_month":
+            last = first_of_month - timedelta(days=1)
+            return Period(last.replace(day=1), last)
+        case "custom":
+            try:
+                first, last = (datetime.fromisoformat(request.GET[key]).date() for key in ("from", "to"))
+            except (KeyError, ValueError):
+                return Period(today - timedelta(days=29), today)
+            # No further: the days before, and the day after, are looked at too.
+            return Period(*sorted(min(max(day, EARLIEST), LATEST) for day in (first, last)))
+    return Period(today - timedelta(days=29), today)
+
+
+def _rows(request: HttpRequest, choice: Choice, report: Report, pauses: Mapping[int, Pause]) -> list[Row]:
+    dearest = max((line.cost.usd for line in report.lines), default=Decimal(0))
+    return [
+        Row(
+            line,
+            round(line.cost.usd * 100 / dearest) if dearest else 0,
+            _calls_url(request, choice, line.cost),
+            pauses.get(line.cost.key),
+        )
+        for line in report.lines
+    ]
+
+
+def _calls_url(request: HttpRequest, choice: Choice, cost: Cost) -> str:
+    params = request.GET.copy()
+    for name in ("before", "after", "by"):
+        params.pop(name, None)
+    if choice.by == "day":
+        params["period"], params["from"], params["to"] = "custom", str(cost.key), str(cost.key)
+    elif choice.by in CALLS_BY and cost.key is not None:
+        params[choice.by] = str(cost.key)
+    else:
+        return ""
+    return f"{reverse('runs:cost_calls')}?{params.urlencode()}"
+
+
+def _what_if(request: HttpRequest, report: Report, agents: Sequence[Agent]) -> dict[str, Any]:
+    """The same tokens on one model only, and on the model chosen for each agent by ``if_<agent id>``."""
+    chosen = {agent.pk: request.GET.get(f"if_{agent.pk}", "") for agent in agents}
+    now_usd = report.whole.cost.usd
+    return {
+        "single": [(model, usd, usd - now_usd) for model, usd in report.by_model],
+        "agents": [(agent, chosen[agent.pk]) for agent in agents],
+        "several": len({agent.department_id for agent in agents}) > 1,
+        "models": report.prices.models,
+        "chosen_usd": report.chosen_usd(chosen),
+    }

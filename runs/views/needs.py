@@ -1,0 +1,85 @@
+"""What needs a person, by kind: how many, and the list where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from django.db.models import Count
+from django.urls import reverse
+from django.utils import timezone
+
+from runs.access import Access
+from runs.models import Alert, Item, OutboxMessage, Review
+from runs.review_queue import RISKS
+from runs.views.kinds import kinds_of
+from runs.views.menu import item_list_url
+
+MANY = 1_000
+"""Nobody counts further than this: it is the same work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Some of one kind, the list where they are, and a colour of the design where it is urgent."""
+
+    label: str
+    count: int
+    url: str
+    colour: str = "neutral"
+    hint: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The count as it is shown."""
+        return f"{MANY:,}+" if self.count > MANY else f"{self.count:,}"
+
+
+def find_needs(access: Access, *, may_see_system: bool) -> list[Need]:
+    """Only what there is, the most urgent first; four queries."""
+    unsure = _capped(OutboxMessage.objects.filter(department__in=access.ids, status=OutboxMessage.Status.UNKNOWN))
+    alerts = Alert.objects.filter(department__in=access.ids, state=Alert.State.OPEN).count()
+    system = f"{reverse('runs:system')}#alerts" if may_see_system else ""
+    outbox = f"{reverse('runs:outbox')}?status={OutboxMessage.Status.UNKNOWN}"
+    found = [
+        *_reviews(access),
+        Need("messages that may have been sent", unsure, outbox, "bad", "Say what is so; they are never sent again."),
+        Need("open alerts", alerts, system, "warning", "Each says what to do."),
+        *_flagged(access),
+    ]
+    return [need for need in found if need.count]
+
+
+def _reviews(access: Access) -> list[Need]:
+    # What is snoozed needs nobody now, and the list that is linked leaves it out too.
+    asked = Review.objects.filter(department__in=access.ids, status=Review.Status.OPEN)
+    asked = asked.exclude(snoozed_until__gt=timezone.now())
+    counts: dict[int, int] = dict(asked.order_by().values_list("risk").annotate(questions=Count("pk")))
+    colours = {3: "bad", 2: "warning"}
+    return [
+        Need(
+            f"questions of {RISKS.get(str(risk), str(risk)).lower()} risk",
+            counts[risk],
+            f"{reverse('runs:reviews')}?{urlencode({'risk': risk})}",
+            colours.get(risk, "neutral"),
+        )
+        for risk in sorted(counts, reverse=True)
+    ]
+
+
+def _flagged(access: Access) -> list[Need]:
+    """Of every kind whose list can be narrowed to them."""
+    found = []
+    for spec in kinds_of(access.shown):
+        ids = [department.pk for department in access.shown if department.kind == spec.kind]
+        query = f"?{urlencode({'flag': 'yes'})}" if "flag" in spec.filters else ""
+        count = _capped(Item.objects.filter(department__in=ids).exclude(flag=""))
+        found.append(Need(f"flagged {spec.item_label}s", count, f"{item_list_url(spec)}{query}", "warning"))
+    return found
+
+
+def _capped(rows: object) -> int:
+    """How many rows, counted no further than ``MANY`` and one."""
+    limited: Sequence[object] = rows.order_by().values("pk")[: MANY + 1]  # type: ignore[attr-defined]
+    return len(limited)

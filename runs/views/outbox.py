@@ -1,0 +1,323 @@
+"""The outbox: what waits to leave and why, what has left, what is unsure; and what a person does about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from django.contrib import messages
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.http import require_POST, require_safe
+
+from agents.models import Member
+from runs import departures, outbox, reviews
+from runs.access import Access, access_of, get_visible, require, signed_in
+from runs.allowed import Allowed
+from runs.allowed_sending import can_mark_sent, can_send_another, can_settle, can_withdraw
+from runs.mailbox import is_in_files
+from runs.models import Channel, Item, OutboxMessage, Review
+from runs.outbox import Status
+from runs.send_channels import CHANNELS
+from runs.trial_sends import send_test
+from runs.views.answers import answer, is_htmx, show
+from runs.views.outbox_line import ENVELOPE as _ENVELOPE
+from runs.views.outbox_line import build_headers, read_timeline
+from runs.views.paging import read_page
+from runs.views.shown import Shown
+
+Role = Member.Role
+UNSURE_ROWS = 20
+"""So many unsure messages stand above the list."""
+MOST_COUNTED = 1_000
+"""A state's number counts so far, then it says "1,000+"."""
+_LOOKS = {
+    Status.PENDING: ("progress", "clock"),
+    Status.SENDING: ("progress", "mail"),
+    Status.SENT: ("good", "circle-check"),
+    Status.FAILED: ("bad", "circle-x"),
+    Status.UNKNOWN: ("warning", "alert-triangle"),
+    Status.WITHDRAWN: ("neutral", "ban"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What the list is narrowed to; empty means everything. ``day`` is of the approval, in the department's zone."""
+
+    status: str = ""
+    channel: str = ""
+    day: str = ""
+    search: str = ""
+
+    @property
+    def is_any(self) -> bool:
+        """Whether anything is chosen."""
+        return bool(self.status or self.channel or self.day or self.search)
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many messages are in one state; ``is_more``: at least so many."""
+
+    status: str
+    label: str
+    number: int
+    is_more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One message as the list shows it, with what may be done about it."""
+
+    message: OutboxMessage
+    shown: Shown
+    can_withdraw: Allowed
+    can_mark: Allowed
+    can_settle: Allowed
+    may_repeat: bool
+    """Whether to offer another of the same purpose; whether it can be had is said when it is asked for."""
+
+
+@signed_in
+@require_safe
+def outbox_list(request: HttpRequest) -> HttpResponse:
+    """Newest first; state, channel, day and text filter by the query string, which is the page."""
+    access, chosen = access_of(request), read_chosen(request)
+    visible = OutboxMessage.objects.filter(department__in=access.ids)
+    related = visible.select_related("item__department", "department", "approved_by", "output")
+    page = read_page(request, filter_messages(related, chosen, access))
+    unsure = related.filter(status=Status.UNKNOWN).order_by("pk")[:UNSURE_ROWS] if not chosen.is_any else []
+    context = {
+        "access": access,
+        "page": page,
+        "rows": [build_row(message, access) for message in page.rows],
+        "unsure": [build_row(message, access) for message in unsure],
+        "chosen": chosen,
+        "counts": _counts(visible),
+        "known_channels": sorted(CHANNELS),
+        "channels": describe_channels(access),
+        "mailbox_url": reverse("runs:mailbox") if is_in_files() and request.user.is_superuser else "",
+    }
+    return show(request, "runs/outbox.html", "runs/_outbox.html", context)
+
+
+@signed_in
+@require_safe
+def outbox_detail(request: HttpRequest, pk: int) -> HttpResponse:
+    """One message: exactly what leaves, and everything that has become of it."""
+    return render(request, "runs/outbox_message.html", _message(request, pk))
+
+
+@signed_in
+@require_safe
+def outbox_panel(request: HttpRequest, pk: int) -> HttpResponse:
+    """The same without the page around it."""
+    return render(request, "runs/_outbox_message.html", _message(request, pk))
+
+
+@signed_in
+@require_POST
+def outbox_withdraw(request: HttpRequest, pk: int) -> HttpResponse:
+    """Take a message back before it leaves; the approval behind it is taken back with it."""
+    message = get_visible(request, OutboxMessage.objects.select_related("output"), pk=pk)
+    user = require(request, message.department_id, Role.OPERATOR)
+    about = Q(output=message.output) | Q(
+        edited=message.output
+    )  # what a person changed was asked about as it was before
+    asked = Review.objects.filter(about, status=Review.Status.ANSWERED, answer__in=Review.APPROVALS)
+    review = asked.order_by("-answered_at").first() if message.output is not None else None
+    if review is not None and (undone := reviews.undo(review=review, user=user)):
+        return _answered(request, message, bool(undone), "Taken back: the question is open again.")
+    changed = outbox.withdraw(message=message, user=user, reason=request.POST.get("reason", ""))
+    return _answered(request, message, changed, "Taken back. It is not sent.")
+
+
+@signed_in
+@require_POST
+def outbox_by_hand(request: HttpRequest, pk: int) -> HttpResponse:
+    """Say that a message was sent by other means, so that it is not sent again."""
+    message = get_visible(request, OutboxMessage.objects.all(), pk=pk)
+    user = require(request, message.department_id, Role.OPERATOR)
+    changed = departures.mark_sent(message=message, user=user)
+    return _answered(request, message, changed, "Noted as sent by hand. It does not leave again.")
+
+
+@signed_in
+@require_POST
+def outbox_settle(request: HttpRequest, pk: int) -> HttpResponse:
+    """Say whether an unsure message was sent: ``sent`` is ``yes`` or ``no``."""
+    message = get_visible(request, OutboxMessage.objects.all(), pk=pk)
+    user = require(request, message.department_id, Role.OPERATOR)
+    said = request.POST.get("sent")
+    if said not in ("yes", "no"):
+        return answer(request, "Say whether it was sent.", changed=False, url=reverse("runs:outbox"))
+    changed = departures.settle_unknown(message=message, user=user, was_sent=said == "yes")
+    return _answered(request, message, changed, "It counts as sent." if said == "yes" else "It waits to be sent.")
+
+
+@signed_in
+@require_POST
+def outbox_again(request: HttpRequest, pk: int) -> HttpResponse:
+    """Send another message of the same purpose, for a reason."""
+    message = get_visible(request, OutboxMessage.objects.select_related("output", "item"), pk=pk)
+    user = require(request, message.department_id, Role.OPERATOR)
+    reason = request.POST.get("reason", "").strip()
+    if not reason:
+        text = "Say why another is to be sent: the person has had one."
+        return answer(request, text, changed=False, url=reverse("runs:outbox"))
+    allowed = can_send_another(message, access_of(request))
+    again = departures.send_another(message=message, user=user, reason=reason) if allowed else None
+    text = "Another one waits to be sent."
+    if again is None:
+        text = f"Not written. {allowed.reason or 'Somebody was first.'} Nothing was changed."
+    return answer(request, text, changed=again is not None, url=reverse("runs:outbox"))
+
+
+@signed_in
+@require_POST
+def channel_test(request: HttpRequest, pk: int) -> HttpResponse:
+    """Send a test mail over a channel to whoever asks, and say what DNS says of its domain."""
+    channel = get_visible(request, Channel.objects.select_related("department"), pk=pk)
+    user = require(request, channel.department_id, Role.ADMINISTRATOR)
+    trial = send_test(channel=channel, user=user)
+    if not is_htmx(request):
+        for record in trial.records:
+            level = messages.SUCCESS if record.is_good else messages.WARNING
+            messages.add_message(request, level, f"{record.name}: {record.text}")
+        return answer(request, trial.text, changed=trial.is_sent, url=reverse("runs:outbox"))
+    return render(request, "runs/_channel_trial.html", {"trial": trial, "channel": channel})
+
+
+def read_chosen(request: HttpRequest) -> Chosen:
+    """The filters of the query string; what is none is left out."""
+    given = request.GET
+    status, channel, day = given.get("status", ""), given.get("channel", ""), given.get("day", "")
+    return Chosen(
+        status=status if status in Status.values else "",
+        channel=channel if channel in CHANNELS else "",
+        day=day if read_day(day) is not None else "",
+        search=given.get("q", "").strip()[:100],
+    )
+
+
+def filter_messages(rows: QuerySet[OutboxMessage], chosen: Chosen, access: Access) -> QuerySet[OutboxMessage]:
+    """The messages that fit. A text is looked for in the item's title and in the address."""
+    if chosen.status:
+        rows = rows.filter(status=chosen.status)
+    if chosen.channel:
+        rows = rows.filter(channel=chosen.channel)
+    day = read_day(chosen.day)
+    if day is not None:
+        zone = ZoneInfo(access.shown[0].time_zone if access.shown else "UTC")
+        start = datetime.combine(day, time(), zone)
+        rows = rows.filter(approved_at__gte=start, approved_at__lt=start + timedelta(days=1))
+    if chosen.search:
+        rows = _search(rows, chosen.search, access)
+    return rows
+
+
+def _search(rows: QuerySet[OutboxMessage], text: str, access: Access) -> QuerySet[OutboxMessage]:
+    if len(text) < 3:  # too short for the indexes; a page of it is found soon
+        return rows.filter(Q(item__title__icontains=text) | Q(address__icontains=text))
+    # Two searches, each by an index of its own; one with "or" would read every message where nothing fits.
+    about = Item.objects.filter(department__in=access.ids, title__icontains=text).order_by()
+    titled = OutboxMessage.objects.filter(item__in=about.values("pk")).order_by()
+    addressed = OutboxMessage.objects.filter(department__in=access.ids, address__icontains=text).order_by()
+    return rows.filter(pk__in=titled.values("pk").union(addressed.values("pk")))
+
+
+def read_day(text: str) -> date | None:
+    """A day as forms send it; None for anything else and for the ends of the calendar."""
+    try:
+        found = date.fromisoformat(text) if len(text) == 10 else None
+    except ValueError:
+        return None
+    return found if found is not None and date.min.year < found.year < date.max.year else None
+
+
+def build_row(message: OutboxMessage, access: Access) -> Row:
+    """One message with its look and what the person may do about it."""
+    status = Status(message.status)
+    colour, icon = _LOOKS[status]
+    shown = Shown(str(status.label), colour, icon, note=_waits(message), is_live=status == Status.SENDING)
+    plugin = CHANNELS.get(message.channel)
+    is_mail = plugin is not None and plugin.reaches_person
+    return Row(
+        message,
+        shown,
+        can_withdraw(message, access),
+        can_mark_sent(message, access),
+        can_settle(message, access),
+        may_repeat=is_mail and status == Status.SENT and access.can(message.department_id, Role.OPERATOR),
+    )
+
+
+def _message(request: HttpRequest, pk: int) -> dict[str, Any]:
+    related = ("item__department", "department", "approved_by", "output__agent_run__agent", "output__author", "trigger")
+    message = get_visible(request, OutboxMessage.objects.select_related(*related), pk=pk)
+    access = access_of(request)
+    rendered = message.rendered if isinstance(message.rendered, dict) else {}
+    return {
+        "access": access,
+        "row": build_row(message, access),
+        "message": message,
+        "headers": build_headers(rendered),
+        "other": {k: v for k, v in rendered.items() if k not in ("subject", "body", "headers", *_ENVELOPE)},
+        "line": read_timeline(message),
+        "can_repeat": can_send_another(message, access) if message.status == Status.SENT else None,
+    }
+
+
+def _waits(message: OutboxMessage) -> str:
+    """For what it waits, and what happens next; or why it ended as it did."""
+    if message.status == Status.PENDING:
+        if message.waiting_for:
+            return message.waiting_for
+        if message.release_at > timezone.now():
+            return "It can still be taken back."
+        return "It is due: the sender takes it next."
+    if message.status == Status.SENT and message.bounced_at is not None:
+        return f"It came back. {message.error}".strip()
+    return message.error if message.status in (Status.FAILED, Status.UNKNOWN) and message.error else message.reason
+
+
+def _counts(visible: QuerySet[OutboxMessage]) -> list[Count]:
+    """How many are in each state, up to ``MOST_COUNTED``: six short walks over an index, however many there are."""
+    found = []
+    for status in Status:
+        number = visible.filter(status=status).order_by()[: MOST_COUNTED + 1].count()
+        found.append(Count(status.value, str(status.label), min(number, MOST_COUNTED), number > MOST_COUNTED))
+    return found
+
+
+def describe_channels(access: Access) -> list[dict[str, Any]]:
+    """The channels of the departments that are shown, with what keeps them from sending."""
+    rows = Channel.objects.filter(department__in=access.ids).select_related("department").order_by("department", "kind")
+    found = []
+    for channel in rows:
+        plugin = CHANNELS.get(channel.kind)
+        problem = (
+            plugin.problem(outbox.config_of(channel)) if plugin else f"This release has no {channel.kind} channel."
+        )
+        found.append(
+            {
+                "row": channel,
+                "problem": problem,
+                "can_test": bool(plugin and plugin.reaches_person)
+                and access.can(channel.department_id, Role.ADMINISTRATOR),
+            }
+        )
+    return found
+
+
+def _answered(request: HttpRequest, message: OutboxMessage, changed: bool, text: str) -> HttpResponse:
+    if not changed:
+        message.refresh_from_db()
+        text = f"Nothing was changed: this message is {message.get_status_display()}."
+    return answer(request, text, changed=changed, url=reverse("runs:outbox"))

@@ -1,0 +1,159 @@
+"""From one question to the next: the card that page, panel and answer share, and what an answer is followed by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.contrib import messages
+from django.contrib.auth.models import User
+from django.http import HttpRequest, HttpResponse, QueryDict
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import Resolver404, resolve, reverse
+
+from agents.models import Member
+from runs import review_queue, reviews
+from runs.access import access_of, get_visible, require
+from runs.allowed import Allowed, no
+from runs.answerable import can_undo
+from runs.database import now as database_now
+from runs.models import Review
+from runs.payloads import Unfit
+from runs.review_queue import Filters
+from runs.views.answers import answer as answer_page
+from runs.views.answers import is_htmx
+from runs.views.review_card import card_context
+
+Role = Member.Role
+Decide = Callable[[Review, User], Allowed]
+
+
+def judge(
+    request: HttpRequest,
+    pk: int,
+    text: str,
+    decide: Decide,
+    *,
+    role: str = Role.REVIEWER,
+    stays: bool = False,
+    is_answer: bool = True,
+) -> HttpResponse:
+    """One answer: who may, the service, and then the next question; ``stays``: the same one again.
+
+    ``is_answer`` False: there is nothing to take back, as the question is still open.
+    """
+    rows = Review.objects.select_related("item__department", "department", "output__trigger", "output__item", "outbox")
+    review = get_visible(request, rows, pk=pk)
+    user = require(request, review.department_id, role)
+    try:
+        done = decide(review, user)
+    except Unfit as error:
+        done = no(str(error))
+    said = text if done else f"{done.reason} Nothing was changed."
+    stays = stays or not done
+    return _go_on(
+        request, review, said, bool(done), stays=stays, answered=review.pk if is_answer and not stays else None
+    )
+
+
+def _go_on(
+    request: HttpRequest, review: Review, text: str, is_done: bool, *, stays: bool, answered: int | None
+) -> HttpResponse:
+    filters = review_queue.read_filters(QueryDict(request.POST.get("queue", "")))
+    is_from_queue = "queue" in request.POST
+    if not is_from_queue:
+        url = review.item.get_absolute_url() if review.item else reverse("runs:reviews")
+        return answer_page(request, text, changed=is_done, url=url)
+    messages.add_message(request, messages.SUCCESS if is_done else messages.WARNING, text)
+    target = review.pk if stays else _ahead(request) or _next(request, review, filters)
+    url = address_of(target, filters, answered)
+    if not is_htmx(request):
+        return redirect(url)
+    context = card_of(request, target, filters, answered=answered, given=request.POST.dict() if not is_done else None)
+    response = render(request, "runs/_review_next.html", context)
+    # Where the next card stands there already (static/js/reviews.js), its address does too.
+    response["HX-Replace-Url" if request.headers.get("Kontor-Ahead") else "HX-Push-Url"] = url
+    response["Kontor-Done"] = "1" if is_done else "0"
+    return response
+
+
+def card_of(
+    request: HttpRequest,
+    pk: int | None,
+    filters: Filters,
+    *,
+    answered: int | None = None,
+    given: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """The card's context; without a question the end of the queue.
+
+    ``next`` and ``previous`` are the neighbours, ``ahead`` is what an answer is followed by.
+    """
+    shown: dict[str, Any] = {"filters": filters, "queue": query_of(filters), "answered": None, "review": None}
+    if answered is not None:
+        shown["answered"] = reviews.read_review(answered)
+        shown["answered_undo"] = can_undo(shown["answered"], access_of(request), now=database_now())
+    if pk is None:
+        return {"access": access_of(request), **shown}
+    context = {**shown, **card_context(request, pk, user_of(request), given=given)}
+    place = review_queue.place_of(context["review"])
+    rows = review_queue.open_reviews(access_of(request).ids, filters, user_of(request))
+    following, before = _first(review_queue.after(rows, place)), _first(review_queue.before(rows, place))
+    ahead = following or (_first(rows.exclude(pk=pk)) if before is not None else None)
+    for name, found in (("next", following), ("previous", before), ("ahead", ahead)):
+        context[name] = address_of(found, filters) if found is not None else ""
+    return context
+
+
+def _ahead(request: HttpRequest) -> int | None:
+    """The question whose card stands there already; a key pressed meanwhile is meant for it, whatever came between."""
+    try:
+        pk = resolve(urlsplit(request.headers.get("Kontor-Ahead", "")).path).kwargs.get("pk")
+    except (Resolver404, ValueError):
+        return None
+    ids = [department.pk for department in access_of(request).departments]
+    return pk if pk is not None and Review.objects.filter(pk=pk, department__in=ids).exists() else None
+
+
+def _next(request: HttpRequest, review: Review, filters: Filters) -> int | None:
+    """The question behind the one that was answered, else the first of the queue; None if it is empty."""
+    rows = review_queue.open_reviews(access_of(request).ids, filters, user_of(request)).exclude(pk=review.pk)
+    return _first(review_queue.after(rows, review_queue.place_of(review))) or _first(rows)
+
+
+def _first(rows: Any) -> int | None:
+    found: int | None = rows.values_list("pk", flat=True).first()
+    return found
+
+
+def address_of(pk: int | None, filters: Filters, answered: int | None = None) -> str:
+    """The page of a question, or the list, with the filters kept. ``answered``: what can be taken back there."""
+    query = QueryDict(mutable=True)
+    query.update(filters.values)
+    if answered is not None:
+        query["answered"] = str(answered)
+    path = reverse("runs:review", args=[pk]) if pk is not None else reverse("runs:reviews")
+    return f"{path}?{query.urlencode()}" if query else path
+
+
+def answered_of(request: HttpRequest) -> int | None:
+    """The question that was answered just before, for its undo bar; only one that the person may see."""
+    text = request.GET.get("answered", "")
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        return None
+    ids = [department.pk for department in access_of(request).departments]
+    found = Review.objects.filter(pk=int(text), department__in=ids, status=Review.Status.ANSWERED)
+    return int(text) if found.exists() else None
+
+
+def query_of(filters: Filters) -> str:
+    """The filters as a query string without the question mark."""
+    query = QueryDict(mutable=True)
+    query.update(filters.values)
+    return query.urlencode()
+
+
+def user_of(request: HttpRequest) -> User:
+    """Who asks, as a row."""
+    return get_object_or_404(User, pk=request.user.pk)

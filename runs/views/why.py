@@ -1,0 +1,73 @@
+"""Why something ran for an item, or did not: the router's trace in sentences, what started what, what comes when."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agents.spec import Facts
+from runs.models import AgentRun, Item, Rule, Trigger
+from runs.router import Decision
+from runs.rules import rule_sentence
+
+RUNS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One rule as it was tried on the item. ``clauses`` are those that decided: all of a match, else what failed."""
+
+    name: str
+    sentence: str
+    holds: bool
+    trigger: Trigger | None
+    clauses: tuple[Mapping[str, Any], ...]
+
+
+def why_context(item: Item, decision: Decision, facts: Facts) -> dict[str, Any]:
+    """What the router would decide about the item now, and why; what it decided lately; five queries."""
+    titles = {agent.slug: agent.title for agent in item.department.agents.all()}
+    numbers = [trigger.id for trigger in facts.triggers]
+    triggers = {trigger.pk: trigger for trigger in Trigger.objects.filter(pk__in=numbers)}
+    label = item.department.spec.item_label
+    enabled = Rule.objects.filter(department=item.department_id, is_enabled=True)
+    sentences = {rule.name: rule_sentence(rule, label) for rule in enabled}
+    runs = item.agent_runs.select_related("agent", "trigger").order_by("-pk")
+    status = item.department.spec.status_spec(item.status)
+    return {
+        "facts": facts,
+        "rests": status.is_resting or status.is_closing,
+        "decision": decision,
+        "starts": [(titles.get(start.agent, start.agent), start.why) for start in decision.start],
+        "rules": _rules(decision, sentences, triggers),
+        "agents": [
+            {**agent, "title": titles.get(agent["agent"], agent["agent"]), "trigger": triggers.get(agent["occasion"])}
+            for agent in decision.trace["agents"]
+        ],
+        "wanted": decision.trace["wanted"],
+        "started": list(runs[:RUNS]),
+        "failed": list(runs.filter(status=AgentRun.Status.FAILED)[:RUNS]),
+        "coming": sorted(
+            (trigger for trigger in triggers.values() if not _is_due(trigger, facts)), key=lambda t: (t.due_at, t.pk)
+        ),
+    }
+
+
+def _rules(decision: Decision, sentences: Mapping[str, str], triggers: Mapping[int, Trigger]) -> list[Tried]:
+    """Those that hold first; each in the order of the rules."""
+    found = [
+        Tried(
+            name=rule["name"],
+            sentence=sentences.get(rule["name"], ""),
+            holds=rule["holds"],
+            trigger=triggers.get(rule["occasion"]),
+            clauses=tuple(clause for clause in rule["clauses"] if rule["holds"] or not clause["holds"]),
+        )
+        for rule in decision.trace["rules"]
+    ]
+    return sorted(found, key=lambda rule: not rule.holds)
+
+
+def _is_due(trigger: Trigger, facts: Facts) -> bool:
+    return any(fact.id == trigger.pk and fact.is_due for fact in facts.triggers)

@@ -1,0 +1,95 @@
+/* The card of a question: keys, and the next card without waiting. Everything works without it, by forms.
+ *
+ * j k to the next question and the one before (data-next, data-previous on #review). a e n r t u z open what has
+ * data-open of that key (the editor, snooze), go to the field with data-focus of it (the note; Enter there sends it), or
+ * press the button with data-key of it. Escape leaves a field, so that keys count again; Ctrl+Enter sends its form.
+ * A form with data-leaves is sent in the background while the next card, fetched before, stands there already, or
+ * this one until the answer is there. What is under way, refused or lost is said in #review-notes, each by itself, and
+ * brings its own card back; "saved" is only ever what the server has said (Kontor-Done).
+ */
+(() => {
+  "use strict";
+  const place = () => document.getElementById("review-place");
+  const card = () => document.getElementById("review");
+  const isTyping = (node) => node.closest("input:not([type=hidden]), textarea, select, [contenteditable]");
+  let ahead = { address: "", html: "" };
+  const fetchAhead = async () => {
+    const address = card()?.dataset.ahead ?? "";
+    card()?.toggleAttribute("data-ready", isReady());
+    if (ahead.address === address) return;
+    const mine = (ahead = { address, html: "" });
+    const response = address && (await fetch(address.replace(/\/(\?|$)/, "/panel/$1")).catch(() => null));
+    if (response?.ok && !response.redirected) mine.html = await response.text();
+    card()?.toggleAttribute("data-ready", isReady());
+  };
+  const isReady = () => Boolean(ahead.html) && ahead.address === card()?.dataset.ahead;
+  const refresh = () => document.body.dispatchEvent(new CustomEvent("kontor:changed", { bubbles: true }));
+  const show = (note, textContent) => document.getElementById("review-notes")?.append(Object.assign(note, { textContent }));
+  const isSaving = (path = "/") => document.querySelector(`#review-notes [data-saving][href^="${path}"]`) !== null;
+  const why = (status) =>
+    (status === 401 && "Not saved, because you are signed out. Sign in and answer again:") ||
+    (status < 500 && "Not answered, open it again:") ||
+    "The server did not answer as it should. Open it to see whether your answer was saved:";
+  const showAhead = () => {
+    history.replaceState({ htmx: true }, ""); // htmx reads a page anew that somebody goes back to
+    history.pushState({ htmx: true }, "", ahead.address);
+    place().innerHTML = ahead.html;
+    htmx.process(place());
+    card().querySelector("h1")?.focus(window.scrollTo(0, 0));
+    fetchAhead();
+  };
+  const save = async (form) => {
+    const body = new URLSearchParams(new FormData(form));
+    const [node, url, own, ask] = [card(), location.href, location.pathname, card().querySelector("h1").textContent];
+    const headers = { "HX-Request": "true", "Kontor-Ahead": isReady() ? ahead.address : "" };
+    // So that a tab that is closed does not take it along; browsers refuse that for long texts.
+    const request = { method: "POST", body, headers, keepalive: `${body}`.length < 20000, signal: AbortSignal.timeout(20000) };
+    document.querySelectorAll(`#messages > *, #review-notes [href="${own}"]`).forEach((old) => old.remove());
+    const note = Object.assign(document.createElement("a"), { className: "k-message", target: "_blank", href: own });
+    show(note, `Saving your answer to: ${ask}`, (note.dataset.saving = "1"));
+    if (isReady()) showAhead();
+    const path = location.pathname; // an answer that comes late must not take a later card away
+    const response = await fetch(form.action, request).catch(() => null);
+    const said = response?.headers.get("Kontor-Done");
+    const html = said && (await response.text().catch(() => ""));
+    const [isDone, isHere] = [said === "1", path === location.pathname];
+    delete note.dataset.saving;
+    if (isDone || (html && isHere)) note.remove();
+    else show(note, `${why(said || !response?.ok ? response?.status : undefined)} ${ask}`);
+    if (html && isHere) {
+      const address = response.headers.get("HX-Replace-Url") ?? response.headers.get("HX-Push-Url");
+      history[isDone && path === own ? "pushState" : "replaceState"]({ htmx: true }, "", address);
+      htmx.swap(place(), html, { swapStyle: address.startsWith(path) ? "morph:innerHTML" : "innerHTML" }, { contextElement: place() });
+      for (const { id, value } of isDone ? [] : form.elements) Object.assign(document.getElementById(id) ?? {}, { value });
+    } else if (isHere) {
+      if (!isDone) history.replaceState({ htmx: true }, "", url, place().replaceChildren(node));
+      if (response?.status !== 401) refresh(); // the login would come in the place of what was typed
+    }
+  };
+  const go = (name) => {
+    if (name === "next" && isReady() && card().dataset.next === ahead.address) refresh(showAhead());
+    else if (card()?.dataset[name]) window.location.assign(card().dataset[name]);
+  };
+  const press = (key) => {
+    const [opens, field, button] = ["open", "focus", "key"].map((kind) => card()?.querySelector(`[data-${kind}="${key}"]`));
+    if (opens) [...Object.assign(opens, { open: true }).querySelectorAll("textarea, select, input:not([type=hidden])")].pop()?.focus();
+    else if (field) field.focus();
+    else button?.form.requestSubmit(button);
+  };
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && isTyping(event.target)) event.target.blur();
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) event.target.form?.requestSubmit();
+    // A key that is held down is one answer.
+    if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target)) return;
+    if (event.key === "j" || event.key === "k") go(event.key === "j" ? "next" : "previous");
+    else if ("aeunrtz".includes(event.key)) press(event.key, event.preventDefault());
+  });
+  document.addEventListener("submit", (event) => {
+    if (!("leaves" in event.target.dataset)) return;
+    event.stopImmediatePropagation(event.preventDefault());
+    if (!isSaving(location.pathname)) save(event.target);
+  }, true); // before htmx hears of it
+  window.addEventListener("beforeunload", (event) => isSaving() && event.preventDefault());
+  document.addEventListener("htmx:afterSettle", fetchAhead);
+  fetchAhead();
+})();

@@ -1,0 +1,298 @@
+"""The rollups of costs against the sum over the calls, whatever happens to the calls and in whatever order."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from agents.causes import Cause
+from agents.models import Department
+from agents.pricing import Usage, load_price_book, sync_prices
+from runs import cost_items
+from runs.cost_rollups import BREATH_SECONDS, TOKENS, keep_up, roll_up, unrolled
+from runs.cost_sums import Cost, Period, total
+from runs.costs import Ledger, break_down
+from runs.database import snapshot
+from runs.models import AgentRun, CostRollup, Item, ItemCost, ModelCall
+from runs.what_if import load_usages, what_if
+from tests.engine import in_threads
+from tests.factories import make_agent_run, make_department, make_lead, make_model_call
+
+pytestmark = pytest.mark.django_db
+FIRST = date(2026, 11, 2)
+PERIOD = Period(FIRST, FIRST + timedelta(days=6))
+ALL_DIMENSIONS = ("agent", "model", "soul", "department", "day", "item", "status", "source")
+
+
+def make_calls(department: Department, count: int, seed: int = 1) -> list[ModelCall]:
+    """Settled, unseen and started calls of several agents, models and days, a few of them outside the period."""
+    chance = random.Random(seed)
+    items = [make_lead(department, source=chance.choice(["web", "fair", ""])).item for _ in range(5)]
+    runs = [make_agent_run(item, slug) for item in items for slug in ("intake", "qualifier")]
+    return [_make_call(chance.choice(runs), chance, number) for number in range(count)]
+
+
+def _make_call(run: AgentRun, chance: random.Random, number: int) -> ModelCall:
+    status = chance.choice(["finished", "finished", "finished", "unseen", "started"])
+    reserved = Decimal(chance.randrange(10**6)).scaleb(-8)
+    is_unseen = status == "unseen"
+    return make_model_call(
+        run,
+        number=number + 1,
+        status=status,
+        model_asked=chance.choice(["claude-haiku-5-5", "claude-sonnet-5-5"]),
+        model_used="" if status != "finished" else chance.choice(["", "claude-sonnet-5-5"]),
+        cause=chance.choice(["", "", Cause.TRANSIENT]) if status == "finished" else "",
+        reserved_usd=reserved,
+        cost_usd=reserved if is_unseen else Decimal(chance.randrange(10**6)).scaleb(-8) if status == "finished" else 0,
+        is_estimate=is_unseen,
+        started_at=datetime(2026, 11, 1, 23, 59, tzinfo=UTC) + timedelta(hours=chance.randrange(9 * 24)),
+        **{name: chance.randrange(5_000) if status == "finished" else 0 for name in TOKENS},
+    )
+
+
+def expected(period: Period = PERIOD) -> Cost:
+    """The sum over the calls themselves, made in Python."""
+    begin, end = period.moments
+    found = Cost()
+    for call in ModelCall.objects.exclude(status="started").filter(started_at__gte=begin, started_at__lt=end):
+        found.calls += 1
+        found.usd += call.cost_usd
+        is_waste = bool(call.cause or call.error) or call.status == "unseen"
+        found.waste_usd += call.cost_usd if is_waste else 0
+        found.estimated_usd += call.cost_usd if call.is_estimate else 0
+        for name in TOKENS:
+            found.tokens[name] += getattr(call, name)
+    return found
+
+
+def assert_equal_everywhere(departments: list[Department]) -> None:
+    """Every dimension adds up to the calls, to the last digit."""
+    wanted = expected()
+    for by in ALL_DIMENSIONS:
+        found = total(break_down(departments, PERIOD, by))
+        assert (found.calls, found.usd, found.waste_usd) == (wanted.calls, wanted.usd, wanted.waste_usd), by
+        if by in ("agent", "model", "soul", "department", "day"):
+            assert (found.tokens, found.estimated_usd) == (wanted.tokens, wanted.estimated_usd), by
+
+
+def test_every_dimension_equals_the_sum_over_the_calls_before_during_and_after_the_rollup() -> None:
+    department = make_department()
+    make_calls(department, 60)
+    assert_equal_everywhere([department])
+    roll_up(seconds=0, batch=25)
+    assert CostRollup.objects.exists()
+    assert ModelCall.objects.filter(rolled="", status="finished").exists()
+    assert_equal_everywhere([department])
+    roll_up()
+    make_calls(department, 20, seed=2)
+    assert_equal_everywhere([department])
+    roll_up()
+    assert_equal_everywhere([department])
+
+
+def test_the_days_before_agree_too_by_every_dimension() -> None:
+    department = make_department()
+    make_calls(department, 60)
+    period = Period(FIRST + timedelta(days=3), FIRST + timedelta(days=6))
+    for _ in range(2):
+        for by in ALL_DIMENSIONS:
+            found, before = Ledger([department]).compare(period, by)
+            assert total(found).usd == expected(period).usd, by
+            assert before.usd == expected(period.before).usd, by
+            assert {cost.key for cost in found} - {None} <= {*before.by_key} or by in ("day", "agent", "model"), by
+        roll_up(seconds=0, batch=40)
+
+
+def test_an_item_is_compared_with_itself() -> None:
+    department = make_department()
+    period = Period(FIRST, FIRST)
+    for usd, at in ((2, period.moments[0]), (7, period.before.moments[0])):
+        for name in ("Anna", "Bert"):
+            run = make_agent_run(make_lead(department, name=name).item, "intake")
+            if (name, usd) != ("Anna", 7):
+                make_model_call(run, status="finished", cost_usd=usd, started_at=at)
+    run = make_agent_run(Item.objects.filter(title="Bert").order_by("pk")[0], "qualifier")
+    make_model_call(run, status="finished", cost_usd=5, started_at=period.before.moments[0])
+    for _ in range(2):
+        found, before = Ledger([department]).compare(period, "item")
+        assert {cost.label: before.by_key[cost.key] for cost in found} == {"Anna": 0, "Bert": 5}
+        assert before.by_key[None] == 7
+        assert before.usd == 12
+        roll_up()
+
+
+def test_a_call_that_was_given_up_and_answers_late_is_counted_once() -> None:
+    department = make_department()
+    run = make_agent_run(make_lead(department).item, "intake")
+    call = make_model_call(
+        run, status="unseen", reserved_usd="0.5", cost_usd="0.5", is_estimate=True, started_at=PERIOD.moments[0]
+    )
+    roll_up()
+    assert total(break_down([department], PERIOD, "agent")).estimated_usd == Decimal("0.5")
+    ModelCall.objects.filter(pk=call.pk).update(status="finished", cost_usd="0.01", is_estimate=False, input_tokens=7)
+    for _ in range(2):
+        found = total(break_down([department], PERIOD, "agent"))
+        assert (found.calls, found.usd, found.tokens["input_tokens"]) == (1, Decimal("0.01"), 7)
+        assert not found.estimated_usd
+        assert total(break_down([department], PERIOD, "item")).usd == Decimal("0.01")
+        roll_up()
+    assert roll_up() == 0
+
+
+def test_it_adds_nothing_twice() -> None:
+    department = make_department()
+    make_calls(department, 30)
+    roll_up()
+    before = list(CostRollup.objects.order_by("pk").values()), list(ItemCost.objects.order_by("pk").values())
+    assert roll_up() == 0
+    assert (list(CostRollup.objects.order_by("pk").values()), list(ItemCost.objects.order_by("pk").values())) == before
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_workers_at_once_add_every_call_once() -> None:
+    department = make_department()
+    make_calls(department, 80)
+    wanted = expected()
+    in_threads(lambda number: roll_up(batch=7), 3)
+    roll_up()
+    found = total(break_down([department], PERIOD, "day"))
+    assert (found.calls, found.usd) == (wanted.calls, wanted.usd)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_others_write_between_two_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_calls(make_department(), 60)
+    pauses: list[float] = []
+
+    def write_meanwhile(seconds: float) -> None:
+        pauses.append(seconds)
+        in_threads(lambda number: Item.objects.update(priority=len(pauses)), 1)
+
+    monkeypatch.setattr("runs.cost_rollups.time.sleep", write_meanwhile)
+    count = roll_up(batch=20)
+    # SQLite looks for a lock that it waits for each 100 ms.
+    assert pauses == ([BREATH_SECONDS] * (count // 20) if connection.vendor == "sqlite" else [])
+    assert count > 20
+    assert BREATH_SECONDS > 0.1
+
+
+def test_looking_for_calls_to_roll_up_reads_its_own_small_index() -> None:
+    department = make_department()
+    make_calls(department, 5)
+    for rows in (unrolled().order_by("pk"), unrolled().order_by("pk").values("pk", "department_id")):
+        plan = rows.explain()
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute("SET LOCAL enable_seqscan = off")
+            plan = rows.explain()
+        assert "model_call_unrolled" in plan
+
+
+def test_the_worker_keeps_up_in_small_steps_until_nothing_is_left() -> None:
+    department = make_department()
+    make_calls(department, 30)
+    settled = ModelCall.objects.exclude(status="started").count()
+    assert keep_up() == settled
+    with CaptureQueriesContext(connection) as queries:
+        assert keep_up() == 0
+    assert len(queries) == 1, "a look that finds nothing takes no lock"
+
+
+def test_one_department_does_not_see_the_others() -> None:
+    ours, theirs = make_department(slug="ours"), make_department(slug="theirs")
+    make_calls(ours, 20)
+    roll_up()
+    before = total(break_down([ours], PERIOD, "agent")).usd
+    make_calls(theirs, 20, seed=3)
+    roll_up()
+    assert total(break_down([ours], PERIOD, "agent")).usd == before
+    assert total(break_down([ours, theirs], PERIOD, "department")).usd == expected().usd
+
+
+def test_the_days_are_those_of_utc_and_both_ends_count() -> None:
+    department = make_department()
+    run = make_agent_run(make_lead(department).item, "intake")
+    begin, end = PERIOD.moments
+    for number, at in enumerate((begin - timedelta(seconds=1), begin, end - timedelta(seconds=1), end), start=1):
+        make_model_call(run, number=number, status="finished", cost_usd=number, started_at=at)
+    for _ in range(2):
+        assert [(c.key, c.usd) for c in break_down([department], PERIOD, "day")] == [
+            (PERIOD.first, Decimal(2)),
+            (PERIOD.last, Decimal(3)),
+        ]
+        roll_up()
+
+
+def test_the_dearest_items_come_first_and_the_rest_is_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost_items, "TOP_ITEMS", 2)
+    department = make_department()
+    for usd in (1, 5, 3, 2):
+        run = make_agent_run(make_lead(department, name=f"Costs {usd}").item, "intake")
+        make_model_call(run, status="finished", cost_usd=usd, started_at=PERIOD.moments[0])
+    for _ in range(2):
+        found = break_down([department], PERIOD, "item")
+        assert [(cost.usd, cost.items) for cost in found] == [(Decimal(5), 1), (Decimal(3), 1), (Decimal(3), 2)]
+        assert found[-1].label == "2 others"
+        roll_up()
+
+
+def test_items_count_once_by_status() -> None:
+    department = make_department()
+    run = make_agent_run(make_lead(department, status="replied").item, "intake")
+    make_model_call(run, number=1, status="finished", cost_usd=1, started_at=PERIOD.moments[0])
+    roll_up()
+    make_model_call(run, number=2, status="finished", cost_usd=1, started_at=PERIOD.moments[0])
+    (found,) = break_down([department], PERIOD, "status")
+    assert (found.label, found.items, found.calls, found.usd) == ("Replied", 1, 2, Decimal(2))
+
+
+def test_an_unknown_dimension_is_refused() -> None:
+    with pytest.raises(LookupError, match="by 'colour'"):
+        break_down([make_department()], PERIOD, "colour")
+
+
+def test_what_the_same_tokens_had_cost_on_another_model() -> None:
+    sync_prices()
+    department = make_department()
+    run = make_agent_run(make_lead(department).item, "intake")
+    other = make_agent_run(make_lead(department).item, "qualifier")
+    for one in (run, other):
+        make_model_call(
+            one, status="finished", model_asked="claude-haiku-5-5", model_used="claude-haiku-5-5",
+            input_tokens=1_000, output_tokens=500, cost_usd="0.00035", started_at=PERIOD.moments[0],
+        )  # fmt: skip
+    usages, prices = load_usages([department], PERIOD), load_price_book()
+    assert what_if(usages, {}, prices) == Decimal("0.0007")
+    sonnet = Usage(1_000, output_tokens=500)
+    assert sonnet.total_tokens == 1_500
+    assert what_if(usages, {run.agent_id: "claude-sonnet-5-5"}, prices) == Decimal("0.00035") + Decimal("0.007")
+
+
+def test_a_breakdown_takes_few_queries(django_assert_max_num_queries: object) -> None:
+    department = make_department()
+    make_calls(department, 40)
+    roll_up()
+    for by in ALL_DIMENSIONS:
+        with django_assert_max_num_queries(9):  # type: ignore[operator]
+            break_down([department], PERIOD, by)
+    assert connection.vendor in ("sqlite", "postgresql")
+    assert Item.objects.count() == 5
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_page_sees_one_state_while_the_rollup_goes_on() -> None:
+    department = make_department()
+    make_calls(department, 40)
+    wanted = expected()
+    with snapshot():
+        before = total(break_down([department], PERIOD, "agent"))
+        in_threads(lambda number: roll_up(), 1)
+        after = total(break_down([department], PERIOD, "agent"))
+    assert before.usd == after.usd == wanted.usd
+    assert total(break_down([department], PERIOD, "agent")).usd == wanted.usd

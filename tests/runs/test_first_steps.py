@@ -1,0 +1,110 @@
+"""First steps of a department: each is done or open as what is stored says."""
+
+from __future__ import annotations
+
+import pytest
+import time_machine
+from django.urls import reverse
+from django.utils import timezone
+
+from agents.models import Department
+from leads.models import ImportJob
+from runs.examples import REASON
+from runs.first_steps import are_done, read_steps
+from runs.models import Channel, Item
+from tests import factories
+from tests.runs.scene import HTMX, make_scene, settled
+
+pytestmark = pytest.mark.django_db
+ALL = ["company", "icp", "brand", "mailbox", "upload", "examples"]
+
+
+@pytest.fixture
+def desk() -> Department:
+    return factories.make_department()
+
+
+def open_steps(department: Department) -> list[str]:
+    """The slugs of what is not done."""
+    department.refresh_from_db()
+    return [step.slug for step in read_steps(department) if not step.is_done]
+
+
+def test_everything_is_open_in_a_new_department(desk: Department) -> None:
+    steps = read_steps(desk)
+    assert [step.slug for step in steps] == ALL
+    assert open_steps(desk) == ALL
+    assert all(step.says and (step.url or step.slug == "examples") for step in steps)
+
+
+@pytest.mark.parametrize(("slug", "key"), [("company", "company_name"), ("icp", "icp"), ("brand", "brand_guide")])
+def test_settings_are_done_when_somebody_has_changed_them(desk: Department, slug: str, key: str) -> None:
+    before = desk.spec.settings_schema().model_dump(mode="json")
+    Department.objects.filter(pk=desk.pk).update(settings={key: before[key]})
+    assert slug in open_steps(desk), "saved as it was is not filled in"
+    Department.objects.filter(pk=desk.pk).update(settings={key: "Acme"})
+    assert slug not in open_steps(desk)
+
+
+def test_the_mailbox_is_done_after_a_test_mail(desk: Department) -> None:
+    sender = {"from_address": "mara@tallyport.example", "from_name": "Mara"}
+    channel = Channel.objects.create(department=desk, kind="email", settings=sender, is_enabled=False)
+    assert "mailbox" in open_steps(desk)
+    Channel.objects.filter(pk=channel.pk).update(tested_at=timezone.now())
+    assert "mailbox" in open_steps(desk), "a channel that is off sends nothing"
+
+
+def test_an_upload_is_done_when_it_has_brought_leads(desk: Department) -> None:
+    job = ImportJob.objects.create(department=desk, source="x", file_name="people.csv")
+    step = next(step for step in read_steps(desk) if step.slug == "upload")
+    assert (step.is_done, step.url) == (False, job.get_absolute_url())
+    ImportJob.objects.filter(pk=job.pk).update(status="done", created=0)
+    assert "upload" in open_steps(desk)
+    ImportJob.objects.filter(pk=job.pk).update(created=3)
+    assert "upload" not in open_steps(desk)
+
+
+def test_examples_are_done_when_drafts_are_there_and_nothing_waits(desk: Department) -> None:
+    item = factories.make_lead(desk).item
+    run = factories.make_agent_run(item, "formatter", status="done")
+    factories.make_output(item, "email", agent_run=run)
+    assert "examples" not in open_steps(desk)
+    other = factories.make_lead(desk, name="Otto", email="otto@example.com").item
+    Item.objects.filter(pk=other.pk).update(automation="paused", automation_reason=REASON)
+    step = next(step for step in read_steps(desk) if step.slug == "examples")
+    assert not step.is_done
+    assert "1 lead still to come." in step.says
+    assert not are_done(read_steps(desk))
+
+
+def test_the_page_and_its_part_show_the_same() -> None:
+    scene = make_scene()
+    client = scene.client(scene.viewer)
+    slug = scene.department.slug
+    with time_machine.travel(timezone.now(), tick=False):
+        page = client.get(reverse("runs:first_steps", args=[slug])).content.decode()
+        part = client.get(reverse("runs:first_steps_panel", args=[slug]), headers=HTMX).content.decode()
+    assert settled(part) in settled(page)
+    assert "0 of 6 done" in part
+    for step in ALL:
+        assert f'id="step-{step}"' in part
+
+
+def test_a_viewer_sees_what_waits_and_no_button() -> None:
+    scene = make_scene()
+    other = factories.make_lead(scene.department, name="Otto", email="otto@example.com").item
+    Item.objects.filter(pk=other.pk).update(automation="paused", automation_reason=REASON)
+    url = reverse("runs:first_steps", args=[scene.department.slug])
+    action = reverse("runs:examples_go_on", args=[scene.department.slug])
+    assert action in scene.client(scene.operator).get(url).content.decode()
+    text = scene.client(scene.viewer).get(url).content.decode()
+    assert action not in text
+    assert "1 wait" in text
+    assert scene.client(scene.stranger).get(url).status_code == 404
+    assert scene.client(None).get(url)["Location"].startswith(reverse("login"))
+
+
+def test_the_overview_leads_there_until_all_is_done() -> None:
+    scene = make_scene()
+    text = scene.client(scene.operator).get(reverse("runs:overview")).content.decode()
+    assert reverse("runs:first_steps", args=[scene.department.slug]) in text

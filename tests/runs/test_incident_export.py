@@ -1,0 +1,282 @@
+"""One incident as a zip file: everything about it, nothing secret, bounded, and noted who took it."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.sessions.models import Session
+from django.core.management import CommandError, call_command
+from django.urls import reverse
+from django.utils import timezone
+
+from agents.models import Department, Member
+from runs import incident_export
+from runs.incident_export import export_incident
+from runs.models import Action, AgentRun, Alert, AlertDelivery, Channel, LogEntry, Review
+from runs.secrets import GONE, Redactor, known_secrets
+from tests import factories
+from tests.runs.scene import HTMX, Scene, make_scene
+
+FILES = [
+    *("incident.json", "runs.json", "calls.json", "tools.json", "log.json", "alerts.json", "actions.json"),
+    *("settings.json", "versions.json", "README.txt"),
+]
+
+
+def make_incident(scene: Scene, items: int = 2, cause: str = "timeout") -> Review:
+    """One question about failed runs of several items, each with a call and a line of the log."""
+    review = factories.make_review(scene.lead.item, kind="incident", cause=f"writer:{cause}", ask="Retry them all?")
+    for number in range(items):
+        item = factories.make_lead(scene.department, name=f"Lead {number}", email=f"{cause}{number}@example.com").item
+        run = factories.make_agent_run(item, "writer", status="failed", error="No answer.", cause=cause)
+        AgentRun.objects.filter(pk=run.pk).update(incident=review)
+        call = factories.make_model_call(run, cause=cause, error="No answer.")
+        factories.make_tool_call(call)
+        factories.make_log_entry(item, text=f"Line of lead {number}.", agent_run=run)
+    return review
+
+
+def read(pieces: Any) -> dict[str, Any]:
+    """The files of an export: JSON read, text as it is."""
+    archive = zipfile.ZipFile(io.BytesIO(b"".join(pieces)))
+    assert archive.testzip() is None
+    texts = {name: archive.read(name).decode() for name in archive.namelist()}
+    return {name: json.loads(text) if name.endswith(".json") else text for name, text in texts.items()}
+
+
+@pytest.mark.django_db
+def test_it_holds_runs_calls_log_alerts_settings_and_versions() -> None:
+    scene = make_scene()
+    review = make_incident(scene)
+    now = timezone.now() + timedelta(minutes=1)
+    alert = Alert.objects.create(
+        department=scene.department, key="failure:writer:timeout", kind="failure", text="x", first_at=now, last_at=now
+    )
+    AlertDelivery.objects.create(alert=alert, target="slack", status="failed", due_at=now, error="Name not found.")
+    files = read(export_incident(review=review, user=scene.operator))
+    assert list(files) == FILES
+    assert files["incident.json"][0]["ask"] == "Retry them all?"
+    assert [run["item"] for run in files["runs.json"]] == ["Lead 0", "Lead 1"]
+    assert {run["agent"] for run in files["runs.json"]} == {"writer"}
+    assert "lease_token" not in files["runs.json"][0]
+    assert files["calls.json"][0]["request"]["max_tokens"] == 3000
+    assert files["calls.json"][0]["response"]["stop_reason"] == "end_turn"
+    assert files["calls.json"][0]["input_tokens"] == 900
+    assert len(files["tools.json"]) == 2
+    assert [line["text"] for line in files["log.json"]] == ["Line of lead 0.", "Line of lead 1."]
+    assert files["alerts.json"][0]["deliveries"][0]["error"] == "Name not found."
+    assert files["settings.json"][0]["department"]["slug"] == scene.department.slug
+    assert files["versions.json"][0]["packages"]["Django"]
+    assert "Nothing was cut off." in files["README.txt"]
+    assert f"incident {review.pk} of {scene.department}" in files["README.txt"]
+
+
+PLANTED = {
+    "ANTHROPIC_API_KEY": "a-key-of-no-known-form-1",
+    "ACME_KEY": "a-key-named-by-the-department-2",
+    "ACME_HOOK": "a-webhook-named-by-a-row-3",
+    "ACME_SMTP": "a-password-named-by-a-channel-4",
+    "KONTOR_SLACK_WEBHOOK_URL": "https://chat.example/T0/B0/planted-5",
+    "KONTOR_METRICS_TOKEN": "planted-metrics-token-6",
+    "DATABASE_URL": "postgres://kontor:planted-db-password-7@db.example:5432/kontor",
+    "EMAIL_URL": "smtp://mailer:planted%2Dmail-password-8@mail.example:587",
+    "SECRET_KEY": "planted-django-secret-key-9",
+    "KONTOR_PING_URL": "https://ping.example/planted-ping-10",
+}
+FORMED = (
+    "sk-ant-api03-" + "A1b2C3d4" * 4,
+    "https://hooks.slack.com/services/T000/B000/abcdefghijkl",
+    "whsec_" + "Zm9vYmFyYmF6",
+    "xoxb-1234567890-abcdef",
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl",
+)
+HIDDEN = ("planted-db-password-7", "planted-mail-password-8", *FORMED)
+
+
+@pytest.mark.django_db
+def test_no_secret_is_in_it_wherever_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = make_scene()
+    for name, value in PLANTED.items():
+        monkeypatch.setenv(name, value)
+    Department.objects.filter(pk=scene.department.pk).update(
+        api_key_env="ACME_KEY", webhook_secret_env="ACME_HOOK", settings={"company": " ".join(PLANTED.values())}
+    )
+    Channel.objects.create(department=scene.department, kind="email", secret_env="ACME_SMTP")
+    everything = "\n".join([*PLANTED.values(), *HIDDEN])
+    review = make_incident(scene, items=1)
+    Review.objects.filter(pk=review.pk).update(ask=f"Retry? {PLANTED['ACME_KEY']}", answer_note=everything)
+    run = AgentRun.objects.get(incident=review)
+    AgentRun.objects.filter(pk=run.pk).update(error=everything, worker=PLANTED["ACME_SMTP"])
+    body = {
+        "headers": {"Authorization": "Bearer abcdefgh12345678", "x-api-key": "short1", "Cookie": "sessionid=abc123"},
+        "messages": [{"content": everything}, {"nested": [{"password": "swordfish"}]}],
+        everything: "as a name",
+    }
+    factories.make_model_call(run, request=body, response={"error": everything})
+    factories.make_log_entry(run.item, text=everything, data={"session_key": "s3ss10n", "text": everything})
+    Action.objects.create(
+        department=scene.department, item=run.item, verb="x", reason=FORMED[0], after={"x": everything}
+    )
+    now = timezone.now() + timedelta(minutes=1)
+    alert = Alert.objects.create(
+        department=scene.department, key="k", kind="system", text=everything, first_at=now, last_at=now
+    )
+    AlertDelivery.objects.create(alert=alert, target="slack", status="failed", due_at=now, error=everything)
+    client = scene.client(scene.operator)
+    review.refresh_from_db()
+    raw = b"".join(export_incident(review=review, user=scene.operator))
+    archive = zipfile.ZipFile(io.BytesIO(raw))
+    text = "\n".join(archive.read(name).decode() for name in archive.namelist())
+    secrets = [*PLANTED.values(), *HIDDEN, "swordfish", "s3ss10n", "abcdefgh12345678", "short1", "sessionid=abc123"]
+    assert [secret for secret in secrets if secret in text] == []
+    assert client.session.session_key
+    assert client.session.session_key not in text
+    assert Session.objects.get().session_data not in text
+    assert scene.operator.password == "" or scene.operator.password not in text
+    assert GONE in text
+    # What is no secret stays: counts of tokens above all.
+    assert json.loads(archive.read("calls.json"))[0]["output_tokens"] == 210
+
+
+def test_a_text_keeps_what_is_no_secret() -> None:
+    redactor = Redactor(["hunter2hunter2", "short"])
+    kept = {"input_tokens": 900, "max_tokens": "900", "key": "email", "text": "A short token of thanks", "n": [1, None]}
+    assert redactor.value(kept) == kept
+    assert redactor.value({"token": "abc", "API_KEY": "x", "user_password": "y"}) == {
+        "token": GONE,
+        "API_KEY": GONE,
+        "user_password": GONE,
+    }
+    assert redactor.text("postgres://me:pass@host/db?token=abc&x=1") == f"postgres://{GONE}@host/db?token={GONE}&x=1"
+
+
+@pytest.mark.django_db
+def test_known_secrets_come_from_names_rows_and_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    factories.make_department(api_key_env="ODD_NAME")
+    found = known_secrets({"ODD_NAME": "odd-value", "REDIS_URL": "redis://:redis-pass@h", "HOME": "/home/kontor"})
+    assert {"odd-value", "redis-pass"} <= found
+    assert "/home/kontor" not in found
+
+
+@pytest.mark.django_db
+def test_it_is_bounded_and_says_what_was_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = make_scene()
+    review = make_incident(scene, items=4)
+    monkeypatch.setattr(incident_export, "MAX_RUNS", 3)
+    monkeypatch.setattr(incident_export, "MAX_CALLS", 2)
+    monkeypatch.setattr(incident_export, "MAX_LOG", 2)
+    monkeypatch.setattr(incident_export, "CHUNK", 2)
+    monkeypatch.setattr(incident_export, "MAX_BODY_CHARS", 40)
+    files = read(export_incident(review=review, user=None))
+    assert len(files["runs.json"]) == 3
+    assert len(files["calls.json"]) == 2
+    assert [line["text"] for line in files["log.json"]] == ["Line of lead 0.", "Line of lead 1."]
+    assert files["calls.json"][0]["request"] == "left out: too long"
+    cuts = [line for line in files["README.txt"].splitlines() if line.startswith("CUT OFF")]
+    assert cuts == [
+        "CUT OFF: only the first 3 of the failed runs, and what belongs to them.",
+        "CUT OFF: only the first 2 model calls.",
+        "CUT OFF: request and response of 2 calls, which are too long.",
+        "CUT OFF: only the first 2 tool calls.",
+        "CUT OFF: only the first 2 lines of the log.",
+    ]
+
+
+@pytest.mark.django_db
+def test_what_fits_exactly_is_not_said_to_be_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = make_scene()
+    review = make_incident(scene, items=4)
+    for name in ("MAX_RUNS", "MAX_CALLS", "MAX_LOG"):
+        monkeypatch.setattr(incident_export, name, 4)
+    monkeypatch.setattr(incident_export, "CHUNK", 2)
+    files = read(export_incident(review=review, user=None))
+    assert len(files["runs.json"]) == len(files["calls.json"]) == len(files["log.json"]) == 4
+    assert "Nothing was cut off." in files["README.txt"]
+
+
+@pytest.mark.django_db
+def test_it_is_made_while_it_is_taken() -> None:
+    scene = make_scene()
+    review = make_incident(scene, items=3)
+    pieces = export_incident(review=review, user=None)
+    next(pieces)
+    factories.make_log_entry(AgentRun.objects.filter(incident=review)[0].item, text="Written meanwhile.")
+    assert LogEntry.objects.filter(text="Written meanwhile.").exists()
+    rest = list(pieces)
+    assert len(rest) > 8
+
+
+@pytest.mark.django_db
+def test_what_belongs_to_another_incident_is_not_in_it() -> None:
+    scene = make_scene()
+    review, other = make_incident(scene, items=1), make_incident(scene, items=1, cause="invalid")
+    files = read(export_incident(review=review, user=None))
+    assert [run["incident_id"] for run in files["runs.json"]] == [review.pk]
+    assert other.pk != review.pk
+    assert {call["agent_run_id"] for call in files["calls.json"]} == {files["runs.json"][0]["id"]}
+
+
+# --- The button -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_the_button_sends_the_file_and_an_action_says_who_took_it() -> None:
+    scene = make_scene()
+    review = make_incident(scene)
+    client = scene.client(scene.operator)
+    assert (
+        f'action="{reverse("runs:incident_export", args=[review.pk])}"'
+        in client.get(reverse("runs:incident", args=[review.pk])).content.decode()
+    )
+    response = client.post(reverse("runs:incident_export", args=[review.pk]))
+    assert response["Content-Type"] == "application/zip"
+    assert response["Content-Disposition"] == f'attachment; filename="incident-{review.pk}.zip"'
+    assert list(read(response)) == FILES
+    action = Action.objects.get(verb="export_incident")
+    assert (action.user, action.target, action.department) == (scene.operator, f"review:{review.pk}", scene.department)
+
+
+@pytest.mark.django_db
+def test_who_may_not_operate_does_not_get_it() -> None:
+    scene = make_scene()
+    review = make_incident(scene)
+    url = reverse("runs:incident_export", args=[review.pk])
+    assert scene.client(scene.operator).get(url).status_code == 405
+    assert scene.client(None).post(url)["Location"].startswith(reverse("login"))
+    assert scene.client(None).post(url, headers=HTMX).status_code == 401
+    for person in (scene.viewer, scene.reviewer, scene.stranger):
+        assert scene.client(person).post(url).status_code == 404
+    page = scene.client(scene.viewer).get(reverse("runs:incident", args=[review.pk])).content.decode()
+    assert url not in page
+    assert not Action.objects.filter(verb="export_incident").exists()
+    administrator = factories.make_user("ada", department=scene.department, role=Member.Role.ADMINISTRATOR)
+    assert scene.client(administrator).post(url).status_code == 200
+
+
+@pytest.mark.django_db
+def test_a_question_that_is_not_about_failed_runs_has_no_export() -> None:
+    scene = make_scene()
+    url = reverse("runs:incident_export", args=[scene.review.pk])
+    assert scene.client(scene.operator).post(url).status_code == 404
+    with pytest.raises(ValueError, match="failed runs"):
+        export_incident(review=scene.review, user=None)
+
+
+@pytest.mark.django_db
+def test_the_command_writes_the_same_file(tmp_path: Path) -> None:
+    scene = make_scene()
+    review = make_incident(scene)
+    path = tmp_path / "one.zip"
+    call_command("export_incident", review.pk, to=str(path))
+    assert list(read([path.read_bytes()])) == FILES
+    assert Action.objects.get(verb="export_incident").user is None
+    with pytest.raises(CommandError, match="is there already"):
+        call_command("export_incident", review.pk, to=str(path))
+    with pytest.raises(CommandError, match="There is no incident 999"):
+        call_command("export_incident", 999_999)

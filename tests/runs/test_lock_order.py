@@ -1,0 +1,162 @@
+"""Transactions that meet at departments and model states: each takes them in the same order, forced with barriers.
+
+On SQLite there is one writer at a time, and nothing to wait for in a circle.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from agents import model_state
+from agents.causes import Cause
+from agents.models import Department, ModelState
+from runs import commits, control, gates, leases
+from runs.failures import LINE_STANDS
+from runs.models import AgentRun, ModelCall
+from runs.staff import load_staff
+from runs.work import Work
+from tests.engine import answered, broken_off, claim_one, in_threads, make_office, make_queued, run_of
+from tests.factories import make_user
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer at a time"),
+]
+LIMIT_SECONDS = 10.0
+MEET_SECONDS = 1.0
+"""So long one waits for the other, who cannot come where the order is right."""
+
+
+@pytest.fixture(autouse=True)
+def office() -> Department:
+    return make_office()
+
+
+def meet(monkeypatch: pytest.MonkeyPatch, where: Any, name: str) -> None:
+    """After the first call of the function in each of two threads they wait for each other, as far as possible."""
+    real, together, seen = getattr(where, name), threading.Barrier(2), threading.local()
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        found = real(*args, **kwargs)
+        if not getattr(seen, "once", False):
+            seen.once = True
+            with suppress(threading.BrokenBarrierError):
+                together.wait(MEET_SECONDS)
+        return found
+
+    monkeypatch.setattr(where, name, wrapped)
+
+
+def test_who_reopens_a_line_does_not_wait_for_the_run_that_is_claimed_as_its_probe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done = claim_one()
+    Department.objects.update(stopped_by_error="401", next_probe_at=timezone.now() - timedelta(seconds=1))
+    waiting, probe = make_queued(), make_queued()
+    later = timezone.now() + timedelta(seconds=50)
+    AgentRun.objects.filter(pk=waiting.pk).update(due_at=later, waiting_for=LINE_STANDS)
+    AgentRun.objects.filter(pk=probe.pk).update(waiting_for=LINE_STANDS)
+    holds_runs, holds_departments = threading.Event(), threading.Event()
+    let_through, lock, wake = gates.let_through, gates.lock_departments, commits._wake
+
+    def passing(*args: Any) -> Any:
+        holds_runs.set()
+        assert holds_departments.wait(LIMIT_SECONDS)
+        return let_through(*args)
+
+    def locking(keys: Any) -> None:
+        assert holds_runs.wait(LIMIT_SECONDS)
+        lock(keys)
+
+    def waking(*args: Any) -> None:
+        holds_departments.set()
+        wake(*args)
+
+    monkeypatch.setattr(leases, "let_through", passing)
+    monkeypatch.setattr(commits, "lock_departments", locking)
+    monkeypatch.setattr(commits, "_wake", waking)
+
+    def meeting(number: int) -> list[Work]:
+        if number:
+            return leases.claim(5, staff=load_staff(), worker="host:1", is_alone=False)
+        commits.commit([answered(done)], load_staff())
+        return []
+
+    _, works = in_threads(meeting, 2)
+    assert [work.run_id for work in works] == [probe.pk]
+    assert run_of(done).status == "done"
+    waiting.refresh_from_db()
+    assert waiting.due_at < later, "whoever waited for the key is taken up now"
+    assert Department.objects.get().stopped_by_error == ""
+
+
+def test_commits_about_the_same_models_in_opposite_order_do_not_wait_in_a_circle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    haiku, sonnet = [claim_one("intake") for _ in range(2)], [claim_one("researcher") for _ in range(2)]
+    models = {haiku[0].model, sonnet[0].model}
+    for model in models:
+        ModelState.objects.create(model=model, failures=1)
+    groups = [
+        [answered(haiku[0]), broken_off(sonnet[0], Cause.TRANSIENT)],
+        [answered(sonnet[1]), broken_off(haiku[1], Cause.TRANSIENT)],
+    ]
+    meet(monkeypatch, model_state, "_locked")
+    in_threads(lambda n: commits.commit(groups[n], load_staff()), 2)
+    assert [run_of(work).status for work in (*haiku, *sonnet)] == ["done", "queued", "queued", "done"]
+    assert set(ModelState.objects.values_list("model", flat=True)) == models
+
+
+def test_claims_that_probe_the_same_models_in_opposite_order_do_not_wait_in_a_circle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    agents = ("researcher", "intake", "intake", "researcher")
+    runs = [make_queued(agent, priority=number) for number, agent in enumerate(agents)]
+    pause_over = timezone.now() - timedelta(seconds=1)
+    for model in {run.agent.model for run in runs}:
+        ModelState.objects.create(model=model, breaker="open", failures=5, closed_until=pause_over, reason="no answer")
+    meet(monkeypatch, gates, "start_probe")
+    staff = load_staff()
+    taken = in_threads(lambda n: leases.claim(2, staff=staff, worker=f"host:{n}", is_alone=False), 2)
+    models = [work.model for works in taken for work in works]
+    assert {models.count(run.agent.model) for run in runs[:2]} == {1}, "each model is probed once"
+
+
+def test_who_cancels_a_run_and_who_claims_it_do_not_wait_in_a_circle(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, person = make_queued(), make_user("ada")
+    holds_run, holds_item = threading.Event(), threading.Event()
+    let_through, lock = gates.let_through, commits.lock_items
+
+    def passing(*args: Any) -> Any:
+        holds_run.set()
+        assert holds_item.wait(LIMIT_SECONDS)
+        return let_through(*args)
+
+    def locking(item_ids: set[int]) -> Any:
+        assert holds_run.wait(LIMIT_SECONDS)
+        items = lock(item_ids)
+        holds_item.set()
+        return items
+
+    monkeypatch.setattr(leases, "let_through", passing)
+    monkeypatch.setattr(control, "lock_items", locking)
+
+    def meeting(number: int) -> list[Work]:
+        if number:
+            return leases.claim(5, staff=load_staff(), worker="host:1", is_alone=False)
+        assert control.cancel_agent_run(run=run, user=person)
+        return []
+
+    # The claim writes a call of the item that the other one holds: it need not wait for that.
+    _, works = in_threads(meeting, 2)
+    assert [work.run_id for work in works] == [run.pk]
+    run.refresh_from_db()
+    assert run.status == "cancelled"
+    assert ModelCall.objects.get().status == "unseen"

@@ -1,0 +1,56 @@
+"""The prompt cache over the wire: the beginning that requests share is written once and read by those that follow."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from agents import caching
+from agents.pricing import load_price_book
+from leads.schemas import SalesSettings
+from runs.cost_sums import Period
+from runs.models import ModelCall, Rule
+from runs.what_if import cache_saving, load_usages
+from tests.engine import drain, make_office
+from tests.factories import make_agent_run, make_lead
+from tests.simulator_fixture import SimulatorServer
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def work_on(count: int, tone: str) -> list[ModelCall]:
+    """The calls of a Qualifier who works on so many leads, one after the other."""
+    settings = SalesSettings().model_dump(mode="json") | {"icp": tone}
+    office = make_office(settings=settings)
+    Rule.objects.update(is_enabled=False)
+    for _ in range(count):
+        make_agent_run(make_lead(office).item, "qualifier", status="queued")
+    drain(concurrency=1)
+    return list(ModelCall.objects.select_related("body").order_by("pk"))
+
+
+def test_it_is_written_by_the_second_request_and_read_from_the_third_on(
+    simulator: SimulatorServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The simulator has answered before the next request goes out.
+    monkeypatch.setattr(caching, "READABLE_AFTER_SECONDS", 0.0)
+    first, second, *others = work_on(5, "Makers of machines with many carriers. " * 40)
+    assert "cache_control" not in first.body.request["system"][-1]
+    assert (first.cache_write_5m_tokens, first.cache_read_tokens) == (0, 0)
+    assert second.body.request["system"][-1]["cache_control"] == {"type": "ephemeral"}
+    assert second.cache_write_5m_tokens > 512
+    assert len(others) == 3
+    for call in others:
+        assert call.cache_read_tokens == second.cache_write_5m_tokens
+        assert call.input_tokens < first.input_tokens
+        assert call.cost_usd < first.cost_usd
+    day = first.started_at.date()
+    saved = cache_saving(load_usages([first.department], Period(day, day)), load_price_book())
+    plain = 5 * Decimal(first.input_tokens) / 1_000_000 * Decimal("0.10")
+    assert 0 < saved < plain
+
+
+def test_what_is_too_short_for_the_model_is_never_asked_for(simulator: SimulatorServer) -> None:
+    for call in work_on(3, ""):
+        assert "cache_control" not in str(call.body.request)

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from runs.reconciling import Unreadable, compare, our_figures, read_export
+from tests.factories import make_agent_run, make_department, make_lead, make_model_call
+
+pytestmark = pytest.mark.django_db
+DAY = datetime(2026, 11, 10, 12, tzinfo=UTC)
+HEADER = (
+    "usage_date_utc,model_version,usage_input_tokens_no_cache,usage_output_tokens,usage_input_tokens_cache_read,cost"
+)
+GOOD = f'{HEADER}\n2026-11-10,claude-haiku-5-5,"1,800",420,0,0.00039\n'
+
+
+def make_calls() -> None:
+    run = make_agent_run(make_lead(make_department()).item, "intake")
+    for _ in range(2):
+        make_model_call(run, model_used="claude-haiku-5-5", started_at=DAY)
+    make_model_call(run, model_used="claude-haiku-5-5", status="started", started_at=DAY)
+    make_model_call(run, model_used="claude-haiku-5-5", started_at=datetime(2026, 11, 12, tzinfo=UTC))
+
+
+def run(tmp_path: Path, text: str) -> str:
+    path, out = tmp_path / "usage.csv", StringIO()
+    path.write_text(text, encoding="utf-8")
+    try:
+        call_command("reconcile_costs", "--usage-export", str(path), stdout=out)
+    except CommandError as error:
+        return f"{out.getvalue()}ERROR {error}"
+    return out.getvalue()
+
+
+def test_an_export_that_agrees(tmp_path: Path) -> None:
+    make_calls()
+    assert run(tmp_path, GOOD) == "1 of 1 days and models agree (2026-11-10 to 2026-11-10, UTC).\n"
+
+
+def test_every_difference_is_named_by_day_and_model(tmp_path: Path) -> None:
+    make_calls()
+    text = run(
+        tmp_path, f"{HEADER}\n2026-11-10,claude-haiku-5-5,1800,421,5,0.0005\n2026-11-11,claude-opus-5-5,1,1,0,1\n"
+    )
+    assert "2026-11-10  claude-haiku-5-5" in text
+    assert "output tokens: ours 420, theirs 421" in text
+    assert "cache read tokens: ours 0, theirs 5" in text
+    assert "cost: ours 0.00039000 USD, theirs 0.00050000 USD" in text
+    assert "2026-11-11  claude-opus-5-5\n    only in the export" in text
+    assert "ERROR 0 of 2 days and models agree" in text
+
+
+def test_a_file_that_is_no_table_is_refused_in_words(tmp_path: Path) -> None:
+    text = f'{HEADER}\n2026-11-10,"{"x" * 200_000}",1,2,0,0\n'
+    assert "ERROR" in run(tmp_path, text)
+    assert "field larger than field limit" in run(tmp_path, text)
+
+
+def test_costs_rounded_to_cents_are_compared_as_such() -> None:
+    make_calls()
+    theirs = read_export([HEADER, "2026-11-10,claude-haiku-5-5,1800,420,0,0.00"])
+    assert compare(our_figures(DAY.date(), DAY.date()), theirs) == []
+    theirs = read_export([HEADER, "2026-11-10,claude-haiku-5-5,1800,420,0,0.01"])
+    assert len(compare(our_figures(DAY.date(), DAY.date()), theirs)) == 1
+
+
+def test_lines_of_one_day_and_model_are_added() -> None:
+    found = read_export([HEADER, "2026-11-10,m,1,2,3,0.5", "2026-11-10T08:00:00Z,m,10,20,30,$0.25"])
+    ((key, figures),) = found.items()
+    assert (key.day, figures.cost_usd) == (date(2026, 11, 10), Decimal("0.75"))
+    assert (figures.tokens["input_tokens"], figures.tokens["cache_read_tokens"]) == (11, 33)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["day,model,input_tokens"], "no column for output_tokens"),
+        (["", ""], "no column for day, model"),
+        ([HEADER, "yesterday,m,1,2,3,0"], "Line 2 cannot be read"),
+        ([HEADER, "2026-11-10,m,1,2,3,0", "2026-11-10,m,many,2,3,0"], "Line 3 cannot be read"),
+        ([HEADER, "2026-11-10,,1,2,3,0"], "Line 2 names no model"),
+        ([HEADER, "2026-11-10,m"], "Line 2 cannot be read"),
+    ],
+)
+def test_an_export_that_cannot_be_read_says_why(lines: list[str], message: str) -> None:
+    with pytest.raises(Unreadable, match=message):
+        read_export(lines)
+
+
+def test_the_command_says_what_is_wrong_with_the_file(tmp_path: Path) -> None:
+    assert "there is nothing to compare" in run(tmp_path, f"{HEADER}\n")
+    with pytest.raises(CommandError, match="cannot be opened"):
+        call_command("reconcile_costs", "--usage-export", str(tmp_path / "none.csv"))

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from agents.models import Budget, BudgetPeriod, ModelPrice
+from agents.pricing import load_price_book, sync_prices
+from runs.cost_rollups import roll_up
+from runs.cost_sums import Period, total
+from runs.costs import break_down
+from runs.models import AgentRun, CostCorrection, ModelCall
+from runs.repricing import apply_changes, find_changes
+from tests.factories import make_agent_run, make_department, make_lead, make_model_call
+
+pytestmark = pytest.mark.django_db
+DAY = datetime(2026, 11, 10, 12, tzinfo=UTC)
+PERIOD = Period(DAY.date(), DAY.date())
+HAIKU = "claude-haiku-5-5"
+
+
+def make_call(**fields: Any) -> ModelCall:
+    """A call of 1,000 and 500 tokens that was priced at the shipped price: 0.00035 dollars."""
+    sync_prices()
+    department = make_department()
+    budget = Budget.objects.create(department=department, period="day", limit_usd=1)
+    period = BudgetPeriod.objects.create(
+        budget=budget, starts_at=DAY - timedelta(hours=12), ends_at=DAY + timedelta(hours=12), spent_usd="0.00035"
+    )
+    run = make_agent_run(make_lead(department).item, "intake")
+    values: dict[str, Any] = {
+        "model_asked": HAIKU, "model_used": HAIKU, "input_tokens": 1_000, "output_tokens": 500,
+        "cost_usd": Decimal("0.00035"), "started_at": DAY, "reserved_in": [period.pk],
+        "price": ModelPrice.objects.get(model=HAIKU, prompt_tokens_over=0),
+    }  # fmt: skip
+    return make_model_call(run, **{**values, **fields})
+
+
+def correct_price() -> None:
+    """The shipped price of output was wrong: it is twice as much."""
+    ModelPrice.objects.filter(model=HAIKU, prompt_tokens_over=0).update(output_usd=1)
+
+
+def recompute(**options: Any) -> str:
+    out = StringIO()
+    call_command("recompute_costs", "--from", "2026-11-10", "--to", "2026-11-10", stdout=out, **options)
+    return out.getvalue()
+
+
+def test_it_shows_the_difference_and_changes_nothing() -> None:
+    call = make_call()
+    assert "nothing to change" in recompute()
+    correct_price()
+    text = recompute()
+    assert f"{HAIKU}: 1 calls, 0.00035000 → 0.00060000 USD (+0.00025000)" in text
+    assert "Nothing was changed" in text
+    call.refresh_from_db()
+    assert call.cost_usd == Decimal("0.00035")
+
+
+@pytest.mark.parametrize("is_rolled", [True, False])
+def test_it_changes_every_sum_and_keeps_the_old_figure(is_rolled: bool) -> None:
+    call = make_call()
+    if is_rolled:
+        roll_up()
+    correct_price()
+    assert "1 calls were priced anew" in recompute(apply=True, reason="The list price was misread.")
+    after = Decimal("0.0006")
+    assert ModelCall.objects.get(pk=call.pk).cost_usd == after
+    assert AgentRun.objects.get(model_calls=call).cost_usd == after
+    assert BudgetPeriod.objects.get().spent_usd == after
+    for _ in range(2):
+        for by in ("agent", "item"):
+            assert total(break_down([call.department], PERIOD, by)).usd == after
+        roll_up()
+    correction = CostCorrection.objects.get(call=call)
+    assert (correction.before_usd, correction.after_usd) == (Decimal("0.00035"), after)
+    assert correction.reason == "The list price was misread."
+    assert "nothing to change" in recompute()
+
+
+def test_a_call_whose_model_had_no_price_is_priced_once_there_is_one() -> None:
+    call = make_call(cost_usd=Decimal("0.5"), is_estimate=True, price=None)
+    BudgetPeriod.objects.update(spent_usd="0.5")
+    roll_up()
+    recompute(apply=True, reason="The price was entered late.")
+    call.refresh_from_db()
+    assert (call.cost_usd, call.is_estimate) == (Decimal("0.00035"), False)
+    found = total(break_down([call.department], PERIOD, "agent"))
+    assert (found.calls, found.usd, found.estimated_usd) == (1, Decimal("0.00035"), Decimal(0))
+
+
+def test_estimates_and_calls_that_used_nothing_stand() -> None:
+    make_call(is_estimate=True, cost_usd=Decimal("0.5"))
+    correct_price()
+    assert "nothing to change" in recompute()
+    ModelCall.objects.update(is_estimate=False, input_tokens=0, output_tokens=0, cost_usd=0)
+    assert "nothing to change" in recompute()
+
+
+def test_a_call_that_was_settled_again_meanwhile_is_left() -> None:
+    make_call()
+    correct_price()
+    changes = list(find_changes(load_price_book(), DAY.date(), DAY.date()))
+    ModelCall.objects.update(cost_usd="0.1")
+    assert apply_changes(changes, reason="x") == 0
+    assert not CostCorrection.objects.exists()
+
+
+def test_it_wants_a_reason_and_a_known_model() -> None:
+    with pytest.raises(CommandError, match="--reason"):
+        recompute(apply=True)
+    with pytest.raises(CommandError, match="claude-nobody has no price"):
+        recompute(model=["claude-nobody"])
+    with pytest.raises(ValueError, match="Say why"):
+        apply_changes([], reason=" ")
+    assert date(2026, 11, 10) == DAY.date()

@@ -1,0 +1,221 @@
+"""What the verdict rests on, read from the database: every fault is seen, and only what a person may see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from django_q.models import OrmQ
+
+from agents.models import Department, ModelState
+from runs import signs
+from runs.models import AgentRun, Alert, Channel, Item, ModelCall, OutboxMessage, ShiftSlot
+from runs.signs import read_signs
+from runs.verdict import Line, Verdict, judge
+from tests import factories
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def one_shift(settings: Any) -> None:
+    settings.SHIFTS = 1
+
+
+@pytest.fixture
+def desk() -> Department:
+    """A department of which everything is known, and all is well."""
+    department = factories.make_department()
+    now = timezone.now()
+    ShiftSlot.objects.create(number=1, token=uuid4(), worker="host:1", started_at=now, heartbeat_at=now)
+    item = factories.make_lead(department).item
+    run = factories.make_agent_run(item, "intake", status="done")
+    factories.make_model_call(run, ended_at=now)
+    Channel.objects.create(department=department, kind="email")
+    factories.make_outbox(item, status="sent", sent_at=now, ended_at=now, channel="email")
+    return department
+
+
+def verdict_of(department: Department) -> Verdict:
+    """The verdict now."""
+    return judge(read_signs([department], now=timezone.now()))
+
+
+def line_of(department: Department, part: str) -> Line:
+    """One line of it."""
+    return next(line for line in verdict_of(department).lines if line.part == part)
+
+
+def test_a_desk_that_is_well_is_said_to_be_well(desk: Department) -> None:
+    assert verdict_of(desk).headline == "Kontor, the model, the mail and the database are well."
+
+
+def _silent(desk: Department) -> None:
+    ShiftSlot.objects.update(heartbeat_at=timezone.now() - timedelta(minutes=2))
+
+
+def _stuck_task(desk: Department) -> None:
+    OrmQ.objects.create(key="kontor", payload="x", lock=timezone.now() - timedelta(minutes=1))
+
+
+def _waiting_item(desk: Department) -> None:
+    Item.objects.update(route_due_at=timezone.now() - timedelta(minutes=5))
+
+
+def _lost_step(desk: Department) -> None:
+    item = factories.make_lead(desk, name="Otto", email="otto@example.com").item
+    factories.make_agent_run(item, status="running", lease_expires_at=timezone.now() - timedelta(minutes=2))
+
+
+def _stopped(desk: Department) -> None:
+    Department.objects.filter(pk=desk.pk).update(state="stopped", state_since=timezone.now())
+
+
+def _refused_key(desk: Department) -> None:
+    Department.objects.filter(pk=desk.pk).update(
+        stopped_by_error="Invalid key.", next_probe_at=timezone.now() + timedelta(seconds=30)
+    )
+
+
+def _breaker(desk: Department) -> None:
+    until = timezone.now() + timedelta(seconds=25)
+    ModelState.objects.create(model="claude-x", breaker="open", closed_until=until, reason="Server error.")
+
+
+def _busy(desk: Department) -> None:
+    until = timezone.now() + timedelta(seconds=25)
+    ModelState.objects.create(model="claude-x", closed_until=until, reason="429.")
+
+
+def _failing_calls(desk: Department) -> None:
+    run = AgentRun.objects.first()
+    assert run is not None
+    for number in range(2, 9):
+        factories.make_model_call(run, number=number, cause="timeout", error="Slow.", ended_at=timezone.now())
+
+
+def _alert(key: str, text: str) -> Callable[[Department], None]:
+    def make(desk: Department) -> None:
+        now = timezone.now()
+        Alert.objects.create(department=desk, key=key, kind="system", text=text, first_at=now, last_at=now)
+
+    return make
+
+
+def _pending(**fields: Any) -> Callable[[Department], None]:
+    def make(desk: Department) -> None:
+        item = factories.make_lead(desk, name="Otto", email="otto@example.com").item
+        factories.make_outbox(item, **fields)
+
+    return make
+
+
+def _late(**fields: Any) -> dict[str, Any]:
+    return {"status": "pending", "release_at": timezone.now() - timedelta(minutes=10), **fields}
+
+
+def _holding(desk: Department) -> None:
+    Department.objects.filter(pk=desk.pk).update(state="holding_sends", state_reason="Numbers look odd.")
+
+
+@pytest.mark.parametrize(
+    ("fault", "part", "section", "says"),
+    [
+        (_silent, "us", "no-worker-is-at-work", "no worker is at work."),
+        (_stuck_task, "us", "the-queue-stands-still", "nobody fetches it"),
+        (_waiting_item, "us", "items-wait-too-long", "items wait"),
+        (_lost_step, "us", "lost-steps-are-not-recovered", "1 lost step"),
+        (_stopped, "us", "somebody-has-switched-it-off", "Sales"),
+        (_alert("undecided:KeyError", "Items cannot be decided on."), "us", "items-cannot-be-decided-on", "cannot be"),
+        (_refused_key, "model", "the-line-stands-still", "Invalid key."),
+        (_breaker, "model", "the-breaker-is-open", "claude-x is not working. Server error."),
+        (_busy, "model", "the-model-is-busy", "claude-x takes no calls for a moment. 429."),
+        (_failing_calls, "model", "model-calls-fail", "7 of the last 8 calls failed, most of them for: no answer"),
+        (_holding, "mail", "sending-is-held", "Numbers look odd."),
+        (_alert("channel:email", "Nothing can leave."), "mail", "a-channel-does-not-work", "Nothing can leave."),
+        (_alert("unusual_sends", "9 of 20 came back."), "mail", "unusual-sends", "9 of 20 came back."),
+        (_pending(**_late(error="450 later", waiting_for="450 later")), "mail", "the-mail-server-refuses", "450 later"),
+        (_pending(**_late()), "mail", "nobody-sends-what-is-due", "1 message due"),
+        (_pending(status="unknown"), "mail", "a-send-is-unsure", "1 message may"),
+    ],
+)
+def test_each_fault_is_seen_in_its_line_alone(
+    desk: Department, fault: Callable[[Department], None], part: str, section: str, says: str
+) -> None:
+    fault(desk)
+    desk.refresh_from_db()
+    verdict = verdict_of(desk)
+    troubled = [line for line in verdict.lines if line.state in ("warning", "bad")]
+    assert [line.part for line in troubled] == [part]
+    assert troubled[0].section == section
+    assert says in troubled[0].says
+
+
+def test_an_alert_says_since_when_a_breaker_is_open(desk: Department) -> None:
+    _breaker(desk)
+    since = timezone.now() - timedelta(minutes=40)
+    Alert.objects.create(
+        department=desk, key="breaker:claude-x", kind="breaker", text="x", first_at=since, last_at=since
+    )
+    assert line_of(desk, "model").since == since
+
+
+def test_nothing_measured_is_not_well() -> None:
+    fresh = factories.make_department()
+    lines = {line.part: line for line in verdict_of(fresh).lines}
+    assert lines["us"].says == "no worker was ever at work here."
+    assert lines["model"].says == "no call was ever made."
+    assert lines["mail"].says == "no channel is entered and switched on, so nothing can leave."
+    assert lines["model"].state == lines["mail"].state == "unknown"
+
+
+def test_trouble_of_another_department_is_not_told(desk: Department) -> None:
+    other = factories.make_department(slug="other", api_key_env="OTHER_KEY")
+    Department.objects.filter(pk=other.pk).update(stopped_by_error="Invalid key.")
+    ModelState.objects.create(model="claude-x", api_key_env="OTHER_KEY", breaker="open")
+    _alert("channel:email", "Secret.")(other)
+    factories.make_outbox(factories.make_lead(other).item, status="unknown")
+    assert not verdict_of(desk).is_trouble
+
+
+def test_calls_of_another_department_say_nothing_of_ours(desk: Department) -> None:
+    ModelCall.objects.all().delete()
+    other = factories.make_department(slug="other")
+    run = factories.make_agent_run(factories.make_lead(other).item, "intake", status="done")
+    factories.make_model_call(run, ended_at=timezone.now())
+    assert line_of(desk, "model").says == "no call was ever made."
+
+
+def test_our_last_call_is_found_behind_thousands_of_others(desk: Department, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signs, "RECENT_CALLS", 1)
+    other = factories.make_department(slug="other")
+    run = factories.make_agent_run(factories.make_lead(other).item, "intake", status="done")
+    for number in range(1, 5):
+        factories.make_model_call(run, number=number, ended_at=timezone.now())
+    line = line_of(desk, "model")
+    assert line.says == "no call was answered since then, so nobody knows."
+    assert line.since == ModelCall.objects.get(department=desk).started_at
+
+
+def test_the_number_of_queries_does_not_grow(desk: Department) -> None:
+    with CaptureQueriesContext(
+        connection,
+    ) as few:
+        read_signs([desk], now=timezone.now())
+    departments = [desk]
+    for number in range(4):
+        department = factories.make_department(slug=f"more-{number}")
+        departments.append(department)
+        Channel.objects.create(department=department, kind="email")
+        _pending(status="unknown")(department)
+        _alert("channel:email", "x")(department)
+    assert OutboxMessage.objects.filter(status="unknown").count() == 4
+    with CaptureQueriesContext(connection) as many:
+        read_signs(departments, now=timezone.now())
+    assert len(many) == len(few)

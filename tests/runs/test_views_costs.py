@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import csv
+import io
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from agents.models import Department
+from agents.pricing import sync_prices
+from runs.cost_rollups import roll_up
+from runs.models import ModelCall, TryOut
+from tests.factories import make_agent_run, make_department, make_lead, make_model_call, make_user
+
+pytestmark = pytest.mark.django_db
+DAY = datetime(2026, 11, 10, 12, tzinfo=UTC)
+CUSTOM = {"period": "custom", "from": "2026-11-10", "to": "2026-11-10"}
+
+
+def make_costs(department: Department, usd: str = "0.25", at: datetime = DAY) -> ModelCall:
+    sync_prices()
+    run = make_agent_run(make_lead(department, name=f"Lead of {department.slug}").item, "intake")
+    return make_model_call(run, cost_usd=Decimal(usd), input_tokens=1_234_567, started_at=at)
+
+
+def signed_in(department: Department, client: Client) -> Client:
+    client.force_login(make_user(f"viewer-{department.slug}", department=department, role="viewer"))
+    return client
+
+
+def test_the_page_shows_the_sum_and_its_lines(client: Client) -> None:
+    department = make_department()
+    make_costs(department)
+    roll_up()
+    make_costs(department, "0.50")
+    page = signed_in(department, client).get(reverse("runs:costs"), CUSTOM).content.decode()
+    assert "$0.7500" in page
+    assert "2,469,134" in page
+    assert "claude-sonnet-5-5" in page
+
+
+@pytest.mark.parametrize("by", ["agent", "model", "soul", "department", "day", "item", "status", "source"])
+def test_it_can_be_broken_down_by_everything(client: Client, by: str) -> None:
+    department = make_department()
+    make_costs(department)
+    response = signed_in(department, client).get(reverse("runs:costs"), {**CUSTOM, "by": by})
+    assert response.status_code == 200
+    assert [row.line.cost.usd for row in response.context["rows"]] == [Decimal("0.25")]
+
+
+def test_a_dimension_nobody_has_is_not_found(client: Client) -> None:
+    department = make_department()
+    assert signed_in(department, client).get(reverse("runs:costs"), {"by": "colour"}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "dates",
+    [
+        {},
+        {"from": "tomorrow", "to": ""},
+        {"from": "2026-11-30", "to": "2026-11-01"},
+        {"from": "0001-01-01", "to": "0001-01-02"},
+        {"from": "0001-01-01", "to": "9999-12-31"},
+    ],
+)
+def test_bad_dates_break_nothing(client: Client, dates: dict[str, str]) -> None:
+    department = make_department()
+    signed_in(department, client)
+    for name in ("runs:costs", "runs:cost_calls"):
+        response = client.get(reverse(name), {"period": "custom", **dates})
+        assert response.status_code == 200
+        period = response.context["choice"].period
+        assert period.first <= period.last
+    assert client.get(reverse("runs:costs_csv"), {"period": "custom", **dates}).status_code == 200
+
+
+def test_somebody_without_a_department_sees_an_empty_page(client: Client) -> None:
+    client.force_login(make_user("nina"))
+    for by in ("agent", "item", "status"):
+        assert client.get(reverse("runs:costs"), {"by": by}).context["rows"] == []
+
+
+def test_it_compares_with_as_many_days_before(client: Client) -> None:
+    department = make_department()
+    make_costs(department, "0.30")
+    make_costs(department, "0.20", DAY - timedelta(days=1))
+    context = signed_in(department, client).get(reverse("runs:costs"), CUSTOM).context
+    assert context["report"].whole.change_percent == 50
+    assert [row.line.before_usd for row in context["rows"]] == [Decimal("0.20")]
+
+
+def test_members_of_other_departments_see_nothing_of_it(client: Client) -> None:
+    ours, theirs = make_department(slug="ours"), make_department(slug="theirs")
+    make_costs(theirs)
+    signed_in(ours, client)
+    for name in ("runs:costs", "runs:cost_calls"):
+        response = client.get(reverse(name), {**CUSTOM, "by": "item"})
+        assert "theirs" not in response.content.decode(), name
+        assert not response.context["rows"]
+    text = b"".join(client.get(reverse("runs:costs_csv"), CUSTOM)).decode()
+    assert len(text.splitlines()) == 1
+
+
+def test_try_outs_have_a_sum_that_opens_their_calls(client: Client) -> None:
+    department = make_department()
+    make_costs(department, "0.30")
+    signed_in(department, client)
+    assert "Try-outs" not in client.get(reverse("runs:costs"), CUSTOM).content.decode()
+    settled, open_one = make_costs(department, "0.02"), make_costs(department, "0.07")
+    row = TryOut.objects.create(
+        department=department,
+        agent=settled.agent,
+        item=settled.item,
+        soul_name="the draft",
+        sections={},
+        model="claude-sonnet-5-5",
+        bound_usd=Decimal("0.05"),
+        status=TryOut.Status.STOPPED,
+        created_at=DAY,
+    )
+    for number, call in enumerate((settled, open_one), start=1):
+        ModelCall.objects.filter(pk=call.pk).update(agent_run=None, try_out=row, number=number)
+    ModelCall.objects.filter(pk=open_one.pk).update(status="started")
+    response = client.get(reverse("runs:costs"), CUSTOM)
+    assert response.context["try_outs"] == {"usd": Decimal("0.02"), "calls": 1}
+    assert response.context["report"].whole.cost.usd == Decimal("0.32"), "included"
+    assert "try_outs=1" in response.content.decode()
+    listed = client.get(reverse("runs:cost_calls"), {**CUSTOM, "try_outs": "1"})
+    assert [call for call, _ in listed.context["rows"]] == [open_one, settled]
+    assert "Calls of try-outs" in listed.content.decode()
+
+
+def test_strangers_are_sent_to_the_login(client: Client) -> None:
+    for name in ("runs:costs", "runs:costs_csv", "runs:cost_calls"):
+        assert client.get(reverse(name)).status_code == 302
+        assert client.post(reverse(name)).status_code in (302, 405)
+
+
+def test_the_export_is_exact(client: Client) -> None:
+    department = make_department()
+    make_costs(department, "0.12345678")
+    response = signed_in(department, client).get(reverse("runs:costs_csv"), {**CUSTOM, "by": "item"})
+    rows = list(csv.DictReader(io.StringIO(b"".join(response).decode())))
+    assert [(row["cost_usd"], row["before_usd"]) for row in rows] == [("0.12345678", "0.00000000")]
+    assert response["Content-Disposition"].endswith('"costs-by-item-2026-11-10-2026-11-10.csv"')
+
+
+def test_a_title_that_is_a_formula_is_quoted_in_the_export(client: Client) -> None:
+    department = make_department()
+    call = make_costs(department)
+    call.item.title = "=HYPERLINK(1)"
+    call.item.save()
+    response = signed_in(department, client).get(reverse("runs:costs_csv"), {**CUSTOM, "by": "item"})
+    (row,) = csv.DictReader(io.StringIO(b"".join(response).decode()))
+    assert row["label"] == "'=HYPERLINK(1)"
+
+
+def test_so_is_a_value_of_a_dimension(client: Client) -> None:
+    department = make_department()
+    call = make_costs(department)
+    call.item.lead.source = "@SUM(1)"
+    call.item.lead.save()
+    response = signed_in(department, client).get(reverse("runs:costs_csv"), {**CUSTOM, "by": "source"})
+    (row,) = csv.DictReader(io.StringIO(b"".join(response).decode()))
+    assert (row["key"], row["label"]) == ("'@SUM(1)", "'@SUM(1)")
+
+
+def test_a_line_opens_its_calls(client: Client) -> None:
+    department = make_department()
+    call = make_costs(department)
+    other = make_costs(department, at=DAY - timedelta(days=2))
+    signed_in(department, client)
+    (row,) = client.get(reverse("runs:costs"), CUSTOM).context["rows"]
+    found = client.get(row.url)
+    assert [shown[0].pk for shown in found.context["rows"]] == [call.pk]
+    assert other.pk not in [shown[0].pk for shown in found.context["rows"]]
+    assert client.get(reverse("runs:cost_calls"), {**CUSTOM, "agent": "x'"}).status_code == 200
+
+
+def test_a_model_that_the_server_names_otherwise_breaks_nothing_and_opens_its_calls(client: Client) -> None:
+    department = make_department()
+    call = make_costs(department)
+    dated = "claude-haiku-4-5-20251001"
+    ModelCall.objects.filter(pk=call.pk).update(model_used=dated, cache_read_tokens=5_000)
+    signed_in(department, client)
+    context = client.get(reverse("runs:costs"), {**CUSTOM, "by": "model"}).context
+    (row,) = context["rows"]
+    assert (row.line.cost.label, context["report"].saving_usd) == (dated, 0)
+    assert [shown[0].pk for shown in client.get(row.url).context["rows"]] == [call.pk]
+    asked = client.get(reverse("runs:cost_calls"), {**CUSTOM, "model": call.model_asked})
+    assert asked.context["rows"] == []
+
+
+@pytest.mark.parametrize("number", ["x'", "²", "9" * 30])
+def test_what_is_no_id_filters_nothing(client: Client, number: str) -> None:
+    department = make_department()
+    make_costs(department)
+    response = signed_in(department, client).get(reverse("runs:cost_calls"), {**CUSTOM, "agent": number})
+    assert len(response.context["rows"]) == 1
+
+
+def test_what_other_models_had_cost(client: Client) -> None:
+    department = make_department()
+    call = make_costs(department)
+    signed_in(department, client)
+    context = client.get(reverse("runs:costs"), {**CUSTOM, f"if_{call.agent_id}": "claude-opus-5-5"}).context
+    usd = (Decimal(1_234_567) * 4 + 210 * 20) / 1_000_000
+    assert context["what_if"]["chosen_usd"] == usd
+    assert {model: cost for model, cost, _ in context["what_if"]["single"]}["claude-opus-5-5"] == usd
+
+
+def test_the_number_of_queries_does_not_grow(client: Client, django_assert_max_num_queries: object) -> None:
+    department = make_department()
+    signed_in(department, client)
+    for number in range(12):
+        make_costs(department, at=timezone.now() - timedelta(days=number))
+    client.get(reverse("runs:costs"))
+    with django_assert_max_num_queries(34):  # type: ignore[operator]
+        client.get(reverse("runs:costs"), {"by": "item"})
+
+
+def test_each_line_says_how_much_came_from_the_cache(client: Client) -> None:
+    department = make_department()
+    call = make_costs(department)
+    ModelCall.objects.filter(pk=call.pk).update(input_tokens=300, cache_read_tokens=100)
+    response = signed_in(department, client).get(reverse("runs:costs"), CUSTOM)
+    assert [row.line.cost.cached_percent for row in response.context["rows"]] == [25]
+    assert "25 %" in response.content.decode()

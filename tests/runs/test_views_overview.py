@@ -1,0 +1,187 @@
+"""The overview: what needs a person, what is moving, what it costs, how healthy it is; and banners, one a cause."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from agents.models import Budget, Department, ModelState
+from runs import agent_health, cost_rollups
+from runs.models import AgentHour, Alert, DepartmentHour, HourCount, Item, Review, ShiftSlot
+from runs.views.banners import find_banners
+from tests import factories
+from tests.runs.scene import Scene, make_scene
+
+pytestmark = pytest.mark.django_db
+
+
+def page(scene: Scene) -> str:
+    """The overview as the operator sees it, in one line."""
+    text = scene.client(scene.operator).get(reverse("runs:overview")).content.decode()
+    return re.sub(r"\s+", " ", text)
+
+
+def shift() -> None:
+    """A shift at work."""
+    now = timezone.now()
+    ends = now + timedelta(minutes=1)
+    ShiftSlot.objects.create(
+        number=1, token=uuid4(), worker="host:1", started_at=now, heartbeat_at=now, lease_expires_at=ends
+    )
+
+
+def test_what_needs_a_person_leads_to_its_list() -> None:
+    scene = make_scene()
+    Item.objects.filter(pk=scene.lead.pk).update(flag="Qualifier failed.")
+    factories.make_outbox(scene.lead.item, status="unknown", output=scene.output)
+    now = timezone.now()
+    Alert.objects.create(department=scene.department, key="k", kind="system", text="x", first_at=now, last_at=now)
+    text = page(scene)
+    for url, count, label in (
+        ("/reviews/?risk=2", 1, "questions of medium risk"),
+        ("/outbox/?status=unknown", 1, "messages that may have been sent"),
+        ("/leads/?flag=yes", 1, "flagged leads"),
+    ):
+        assert re.search(rf'<a href="{re.escape(url)}"> <b>{count}</b><span>{label}', text), url
+        assert scene.client(scene.operator).get(url).status_code == 200
+    assert re.search(r"<b>1</b><span>open alerts", text)
+    assert "/system/" not in text, "an operator may not see that page"
+
+
+def test_nothing_to_do_says_so() -> None:
+    scene = make_scene()
+    text = scene.client(scene.stranger).get(reverse("runs:overview")).content.decode()
+    assert "Nobody has to do anything." in text
+    assert "No question is open." in text
+
+
+def test_leads_stand_in_their_stages_in_the_order_of_the_kind() -> None:
+    scene = make_scene()
+    factories.make_lead(scene.department, name="Otto", email="otto@example.com", status="replied")
+    factories.make_lead(scene.department, name="Ida", email="ida@example.com", status="won")
+    text = page(scene)
+    flow = text[text.index('<ol class="k-flow">') : text.index("</ol>")]
+    stages = re.findall(r'href="/leads/\?status=(\w+)"><b>(\d+)</b>', flow)
+    assert stages == [
+        *(("new", "0"), ("qualified", "0"), ("drafted", "1"), ("approved", "0"), ("contacted", "0")),
+        *(("replied", "1"), ("answered", "0"), ("meeting", "0")),
+    ]
+    assert re.search(r'status=won"><i [^>]*></i>Won <b>1</b>', text)
+
+
+def test_hours_health_and_error_budget_come_from_the_sums() -> None:
+    scene = make_scene()
+    hour = agent_health.begin_of_hour(timezone.now())
+    writer = scene.department.agents.get(slug="writer")
+    AgentHour.objects.create(
+        department=scene.department, agent=writer, hour=hour, done=998, failed=2, took_2=900, took_60=98
+    )
+    DepartmentHour.objects.create(department=scene.department, hour=hour, completed=300, degraded=4)
+    HourCount.objects.create(pk=1, counted_to=timezone.now() - timedelta(seconds=50), settled_to=hour)
+    text = page(scene)
+    assert '<b>998</b> steps done, <a href="/steps/?status=failed"><b>2</b> failed</a>, <b>304</b> runs' in text
+    assert 'data-value="998">998</td>' in text
+    row = text[text.index(f'id="health-{writer.pk}"') :]
+    cells = [re.sub(r"<[^>]+>", "", cell).strip() for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)[:7]]
+    assert cells == ["Writer", "1,000", "99.8 %", "2 s", "1 min", "20 s", "80 %"]
+    assert '<b class="k-no">1 min</b>' in row, "slower than its target"
+
+
+def test_nothing_measured_is_not_shown_as_healthy() -> None:
+    text = page(make_scene())
+    health = text[text.index("How the agents do") :]
+    assert "nothing ended" in health
+    assert "100" not in re.sub(r"<[^>]+>", "", health)
+    assert "nothing is counted yet, a worker does it each minute" in text
+
+
+def test_a_budget_is_a_bar_with_what_is_spent() -> None:
+    scene = make_scene()
+    Budget.objects.create(department=scene.department, period="day", limit_usd=2)
+    cost_rollups.roll_up()
+    text = page(scene)
+    assert re.search(r"this day: \$\S+ of \$2\.00", text)
+    assert 'class="k-meter"' in text
+
+
+def test_trouble_is_one_line_that_other_departments_do_not_see(settings: Any) -> None:
+    settings.SHIFTS = 1
+    scene = make_scene()
+    shift()
+    scene.lead.item.agent_runs.filter(status="running").delete()
+    until = timezone.now() + timedelta(minutes=2)
+    ModelState.objects.create(model="claude-x", breaker="open", closed_until=until, reason="Overloaded.")
+    text = page(scene)
+    assert "claude-x is not working. Overloaded." in text[text.index('id="verdict"') :]
+    assert "It heals by itself." in text
+    Department.objects.filter(slug="other").update(api_key_env="OTHER_KEY")
+    quiet = scene.client(scene.stranger).get(reverse("runs:overview")).content.decode()
+    assert "claude-x" not in quiet
+    assert 'id="verdict"' not in quiet
+
+
+def test_what_a_banner_says_is_not_said_twice(settings: Any) -> None:
+    settings.SHIFTS = 1
+    scene = make_scene()
+    shift()
+    scene.lead.item.agent_runs.filter(status="running").delete()
+    Department.objects.filter(pk=scene.department.pk).update(stopped_by_error="The key is not accepted.")
+    text = page(scene)
+    assert "the line stands still." in text
+    assert 'id="verdict"' not in text
+
+
+def test_departments_with_the_same_refused_key_share_a_banner() -> None:
+    soon = timezone.now() + timedelta(seconds=20)
+    for number, key in enumerate(("ONE_KEY", "ONE_KEY", "TWO_KEY")):
+        factories.make_department(slug=f"d{number}", api_key_env=key, stopped_by_error="Refused.", next_probe_at=soon)
+    banners = find_banners(Department.objects.order_by("pk"))
+    assert [banner.title for banner in banners] == [
+        "D0, D1: the line stands still.",
+        "D2: the line stands still.",
+    ]
+    assert all(banner.at == soon and banner.link.endswith("#the-line-stands-still") for banner in banners)
+
+
+def test_what_is_snoozed_needs_nobody_now() -> None:
+    scene = make_scene()
+    review = factories.make_review(scene.lead.item, ask="Is this for later?")
+    client = scene.client(scene.operator)
+    assert b"Is this for later?" in client.get(reverse("runs:overview")).content
+    Review.objects.update(snoozed_until=timezone.now() + timedelta(hours=1))
+    page = client.get(reverse("runs:overview")).content
+    assert b"Is this for later?" not in page
+    assert b"questions of" not in page, "the list that it leads to would be empty"
+    Review.objects.filter(pk=review.pk).update(snoozed_until=timezone.now() - timedelta(hours=1))
+    assert b"Is this for later?" in client.get(reverse("runs:overview")).content
+
+
+def test_the_number_of_queries_does_not_grow_with_the_rows() -> None:
+    scene = make_scene()
+    client = scene.client(scene.operator)
+    client.get(reverse("runs:overview"))
+    with CaptureQueriesContext(connection) as few:
+        client.get(reverse("runs:overview"))
+    now = timezone.now()
+    for number in range(6):
+        item = factories.make_lead(scene.department, name=f"L{number}", email=f"l{number}@example.com").item
+        factories.make_agent_run(item, status="running")
+        factories.make_review(item, ask=f"Question {number}?")
+        run = factories.make_pipeline_run(factories.make_lead(scene.department, email=f"m{number}@example.com").item)
+        type(run).objects.filter(pk=run.pk).update(status="completed", ended_at=now)
+        Budget.objects.create(department=scene.department, period="day", limit_usd=2, model=f"m{number}")
+        Alert.objects.create(
+            department=scene.department, key=f"k{number}", kind="system", text="x", first_at=now, last_at=now
+        )
+    with CaptureQueriesContext(connection) as many:
+        client.get(reverse("runs:overview"))
+    assert len(many) <= len(few) + 1, "the periods of budgets are looked up once there is one"
+    assert len(many) <= 65
