@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
@@ -38,6 +37,10 @@ class Edited:
     made_from: tuple[str, ...] = ()
     refused: str = ""
     """The field whose new value was refused."""
+    theirs: Mapping[str, str] = field(default_factory=dict)
+    """What somebody else has written since the form was opened, by field: then nothing was changed."""
+    seen: str = ""
+    """Of a lead that somebody else has changed: the state of its fields with ``theirs``."""
 
 
 def can_edit_lead(lead: Lead, access: Access | None = None) -> Allowed:
@@ -48,9 +51,17 @@ def can_edit_lead(lead: Lead, access: Access | None = None) -> Allowed:
 
 
 def state_of_fields(lead: Lead) -> str:
-    """A short mark of what the fields hold, so that a form can say what it was made from."""
-    text = json.dumps([getattr(lead, name) for name in FIELDS])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    """A short mark of what each field holds, so that a form can say what it was made from."""
+    return ".".join(_mark(getattr(lead, name)) for name in FIELDS)
+
+
+def keep_typed(values: Mapping[str, str], theirs: Mapping[str, str], seen: str) -> dict[str, str]:
+    """What a form shows after somebody else was faster: what was typed, and theirs where nothing was (``seen``)."""
+    marks = _marks(seen)
+    return {
+        name: theirs[name] if name in theirs and _mark(value) == marks.get(name) else value
+        for name, value in values.items()
+    }
 
 
 def read_fields(values: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -79,11 +90,13 @@ def edit_lead(*, lead: Lead, user: User, values: Mapping[str, str], seen: str, r
     with transaction.atomic():
         item = lock_items({lead.pk})[lead.pk]
         lead = Lead.objects.select_for_update(of=("self",)).get(pk=lead.pk)
-        if seen != state_of_fields(lead):
-            return Edited(no("Somebody has changed this lead since you opened the form. Look at it, then edit again."))
         before = {name: getattr(lead, name) for name in FIELDS if getattr(lead, name) != values[name]}
         if not before:
             return Edited(no("Nothing was changed."))
+        if theirs := _changed_since(lead, seen):
+            names = ", ".join(theirs)
+            why = no(f"Somebody has changed this lead since you opened the form: {names}.")
+            return Edited(why, theirs=theirs, seen=state_of_fields(lead))
         if "email" in before and not (may := _may_have_address(lead, values["email"])):
             return Edited(may, refused="email")
         for name in before:
@@ -129,6 +142,22 @@ def readers_of_fields(department: Department) -> dict[str, list[str]]:
     """Which agents read each field: ``{field: titles}``."""
     agents = list(department.agents.order_by("pk"))
     return {name: [agent.title for agent in agents if name in agent.fields] for name in FIELDS}
+
+
+def _mark(value: str) -> str:
+    return hashlib.sha256(value.encode()).hexdigest()[:12]
+
+
+def _marks(seen: str) -> dict[str, str]:
+    """``{field: mark}``; empty for what is no state of fields, so that everything counts as changed."""
+    marks = seen.split(".")
+    return dict(zip(FIELDS, marks, strict=True)) if len(marks) == len(FIELDS) else {}
+
+
+def _changed_since(lead: Lead, seen: str) -> dict[str, str]:
+    marks = _marks(seen)
+    held = {name: getattr(lead, name) for name in FIELDS}
+    return {name: value for name, value in held.items() if _mark(value) != marks.get(name)}
 
 
 def _may_have_address(lead: Lead, address: str) -> Allowed:

@@ -67,7 +67,10 @@ def lead_save(request: HttpRequest, pk: int) -> HttpResponse:
     if wrong:
         return _edit_form(request, lead, values, wrong)
     reason = request.POST.get("reason", "").strip()
-    done = editing.edit_lead(lead=lead, user=user, values=values, seen=request.POST.get("seen", ""), reason=reason)
+    seen = request.POST.get("seen", "")
+    done = editing.edit_lead(lead=lead, user=user, values=values, seen=seen, reason=reason)
+    if done.theirs:
+        return _edit_form(request, lead, editing.keep_typed(values, done.theirs, seen), {}, done)
     if done.refused:
         return _edit_form(request, lead, values, {done.refused: done.answer.reason})
     if not done.answer:
@@ -190,7 +193,15 @@ def _get_lead(request: HttpRequest, pk: int) -> Lead:
     )
 
 
-def _edit_form(request: HttpRequest, lead: Lead, values: Mapping[str, str], wrong: Mapping[str, str]) -> HttpResponse:
+def _edit_form(
+    request: HttpRequest,
+    lead: Lead,
+    values: Mapping[str, str],
+    wrong: Mapping[str, str],
+    conflict: editing.Edited | None = None,
+) -> HttpResponse:
+    """``conflict``: somebody else was faster; what they wrote stands beside what was typed."""
+    theirs = conflict.theirs if conflict else {}
     readers = editing.readers_of_fields(lead.department)
     fields = [
         {
@@ -200,6 +211,9 @@ def _edit_form(request: HttpRequest, lead: Lead, values: Mapping[str, str], wron
             "is_long": name == "message",
             "readers": readers[name],
             "wrong": wrong.get(name, ""),
+            "has_theirs": name in theirs,
+            "theirs": theirs.get(name, ""),
+            "is_both": name in theirs and theirs[name] != values[name],
         }
         for name in editing.FIELDS
     ]
@@ -208,9 +222,11 @@ def _edit_form(request: HttpRequest, lead: Lead, values: Mapping[str, str], wron
         "lead": lead,
         "fields": fields,
         "wrong": wrong,
+        "conflict": conflict.answer.reason if conflict else "",
         "reason": request.POST.get("reason", ""),
-        # A form that comes back keeps what it was made from: somebody may have changed the lead meanwhile.
-        "seen": request.POST.get("seen") or editing.state_of_fields(lead),
+        # A form that comes back keeps what it was made from: somebody may have changed the lead meanwhile. One that
+        # shows what they wrote is made from that.
+        "seen": (conflict.seen if conflict else request.POST.get("seen")) or editing.state_of_fields(lead),
     }
     return render(request, "leads/edit.html", context)
 
@@ -225,7 +241,7 @@ def _lead_context(request: HttpRequest, pk: int) -> dict[str, Any]:
         "can_simulate": can_simulate(),
         "can_edit": editing.can_edit_lead(lead, access),
         "candidates": editing.candidates(lead.department),
-        "own_tags": ", ".join(tag for tag in lead.item.tags if tag != SUPPRESSED_TAG),
+        "own_tags": [tag for tag in lead.item.tags if tag != SUPPRESSED_TAG],
         "delivery_id": uuid4().hex,
         "dom_id": f"lead-{lead.pk}",
         "opening": lead.message,

@@ -33,21 +33,24 @@ def read_tags(text: str) -> list[str]:
     return list(dict.fromkeys(tag for part in text.split(",") if (tag := " ".join(part.split()))))
 
 
-def set_tags(*, item: Item, user: User, tags: Sequence[str]) -> Allowed:
-    """These tags and no others; the mark of a suppressed person stays as it is. The router looks again."""
-    if long := next((tag for tag in tags if len(tag) > MAX_CHARS), ""):
+def change_tags(*, item: Item, user: User, add: Sequence[str] = (), remove: Sequence[str] = ()) -> Allowed:
+    """Add and take away these tags; what others have given meanwhile stays. The router looks again.
+
+    The mark of a suppressed person is neither given nor taken here.
+    """
+    if long := next((tag for tag in add if len(tag) > MAX_CHARS), ""):
         return no(f"“{long[:MAX_CHARS]}…” is too long: a tag has at most {MAX_CHARS} characters.")
-    if len(tags) > MAX_TAGS:
-        return no(f"At most {MAX_TAGS} tags; these are {len(tags)}.")
+    if SUPPRESSED_TAG in add:
+        return no("Who must not be written to is kept in the suppression list, not by a tag.")
     with transaction.atomic():
         item = lock_items({item.pk})[item.pk]
         before = list(item.tags)
-        kept = [tag for tag in before if tag == SUPPRESSED_TAG]
-        after = [*kept, *(tag for tag in tags if tag != SUPPRESSED_TAG)]
+        kept = [tag for tag in before if tag not in remove or tag == SUPPRESSED_TAG]
+        after = [*kept, *(tag for tag in dict.fromkeys(add) if tag not in kept)]
         if after == before:
-            if SUPPRESSED_TAG in tags and not kept:
-                return no("Who must not be written to is kept in the suppression list, not by a tag.")
             return no("These are its tags already.")
+        if len(after) > max(MAX_TAGS, len(kept)):
+            return no(f"At most {MAX_TAGS} tags; with these it would be {len(after)}.")
         now = database_now()
         item.tags, item.route_due_at = after, now
         item.save(update_fields=["tags", "route_due_at", "changed_at"])

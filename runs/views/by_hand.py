@@ -20,7 +20,7 @@ from runs import by_hand
 from runs.access import access_of, get_visible, require, signed_in
 from runs.models import Item, Output, Trigger
 from runs.sendable import address_of
-from runs.tagging import read_tags, set_tags
+from runs.tagging import change_tags, read_tags
 from runs.views.answers import answer, is_htmx
 from runs.views.cards import REASONING
 from runs.views.changes import read_changes
@@ -185,11 +185,14 @@ def output_history(request: HttpRequest, pk: int) -> HttpResponse:
 @signed_in
 @require_POST
 def item_tags(request: HttpRequest, pk: int) -> HttpResponse:
-    """Write the item's tags, with commas between."""
+    """Give the item tags (``add``, with commas between), take tags away (``remove``, once for each), or both."""
     item = _item(request, pk)
     user = require(request, item.department_id, Role.OPERATOR)
-    done = set_tags(item=item, user=user, tags=read_tags(request.POST.get("tags", "")[:2_000]))
-    said = "The tags are set. Rules that ask for them are tried again."
+    add, remove = read_tags(request.POST.get("add", "")[:2_000]), request.POST.getlist("remove")
+    if not add and not remove:
+        return answer(request, "Write a tag first.", changed=False, url=item.get_absolute_url())
+    done = change_tags(item=item, user=user, add=add, remove=remove)
+    said = "The tags are changed. Rules that ask for them are tried again."
     return answer(request, said if done else done.reason, changed=done.ok, url=item.get_absolute_url())
 
 

@@ -49,14 +49,41 @@ def test_what_was_made_from_the_old_values_is_named_and_nothing_runs() -> None:
     assert "Made from" not in _post(scene, phone="+49 30 1234")
 
 
-def test_somebody_elses_change_is_not_overwritten() -> None:
+def test_somebody_elses_change_is_not_overwritten_and_what_was_typed_stays() -> None:
     scene = make_scene()
     seen = editing.state_of_fields(scene.lead)
-    Lead.objects.filter(pk=scene.lead.pk).update(title="CEO")
-    html = _post(scene, seen=seen, company="Amsel Werke")
-    assert "Somebody has changed this lead since you opened the form." in html
-    assert Lead.objects.get(pk=scene.lead.pk).company == scene.lead.company
+    Lead.objects.filter(pk=scene.lead.pk).update(title="CEO", company="Amsel AG")
+    values = _values(scene.lead, company="Amsel Werke", message="Typed for ten minutes")
+    url = reverse("leads:save", args=[scene.lead.pk])
+    client = scene.client(scene.operator)
+    html = client.post(url, {**values, "seen": seen, "reason": "She called"}).content.decode()
+    assert "Somebody has changed this lead since you opened the form: company, title." in html
+    assert 'value="Amsel Werke"' in html, "what was typed in a field that both have changed"
+    assert "Theirs: <q>Amsel AG</q>." in html
+    assert 'value="CEO"' in html, "theirs, where nothing was typed"
+    assert "Typed for ten minutes</textarea>" in html
+    assert 'value="She called"' in html
+    assert Lead.objects.get(pk=scene.lead.pk).company == "Amsel AG"
     assert not Action.objects.filter(verb="edit_lead").exists()
+    again = editing.state_of_fields(Lead.objects.get(pk=scene.lead.pk))
+    assert f'name="seen" value="{again}"' in html, "the form that comes back is made from what it shows"
+    client.post(url, {**values, "title": "CEO", "seen": again})
+    lead = Lead.objects.get(pk=scene.lead.pk)
+    assert (lead.company, lead.title, lead.message) == ("Amsel Werke", "CEO", "Typed for ten minutes")
+
+
+def test_a_form_that_comes_back_is_refused_again_if_a_third_person_was_faster() -> None:
+    scene = make_scene()
+    first = editing.state_of_fields(scene.lead)
+    Lead.objects.filter(pk=scene.lead.pk).update(title="CEO")
+    values = _values(scene.lead, company="Amsel Werke")
+    done = editing.edit_lead(lead=scene.lead, user=scene.operator, values=values, seen=first)
+    assert done.theirs == {"title": "CEO"}
+    Lead.objects.filter(pk=scene.lead.pk).update(title="Chair")
+    values = editing.keep_typed(values, done.theirs, first)
+    done = editing.edit_lead(lead=scene.lead, user=scene.operator, values=values, seen=done.seen)
+    assert done.theirs == {"title": "Chair"}
+    assert Lead.objects.get(pk=scene.lead.pk).title == "Chair"
 
 
 def test_the_same_again_changes_nothing() -> None:
