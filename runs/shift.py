@@ -148,7 +148,9 @@ class Shift:
             self._take_off(work)
         if not was_busy and not self._finished:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), IDLE_SECONDS)
+                # Not wait_for: on Python 3.11 it swallows a cancellation that comes together with the news.
+                async with asyncio.timeout(IDLE_SECONDS):
+                    await self._news.wait()
 
     def _take_off(self, work: Work) -> None:
         task = asyncio.create_task(self._fly(work))

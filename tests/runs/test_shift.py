@@ -297,6 +297,27 @@ def test_a_shift_whose_database_is_ahead_claims_nothing_ends_and_leaves_its_slot
     assert OrmQ.objects.count() == 1, "only the task that began this shift: it queued no successor"
 
 
+@pytest.mark.parametrize("turns", range(5))
+@pytest.mark.usefixtures("only_what_is_queued")
+def test_a_shift_that_is_cancelled_together_with_news_ends(simulator: SimulatorServer, turns: int) -> None:
+    token = take_slot()
+
+    async def cancel() -> bool:
+        one = Shift(1, token, seconds=600)
+        working = asyncio.create_task(one.run())
+        while not one._news._waiters:  # type: ignore[attr-defined] # until it waits for news and nothing else
+            await asyncio.sleep(0)
+        one._news.set()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        working.cancel()
+        _, pending = await asyncio.wait([working], timeout=5)
+        one._ends_at = 0  # should it have swallowed it, it ends nevertheless
+        return not pending
+
+    assert asyncio.run(cancel())
+
+
 @pytest.mark.usefixtures("only_what_is_queued")
 def test_a_shift_that_breaks_loses_nothing_that_came_back(
     simulator: SimulatorServer, monkeypatch: pytest.MonkeyPatch
