@@ -88,7 +88,7 @@ def period_window(period: str, time_zone: str, now: datetime) -> Window:
 def reserve(asks: Sequence[Ask], *, now: datetime) -> dict[Hashable, Granted | Refused]:
     """Grant each ask, in order, if it fits every budget that applies to it, and set the amount aside.
 
-    One query where no budget is enabled; otherwise five (six when a period has turned, one more when one is full).
+    One query where no budget is enabled; otherwise five (seven when a period has turned, one more when one is full).
     RuntimeError outside of a transaction: the rows must stay locked until the claims that they pay for are written.
     """
     if not transaction.get_connection().in_atomic_block:
@@ -207,16 +207,7 @@ def _locked_periods(windows: dict[int, Window], now: datetime) -> dict[int, Budg
     for pk, budget_id, starts_at, ends_at in present.values_list("pk", "budget_id", "starts_at", "ends_at"):
         if starts_at <= now < ends_at or _is_same(starts_at, ends_at, windows[budget_id]):
             going_on.setdefault(budget_id, pk)
-    # Created before anything is locked, in the order of the budgets: nobody who waits here holds a lock
-    # that the other one waits for.
-    BudgetPeriod.objects.bulk_create(
-        [
-            BudgetPeriod(budget_id=budget_id, starts_at=starts_at, ends_at=ends_at)
-            for budget_id, (starts_at, ends_at) in windows.items()
-            if budget_id not in going_on
-        ],
-        ignore_conflicts=True,
-    )
+    _make_periods({budget_id: window for budget_id, window in windows.items() if budget_id not in going_on})
     current = Q(starts_at__lte=now, ends_at__gt=now) | Q(pk__in=going_on.values())
     found: dict[int, BudgetPeriod] = {}
     for row in rows.filter(current).select_for_update().order_by("pk"):
@@ -226,6 +217,21 @@ def _locked_periods(windows: dict[int, Window], now: datetime) -> dict[int, Budg
             row.ends_at = windows[row.budget_id][1]
             row.save(update_fields=["ends_at"])
     return found
+
+
+def _make_periods(windows: dict[int, Window]) -> None:
+    """Periods that begin. Budgets are locked before periods, everywhere and in id order, so nobody waits in a circle;
+    one that is deleted meanwhile gets none, which would let the whole claim fail when it is committed."""
+    if not windows:
+        return
+    locked = Budget.objects.filter(pk__in=windows).select_for_update(of=("self",), no_key=True).order_by("pk")
+    BudgetPeriod.objects.bulk_create(
+        [
+            BudgetPeriod(budget_id=pk, starts_at=windows[pk][0], ends_at=windows[pk][1])
+            for pk in locked.values_list("pk", flat=True)
+        ],
+        ignore_conflicts=True,
+    )
 
 
 def _is_same(starts_at: datetime, ends_at: datetime, window: Window) -> bool:

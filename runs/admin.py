@@ -10,7 +10,7 @@ from django.contrib import admin, messages
 from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import DecimalField
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 
@@ -38,6 +38,8 @@ from runs.models import Rule, Suppression
 from runs.rules import rule_sentence
 from runs.settings_editing import COLUMNS, write_changes
 from runs.syncing import sync_department
+
+_GONE = "This budget was deleted meanwhile: nothing was changed."
 
 
 class MemberInline(TabularInline[Member, Department]):
@@ -255,12 +257,18 @@ class BudgetAdmin(ScopedAdmin[Budget]):
             create_budget(budget=obj, user=user)
             return
         changes = {name: form.cleaned_data[name] for name in form.changed_data if name in CHANGEABLE}
-        change_budget(budget=obj, changes=changes, user=user)
+        try:
+            change_budget(budget=obj, changes=changes, user=user)
+        except Budget.DoesNotExist as error:
+            raise Http404(_GONE) from error
 
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
         """Only the extra: workers reserve and spend in the same rows meanwhile."""
         for period in formset.save(commit=False):
-            set_extra(period=period, usd=period.extra_usd, user=cast(User, request.user))
+            try:
+                set_extra(period=period, usd=period.extra_usd, user=cast(User, request.user))
+            except Budget.DoesNotExist as error:
+                raise Http404(_GONE) from error
         formset.save_m2m()
 
     def delete_model(self, request: HttpRequest, obj: Budget) -> None:

@@ -1,6 +1,7 @@
 """What a person does to a budget: makes, changes or deletes it, or lets it be passed once. Runs that wait look again.
 
-The page and the admin call the same services; each writes down who did it and what was before.
+The page and the admin call the same services; each writes down who did it and what was before. A budget that somebody
+has deleted meanwhile is ``Budget.DoesNotExist``, and nothing is changed.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ def change_budget(*, budget: Budget, changes: Mapping[str, Any], user: User, rea
     if any(changes.get(name) is not None and changes[name] < 0 for name in ("limit_usd", "limit_tokens")):
         raise ValueError("A budget cannot be less than nothing.")
     with transaction.atomic():
-        period = lock_period(budget, now=database_now())
-        held = Budget.objects.select_for_update(of=("self",)).get(pk=budget.pk)
+        held = _lock(budget)
+        period = lock_period(held, now=database_now())
         before = {name: getattr(held, name) for name in CHANGEABLE}
         changed = [name for name, value in changes.items() if before[name] != value]
         if not changed:
@@ -73,8 +74,9 @@ def allow_once(*, budget: Budget, usd: Decimal, user: User, reason: str) -> bool
     if budget.limit_usd is None:
         return False
     with transaction.atomic():
-        period = lock_period(budget, now=database_now())
-        _set_extra(budget, period, period.extra_usd + usd, user, reason)
+        held = _lock(budget)
+        period = lock_period(held, now=database_now())
+        _set_extra(held, period, period.extra_usd + usd, user, reason)
     return True
 
 
@@ -86,9 +88,10 @@ def set_extra(*, period: BudgetPeriod, usd: Decimal, user: User, reason: str = "
     if usd < 0:
         raise ValueError("Less than nothing cannot be allowed.")
     with transaction.atomic():
-        held = (
-            BudgetPeriod.objects.select_for_update(of=("self",)).select_related("budget__department").get(pk=period.pk)
-        )
+        rows = BudgetPeriod.objects.select_for_update(of=("self",)).select_related("budget__department")
+        held = rows.filter(pk=period.pk).first()
+        if held is None:
+            raise Budget.DoesNotExist
         if held.extra_usd == usd:
             return False
         _set_extra(held.budget, held, usd, user, reason)
@@ -102,9 +105,17 @@ def delete_budget(*, budget: Budget, user: User, reason: str = "") -> bool:
         if held is None:
             return False
         _act(budget, user, "delete_budget", {**_scope(held), **_limits(held)}, {}, reason)
+        # In id order, as those who settle calls lock them.
+        list(BudgetPeriod.objects.filter(budget=held).select_for_update().order_by("pk").values_list("pk"))
         held.delete()
         release_budget_waits(budget.department)
     return True
+
+
+def _lock(budget: Budget) -> Budget:
+    """The budget before its periods: so does a claim that has to make one. ``Budget.DoesNotExist`` if it is gone."""
+    rows = Budget.objects.select_for_update(of=("self",), no_key=True).select_related("department", "agent")
+    return rows.get(pk=budget.pk)
 
 
 def _set_extra(budget: Budget, period: BudgetPeriod, usd: Decimal, user: User, reason: str) -> None:

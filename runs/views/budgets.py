@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal, InvalidOperation
 
+from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.views.decorators.http import require_POST
@@ -38,6 +39,16 @@ def _change(request: HttpRequest, pk: int, *, is_once: bool) -> HttpResponse:
     url = reverse("runs:costs")
     if usd is None:
         return answer(request, "Give an amount in US dollars, such as 12.50.", changed=False, url=url)
+    try:
+        return _carry_out(request, budget, user, usd, reason, is_once=is_once)
+    except Budget.DoesNotExist:
+        text = "This budget was deleted meanwhile, so nothing was changed and nothing waits for it any more."
+        return answer(request, text, changed=False, url=url)
+
+
+def _carry_out(
+    request: HttpRequest, budget: Budget, user: User, usd: Decimal, reason: str, *, is_once: bool
+) -> HttpResponse:
     if is_once:
         changed = allow_once(budget=budget, usd=usd, user=user, reason=reason)
         text = f"{usd:.2f} USD more are allowed in this {budget.period}. Runs that waited go on."
@@ -46,7 +57,7 @@ def _change(request: HttpRequest, pk: int, *, is_once: bool) -> HttpResponse:
         changed = change_limit(budget=budget, limit_usd=usd, user=user, reason=reason)
         text = f"The budget is {usd:.2f} USD a {budget.period} now. Runs that waited go on if they fit."
         refusal = f"The budget was {usd:.2f} USD already."
-    return answer(request, text if changed else refusal, changed=changed, url=url)
+    return answer(request, text if changed else refusal, changed=changed, url=reverse("runs:costs"))
 
 
 def _amount(text: str) -> Decimal | None:

@@ -110,7 +110,7 @@ class TestReserve:
         try_to_reserve(ask(agents[0]))
         with transaction.atomic(), CaptureQueriesContext(connection) as queries:
             reserve([ask(agent, key=agent.pk) for agent in agents], now=NOW)
-        assert len(queries) <= 6
+        assert len(queries) <= 7
         with transaction.atomic(), CaptureQueriesContext(connection) as queries:
             reserve([ask(agent, key=agent.pk) for agent in agents], now=NOW)
         assert len(queries) == 5
