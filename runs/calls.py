@@ -63,7 +63,8 @@ _SETTLED = [
 class CallAsk:
     """A request that wants to go out, for the agent run that holds ``attempt``.
 
-    With ``try_out_id`` it is that try-out's, and ``run`` is the unsaved agent run that the try-out stands for.
+    With ``try_out_id`` it is that try-out's, and ``run`` is the unsaved agent run that the try-out stands for. A check
+    (``runs.checks``) has an unsaved run too, without an item.
     """
 
     run: AgentRun
@@ -75,6 +76,14 @@ class CallAsk:
     number: int
     params: dict[str, Any]
     try_out_id: int | None = None
+    is_check: bool = False
+
+    @property
+    def owner(self) -> dict[str, int]:
+        """Whose call it is, by the columns of the call; a check is nobody's."""
+        if self.is_check:
+            return {}
+        return {"agent_run_id": self.run.pk} if self.try_out_id is None else {"try_out_id": self.try_out_id}
 
 
 def open_calls(asks: Sequence[CallAsk], staff: Staff, *, now: datetime, worker: str) -> dict[int, OpenCall | Refused]:
@@ -120,7 +129,7 @@ def open_calls(asks: Sequence[CallAsk], staff: Staff, *, now: datetime, worker: 
 def find_open(ask: CallAsk) -> OpenCall | None:
     """The call of this number that is open already: it was written, and the answer that it was did not arrive."""
     call = ModelCall.objects.filter(
-        **_owner(ask), attempt=ask.attempt, number=ask.number, status=ModelCall.Status.STARTED
+        **ask.owner, attempt=ask.attempt, number=ask.number, status=ModelCall.Status.STARTED
     ).first()
     return _open_call(call, ask) if call is not None else None
 
@@ -158,16 +167,17 @@ def abandon_calls(
     run_ids: Iterable[int], *, now: datetime, error: str = "The worker was lost before the answer was seen."
 ) -> None:
     """Calls whose end nobody saw stand at their reservation, marked as an estimate; ``error`` says why."""
-    calls = _abandon(ModelCall.objects.filter(agent_run_id__in=list(run_ids)), now, error)
+    calls = abandon_owned(ModelCall.objects.filter(agent_run_id__in=list(run_ids)), now=now, error=error)
     increase_rows(AgentRun, "cost_usd", [(call.agent_run_id, call.reserved_usd) for call in calls])
 
 
 def abandon_try_outs(try_out_ids: Iterable[int], *, now: datetime, error: str) -> None:
     """The same for calls of try-outs."""
-    _abandon(ModelCall.objects.filter(try_out_id__in=list(try_out_ids)), now, error)
+    abandon_owned(ModelCall.objects.filter(try_out_id__in=list(try_out_ids)), now=now, error=error)
 
 
-def _abandon(owned: QuerySet[ModelCall], now: datetime, error: str) -> list[ModelCall]:
+def abandon_owned(owned: QuerySet[ModelCall], *, now: datetime, error: str) -> list[ModelCall]:
+    """Those of the calls that are under way, booked as ``abandon_calls`` says; their runs are the caller's business."""
     calls = list(owned.filter(status=ModelCall.Status.STARTED).select_for_update(of=("self",)).order_by("pk"))
     update_rows(
         ModelCall,
@@ -192,10 +202,6 @@ def _abandon(owned: QuerySet[ModelCall], now: datetime, error: str) -> list[Mode
         ]
     )
     return calls
-
-
-def _owner(ask: CallAsk) -> dict[str, int]:
-    return {"agent_run_id": ask.run.pk} if ask.try_out_id is None else {"try_out_id": ask.try_out_id}
 
 
 def _cost(call: OpenCall, reply: ModelReply, staff: Staff) -> tuple[ModelPrice | None, Decimal, bool]:
@@ -274,7 +280,7 @@ def _call_row(
         department_id=ask.run.department_id,
         item_id=ask.run.item_id,
         agent_id=ask.agent.pk,
-        **_owner(ask),
+        **ask.owner,
         soul_id=ask.soul_id,
         call_id=uuid4(),
         attempt=ask.attempt,
@@ -297,7 +303,7 @@ def _open_call(call: ModelCall, ask: CallAsk) -> OpenCall:
     request = ModelRequest(call.call_id, ask.agent.slug, ask.api_key_env, ask.params, ask.agent.timeout_seconds)
     return OpenCall(
         pk=call.pk,
-        run_id=ask.run.pk if ask.try_out_id is None else None,
+        run_id=ask.owner.get("agent_run_id"),
         request=request,
         reserved_usd=call.reserved_usd,
         reserved_tokens=call.reserved_tokens,

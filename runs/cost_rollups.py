@@ -101,7 +101,10 @@ def keep_up() -> int:
 
 
 def group_calls(rows: Iterable[dict[str, Any]]) -> tuple[dict[Group, Sums], dict[tuple[int, int, date], list[int]]]:
-    """What these calls add to the rollups, and to the items: ``{(department, item, day): [calls, units, waste]}``."""
+    """What these calls add to the rollups, and to the items: ``{(department, item, day): [calls, units, waste]}``.
+
+    Checks belong to no item and are in the first only.
+    """
     groups: defaultdict[Group, Sums] = defaultdict(Sums.empty)
     items: defaultdict[tuple[int, int, date], list[int]] = defaultdict(lambda: [0, 0, 0])
     for row in rows:
@@ -167,6 +170,8 @@ def _add(
         as_unseen or row["is_estimate"],
     )
     groups[group].add(sign, tokens, cost)
+    if row["item_id"] is None:
+        return
     sums = items[row["department_id"], row["item_id"], day]
     for position, value in enumerate((1, cost, cost if is_waste else 0)):
         sums[position] += sign * value

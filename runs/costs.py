@@ -16,7 +16,7 @@ from django.db.models import Sum
 from agents.models import Agent, Department, Soul
 from agents.spec import DepartmentSpec
 from runs.cost_items import STATUS, break_down_by_path, break_down_items
-from runs.cost_rollups import SUMS, Group, Sums, group_calls, unrolled_calls
+from runs.cost_rollups import SUMS, Group, Sums, group_calls, settled_calls, unrolled_calls
 from runs.cost_sums import Before, Cost, Period, dearest_first
 from runs.database import snapshot
 from runs.models import CostRollup
@@ -29,6 +29,8 @@ _CALL_DIMENSIONS = {
     "day": "day",
 }
 ITEM = "item"
+CHECKS = "(checks)"
+"""The key of what belongs to no item, where costs are broken down by items."""
 _Key = tuple[tuple[Any, ...], bool, bool]
 
 
@@ -69,10 +71,11 @@ class Ledger:
             found, before = self._by_call(period, by), _as_before(self._by_call(period.before, by))
         elif by == ITEM:
             live, live_before = self._live_items(period), self._live_items(period.before)
-            found, before = break_down_items(self.departments, period, live, live_before)
+            found, before = self._with_checks(period, *break_down_items(self.departments, period, live, live_before))
         elif by in dimensions([department.spec for department in self.departments]):
             live, live_before = self._live_items(period), self._live_items(period.before)
-            found, before = break_down_by_path(self.departments, period, by, live, live_before)
+            by_path = break_down_by_path(self.departments, period, by, live, live_before)
+            found, before = self._with_checks(period, *by_path)
         else:
             raise LookupError(f"Costs cannot be broken down by {by!r}.")
         return sorted(found, key=(lambda cost: cost.key) if by == "day" else dearest_first), before
@@ -107,6 +110,22 @@ class Ledger:
                 for position, amount in enumerate(sums):
                     found[item][position] += amount
         return dict(found)
+
+    def _with_checks(self, period: Period, found: list[Cost], before: Before) -> tuple[list[Cost], Before]:
+        """What was spent on no item, as a line of its own."""
+        now, earlier = self._checks(period), self._checks(period.before)
+        by_key = before.by_key | ({CHECKS: earlier.usd} if now.calls or earlier.calls else {})
+        return [*found, *([now] if now.calls else [])], Before(by_key, before.usd + earlier.usd)
+
+    def _checks(self, period: Period) -> Cost:
+        """Read from the calls: there are few, and the index by item holds them together."""
+        begin, end = period.moments
+        calls = settled_calls(item=None, department__in=self._ids, started_at__gte=begin, started_at__lt=end)
+        cost = Cost(CHECKS, "Checks of the agents")
+        for group, sums in group_calls(calls)[0].items():
+            cost.add(sums.values, is_waste=group.is_waste, is_estimate=group.is_estimate)
+        # As the lines beside it: costs by item are kept without their tokens.
+        return Cost(CHECKS, cost.label, cost.calls, usd=cost.usd, waste_usd=cost.waste_usd)
 
     def _by_call(self, period: Period, by: str) -> list[Cost]:
         found: dict[Any, Cost] = {}

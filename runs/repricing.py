@@ -95,7 +95,7 @@ def _apply(changes: Sequence[Change], reason: str) -> int:
     if not changes:
         return 0
     with transaction.atomic():
-        lock_items({change.call.item_id for change in changes})
+        lock_items({change.call.item_id for change in changes if change.call.item_id is not None})
         runs = sorted({change.call.agent_run_id for change in changes if change.call.agent_run_id is not None})
         list(AgentRun.objects.filter(pk__in=runs).order_by("pk").select_for_update().values_list("pk"))
         by_pk = {change.call.pk: change for change in changes}

@@ -13,6 +13,7 @@ from runs import (
     agent_health,
     alert_delivery,
     bulk,
+    checks,
     control,
     cost_rollups,
     examples,  # noqa: F401 - registers a verb for many
@@ -71,6 +72,7 @@ def every_minute() -> None:
         alert_delivery.queue_due,
         cost_rollups.roll_up,
         tryout_claims.look_after,
+        checks.abandon_checks,
         agent_health.count_hours,
         undecided.watch_undecided,
         status_counts.count_statuses,

@@ -24,7 +24,7 @@ class OpenCall:
 
     pk: int
     run_id: int | None
-    """None: a try-out's."""
+    """None: a try-out's, or a check."""
     request: ModelRequest
     reserved_usd: Decimal
     reserved_tokens: int

@@ -13,7 +13,10 @@ from runs.models.tryout import TryOut
 
 
 class ModelCall(models.Model):
-    """One request to the model API. Tokens are as reported; cost is computed from them by ``price``."""
+    """One request to the model API. Tokens are as reported; cost is computed from them by ``price``.
+
+    A check (``manage.py doctor --live``) belongs to no item, no step and no try-out.
+    """
 
     class Status(models.TextChoices):
         STARTED = "started", "under way"
@@ -28,7 +31,9 @@ class ModelCall(models.Model):
         DONE = "done", "as settled"
 
     department = models.ForeignKey(Department, on_delete=models.PROTECT, related_name="model_calls")
-    item = models.ForeignKey(Item, on_delete=models.CASCADE, related_name="model_calls")
+    item = models.ForeignKey(
+        Item, null=True, blank=True, on_delete=models.CASCADE, related_name="model_calls", help_text="Null: a check."
+    )
     agent = models.ForeignKey(Agent, on_delete=models.PROTECT, related_name="model_calls")
     agent_run = models.ForeignKey(
         AgentRun, null=True, blank=True, on_delete=models.CASCADE, related_name="model_calls", help_text="Whose step."
@@ -86,7 +91,9 @@ class ModelCall(models.Model):
                 fields=["try_out", "number"], condition=Q(try_out__isnull=False), name="model_call_of_try_out"
             ),
             models.CheckConstraint(
-                condition=Q(agent_run__isnull=False, try_out=None) | Q(agent_run=None, try_out__isnull=False),
+                condition=Q(agent_run__isnull=False, try_out=None, item__isnull=False)
+                | Q(agent_run=None, try_out__isnull=False, item__isnull=False)
+                | Q(agent_run=None, try_out=None, item=None),
                 name="model_call_belongs_to_one",
             ),
         ]

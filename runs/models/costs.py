@@ -18,7 +18,7 @@ class CostRollup(models.Model):
     """
 
     key = models.CharField(max_length=200, unique=True)
-    department = models.ForeignKey(Department, on_delete=models.CASCADE, related_name="+")
+    department = models.ForeignKey(Department, on_delete=models.CASCADE, related_name="+", db_index=False)
     day = models.DateField()
     agent = models.ForeignKey(Agent, on_delete=models.CASCADE, related_name="+")
     model = models.CharField(max_length=64, help_text="The one that answered, or that was asked.")
@@ -43,9 +43,10 @@ class CostRollup(models.Model):
 class ItemCost(models.Model):
     """What the calls that began on one day (UTC) came to for one item. Only settled calls."""
 
-    department = models.ForeignKey(Department, on_delete=models.CASCADE, related_name="+")
+    # Department and item stand first in the indexes below.
+    department = models.ForeignKey(Department, on_delete=models.CASCADE, related_name="+", db_index=False)
     day = models.DateField()
-    item = models.ForeignKey(Item, on_delete=models.CASCADE, related_name="+")
+    item = models.ForeignKey(Item, on_delete=models.CASCADE, related_name="+", db_index=False)
     calls = models.BigIntegerField(default=0)
     cost_units = models.BigIntegerField(default=0)
     waste_units = models.BigIntegerField(default=0)

@@ -18,7 +18,7 @@ from agents.models import Agent, Member
 from runs.access import Access, access_of, signed_in
 from runs.cost_report import Line, Report, make_reports
 from runs.cost_sums import Cost, Period
-from runs.costs import Ledger, dimensions
+from runs.costs import CHECKS, Ledger, dimensions
 from runs.database import snapshot
 from runs.models import ModelCall
 from runs.spending import Pause, load_fills, paused_by_budget
@@ -99,7 +99,8 @@ def costs_context(request: HttpRequest, access: Access, choice: Choice) -> dict[
         "budgets": load_fills(access.shown, now=timezone.now()),
         "administered": [d.pk for d in access.shown if access.can(d.pk, Member.Role.ADMINISTRATOR)],
         "query": request.GET.urlencode(),
-        "try_outs": _try_outs(access, choice.period),
+        "try_outs": _sum_apart(access, choice.period, try_out__isnull=False),
+        "checks": _sum_apart(access, choice.period, item=None),
     }
 
 
@@ -140,6 +141,8 @@ def cost_calls(request: HttpRequest) -> HttpResponse:
             calls = calls.filter(**{column: value})
     if request.GET.get("try_outs"):
         calls = calls.filter(try_out__isnull=False)
+    if request.GET.get("checks"):
+        calls = calls.filter(item=None)
     if request.GET.get("waste"):
         calls = calls.exclude(cause="", error="")
     page = read_page(request, calls.select_related("agent", "item", "agent_run"))
@@ -147,17 +150,17 @@ def cost_calls(request: HttpRequest) -> HttpResponse:
         "access": access,
         "choice": choice,
         "page": page,
-        "of_try_outs": bool(request.GET.get("try_outs")),
+        "of": "try-outs" if request.GET.get("try_outs") else "checks" if request.GET.get("checks") else "",
         "rows": [(call, show_model_call(call)) for call in page.rows],
     }
     return show(request, "runs/cost_calls.html", "runs/_cost_calls.html", context)
 
 
-def _try_outs(access: Access, period: Period) -> dict[str, Any]:
-    """``{"usd", "calls"}`` of try-outs: calls that have ended, as in the sums. Few, and with an index of their own."""
+def _sum_apart(access: Access, period: Period, **which: Any) -> dict[str, Any]:
+    """``{"usd", "calls"}`` of try-outs or checks that have ended, as in the sums. Few, and found by an index."""
     begin, end = period.moments
     settled = (ModelCall.Status.FINISHED, ModelCall.Status.UNSEEN)
-    calls = ModelCall.objects.filter(try_out__isnull=False, department__in=access.ids, status__in=settled)
+    calls = ModelCall.objects.filter(**which, department__in=access.ids, status__in=settled)
     return calls.filter(started_at__gte=begin, started_at__lt=end).aggregate(usd=Sum("cost_usd"), calls=Count("pk"))
 
 
@@ -212,6 +215,8 @@ def _calls_url(request: HttpRequest, choice: Choice, cost: Cost) -> str:
         params.pop(name, None)
     if choice.by == "day":
         params["period"], params["from"], params["to"] = "custom", str(cost.key), str(cost.key)
+    elif cost.key == CHECKS:
+        params["checks"] = "1"
     elif choice.by in CALLS_BY and cost.key is not None:
         params[choice.by] = str(cost.key)
     else:

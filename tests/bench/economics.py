@@ -25,7 +25,8 @@ import django
 if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.bench.settings")
     os.environ.setdefault("ANTHROPIC_API_KEY", "test-key")
-    os.environ.setdefault("DATABASE_URL", "sqlite:////tmp/unused.sqlite3")
+    # Only ever opened under the name of the test database, which lies in a folder of its own (main).
+    os.environ["DATABASE_URL"] = "sqlite://:memory:"
     os.environ.setdefault("SQLITE_SYNCHRONOUS", "OFF")
     django.setup()
 

@@ -15,7 +15,7 @@ from django_q.models import OrmQ
 from agents.models import Department, ModelPrice
 from runs import slots
 from runs.models import Item, ModelCall, ShiftSlot, Trigger
-from tests.engine import at_work, make_office, take_slot
+from tests.engine import assert_accounts_agree, at_work, make_office, take_slot
 from tests.factories import make_agent_run, make_item, make_lead
 from tests.simulator_fixture import SimulatorServer
 
@@ -233,7 +233,10 @@ def test_live_makes_one_small_call_per_agent_with_its_schema(healthy: SimulatorS
             body = json.loads(request["body"])
             assert body["output_config"]["format"]["type"] == "json_schema"
             assert body["max_tokens"] <= 1_024
-    assert not ModelCall.objects.exists(), "these calls belong to no lead"
+    calls = list(ModelCall.objects.all())
+    assert {(call.item_id, call.agent_run_id, call.try_out_id) for call in calls} == {(None, None, None)}
+    assert len({call.agent_id for call in calls}) == len(calls) == 10
+    assert_accounts_agree()
 
 
 @pytest.mark.django_db
