@@ -8,25 +8,24 @@
  * all parts are fetched every 10 s; parts with something [data-changing] (a lease may run out without an event) every
  * 5 s. The indicator says which it is, and when the page was last known to be true.
  * Rows [data-row] that a person has scrolled into do not move, nor does anything while [data-live-pause] (key p) is
- * pressed: what happens meanwhile is counted on the button #news, which shows it; so does going back to the top.
+ * pressed, not even by an answer that was asked for before: what happens meanwhile is counted on the button #news, which
+ * shows it; so does going back to the top. A line counts once, by its id, whether its event or the answer tells of it.
  * data-live-noun="new line|new lines" says what is counted.
  */
 (() => {
   "use strict";
   const [THROTTLE_MS, POLL_MS, CHANGING_MS, SILENCE_MS] = [1000, 10000, 5000, 40000]; // The server beats every 15 s.
 
-  const indicator = document.getElementById("live");
-  const news = document.getElementById("news");
+  const [indicator, news] = ["live", "news"].map((id) => document.getElementById(id));
   const address = document.body.dataset.events;
   if (!indicator || !address) return;
 
   const waiting = new Set(); // ids of parts that are about to be fetched
-  const fetched = new Map(); // id of a part -> when it was last asked for
-  const held = new Map(); // id of a part that stands still -> how many events have touched it
-  let source = null;
-  let triedAt = 0; // when the stream was last asked for
-  let trueAt = Date.now(); // when the page was last known to show what is so
-  let heardAt = 0;
+  // By the id of a part: when it was last asked for; the ids of events and rows that it does not show; why and for
+  // which of them it was asked for last.
+  const [fetched, touched, asked] = [new Map(), new Map(), new Map()];
+  // The stream was last asked for at `triedAt` and heard at `heardAt`; the page was last known to be true at `trueAt`.
+  let [source, triedAt, heardAt, trueAt] = [null, 0, 0, Date.now()];
   let [isUp, hasFailed, isPaused] = [false, false, false];
 
   const parts = () => [...document.querySelectorAll("[data-live]")];
@@ -40,41 +39,42 @@
     const label = indicator.querySelector("[data-text]");
     if (indicator.dataset.state !== state) indicator.dataset.state = state;
     if (label.textContent !== text) label.textContent = text;
-    const count = Math.max(0, ...held.values());
+    const still = parts().filter((part) => touched.has(part.id) && isStill(part));
+    const count = Math.max(0, ...still.map((part) => touched.get(part.id).size));
     if (news.hidden && count) document.getElementById("said").textContent = "There are changes.";
     news.hidden = !count;
-    const [one, more] = parts().find((part) => held.has(part.id))?.dataset.liveNoun?.split("|") ?? ["change", "changes"];
+    const [one, more] = still[0]?.dataset.liveNoun?.split("|") ?? ["change", "changes"];
     news.textContent = `${count.toLocaleString("en")} ${count === 1 ? one : more}, show`;
   };
 
-  const refresh = (part) => {
-    held.delete(part.id);
+  const hold = ({ id }, ids) => touched.set(id, new Set([...(touched.get(id) ?? []), ...ids]));
+  // `why`: what a person has asked for is shown, what an event has asked for only to who does not read.
+  const refresh = (why) => (part) => {
+    asked.set(part.id, { why, ids: touched.get(part.id) ?? [] });
+    touched.delete(part.id);
     fetched.set(part.id, Date.now());
-    const headers = { "Kontor-Refresh": "1" };
+    const headers = { "Kontor-Refresh": why };
     htmx.ajax("GET", part.dataset.liveUrl, { source: part, target: part, swap: "morph:outerHTML", headers }).catch(() => {});
   };
-  const schedule = ({ id }) => {
+  // `isBlind`: only the answer can tell what is new.
+  const schedule = ({ id }, isBlind) => {
     if (waiting.has(id)) return;
     waiting.add(id);
     setTimeout(() => {
       waiting.delete(id);
       // A hidden page costs nobody anything; it is refreshed when it is looked at.
       const part = document.getElementById(id);
-      if (part && !document.hidden && !isStill(part)) refresh(part);
+      if (part && !document.hidden && (isBlind || !isStill(part))) refresh("event")(part);
     }, Math.max(0, (fetched.get(id) ?? 0) + THROTTLE_MS - Date.now()));
   };
-  const touch = (part) => {
-    if (isStill(part)) held.set(part.id, (held.get(part.id) ?? 0) + 1);
-    else schedule(part);
-  };
+  const lookAgain = () => parts().forEach((part) => schedule(part, true));
   const catchUp = () => {
-    parts().filter((part) => held.has(part.id) && !isStill(part)).forEach(refresh);
+    parts().filter((part) => touched.has(part.id) && !isStill(part)).forEach((part) => schedule(part));
     say();
   };
 
   const heard = () => {
-    heardAt = Date.now();
-    isUp = true;
+    [heardAt, isUp] = [Date.now(), true];
     if (!hasFailed) trueAt = heardAt;
     say();
   };
@@ -82,17 +82,13 @@
     source?.close();
     triedAt = Date.now();
     source = new EventSource(address);
-    source.addEventListener("open", heard);
     source.addEventListener("beat", heard);
-    source.addEventListener("refetch", () => {
-      parts().forEach(touch);
-      heard();
-    });
-    source.addEventListener("log", ({ data }) => {
+    source.addEventListener("refetch", () => heard(lookAgain()));
+    source.addEventListener("log", ({ data, lastEventId }) => {
       const names = new Set(["all", ...Object.entries(JSON.parse(data)).map(([name, value]) => `${name}:${value}`)]);
       const isMeant = (token) => token.split("+").every((name) => names.has(name));
-      parts().filter((part) => part.dataset.live.split(" ").some(isMeant)).forEach(touch);
-      heard();
+      parts().filter((part) => part.dataset.live.split(" ").some(isMeant)).forEach((part) => hold(part, [lastEventId]));
+      catchUp(heard());
     });
     source.addEventListener("error", () => {
       isUp = false;
@@ -101,36 +97,42 @@
     });
   };
 
-  // An answer asked for before a person chose another tab or row of the part must not put the old one back.
+  // An answer asked for before a person chose another tab or row of the part must not put the old one back, nor must
+  // one asked for before they began to read.
   document.addEventListener("htmx:beforeSwap", ({ detail }) => {
-    const { path, headers } = detail.requestConfig;
-    if (headers["Kontor-Refresh"] && path !== detail.target.dataset.liveUrl) detail.shouldSwap = false;
+    const [part, { path, headers }] = [detail.target, detail.requestConfig];
+    const why = detail.shouldSwap && headers["Kontor-Refresh"];
+    if (why && path !== part.dataset.liveUrl) detail.shouldSwap = false;
+    else if (why === "event" && isStill(part)) {
+      detail.shouldSwap = false;
+      if (asked.get(part.id).why === "person") return; // the next answer is theirs
+      const rows = [...new DOMParser().parseFromString(detail.serverResponse, "text/html").querySelectorAll("[data-row]")];
+      const fresh = rows.filter((row) => !document.getElementById(row.id)).map((row) => row.id.replace("line-", ""));
+      hold(part, [...asked.get(part.id).ids, ...fresh]);
+    }
   });
   document.addEventListener("htmx:afterRequest", ({ detail }) => {
     if (!detail.requestConfig?.headers["Kontor-Refresh"]) return;
     hasFailed = !detail.successful;
-    if (!hasFailed) trueAt = Date.now();
+    if (hasFailed) hold(detail.target, asked.get(detail.target.id).ids);
+    else trueAt = Date.now();
     say();
   });
   // An action has been done: its answer is a message, and the parts of the page fetch what it changed.
   document.addEventListener("kontor:changed", ({ target }) => {
     target.closest?.("form")?.reset();
-    parts().forEach(refresh);
+    parts().forEach(refresh("person"));
   });
   // A browser allows six connections to a server: a hidden page gives its own back.
   document.addEventListener("visibilitychange", () => {
-    if (!document.hidden) {
-      connect();
-      parts().forEach(touch);
-    } else {
-      source.close();
-      isUp = false;
-    }
+    if (!document.hidden) return connect(lookAgain());
+    source.close();
+    isUp = false;
   });
-  document.addEventListener("scroll", () => held.size && catchUp(), { passive: true });
+  document.addEventListener("scroll", () => touched.size && catchUp(), { passive: true });
   news.addEventListener("click", () => {
     scrollTo(0, 0);
-    parts().filter((part) => held.has(part.id)).forEach(refresh);
+    parts().filter((part) => touched.has(part.id)).forEach(refresh("person"));
     say();
   });
   const pause = document.querySelector("[data-live-pause]");
@@ -154,6 +156,5 @@
     }
     say();
   }, 1000);
-  connect();
-  say();
+  connect(say());
 })();

@@ -5,7 +5,7 @@
  * press the button with data-key of it. Escape leaves a field, so that keys count again; Ctrl+Enter sends its form.
  * A form with data-leaves is sent in the background while the next card, fetched before, stands there already, or
  * this one until the answer is there. What is under way, refused or lost is said in #review-notes, each by itself, and
- * brings its own card back; "saved" is only ever what the server has said (Kontor-Done).
+ * leads back to its own card with what was typed; "saved" is only ever what the server has said (Kontor-Done).
  */
 (() => {
   "use strict";
@@ -26,9 +26,10 @@
   const refresh = () => document.body.dispatchEvent(new CustomEvent("kontor:changed", { bubbles: true }));
   const show = (note, textContent) => document.getElementById("review-notes")?.append(Object.assign(note, { textContent }));
   const isSaving = (path = "/") => document.querySelector(`#review-notes [data-saving][href^="${path}"]`) !== null;
-  const why = (status) =>
+  const whyNot = (html) => new DOMParser().parseFromString(html, "text/html").querySelector("#messages .k-message")?.textContent;
+  const why = (status, html) =>
     (status === 401 && "Not saved, because you are signed out. Sign in and answer again:") ||
-    (status < 500 && "Not answered, open it again:") ||
+    (status < 500 && `${whyNot(html)?.trim() ?? "Not answered."} Open it again:`) ||
     "The server did not answer as it should. Open it to see whether your answer was saved:";
   const showAhead = () => {
     history.replaceState({ htmx: true }, ""); // htmx reads a page anew that somebody goes back to
@@ -55,14 +56,19 @@
     const [isDone, isHere] = [said === "1", path === location.pathname];
     delete note.dataset.saving;
     if (isDone || (html && isHere)) note.remove();
-    else show(note, `${why(said || !response?.ok ? response?.status : undefined)} ${ask}`);
+    else show(note, `${why(said || !response?.ok ? response?.status : undefined, html)} ${ask}`);
+    const back = (move) => history[move]({ htmx: true }, "", url, place().replaceChildren(node));
+    note.addEventListener("click", (event) => {
+      if (response?.status !== 401) note.remove();
+      if (!node.isConnected) refresh(back("pushState"), event.preventDefault());
+    });
     if (html && isHere) {
       const address = response.headers.get("HX-Replace-Url") ?? response.headers.get("HX-Push-Url");
       history[isDone && path === own ? "pushState" : "replaceState"]({ htmx: true }, "", address);
       htmx.swap(place(), html, { swapStyle: address.startsWith(path) ? "morph:innerHTML" : "innerHTML" }, { contextElement: place() });
       for (const { id, value } of isDone ? [] : form.elements) Object.assign(document.getElementById(id) ?? {}, { value });
     } else if (isHere) {
-      if (!isDone) history.replaceState({ htmx: true }, "", url, place().replaceChildren(node));
+      if (!isDone) back("replaceState");
       if (response?.status !== 401) refresh(); // the login would come in the place of what was typed
     }
   };

@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,15 @@ import pytest
 import uvicorn
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.db import connections
+from django.utils import timezone
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
+from agents.models import Department
 from config.asgi import application
+from runs.models import Review, SendBack
 from tests import factories
 from tests.engine import wait_for
+from tests.runs.desk import make_drafted
 
 FLAGS = [
     "--no-sandbox",
@@ -168,3 +173,29 @@ def visit(browser: Browser, site: str) -> Iterator[Callable[..., Visit]]:
 def olga(transactional_db: None) -> Any:
     """An operator of the sales department."""
     return factories.make_user("olga", department=factories.make_department(), password="a-password")
+
+
+@pytest.fixture
+def drafts(olga: Any) -> list[Review]:
+    """Three mails that wait, and a doubt, in this order."""
+    department = Department.objects.get()
+    found = []
+    for number in range(3):
+        review = make_drafted(department)
+        Review.objects.filter(pk=review.pk).update(
+            risk=3 - number, ask=f"Send mail {number}?", deadline=timezone.now() + timedelta(hours=number + 1)
+        )
+        found.append(review)
+    item = found[0].item
+    assert item is not None
+    factories.make_message(
+        item, "in", body="Can you check 1,200 invoices a month?", at=timezone.now() - timedelta(days=2)
+    )
+    SendBack.objects.create(item=item, key="draft", note="Warmer, please.", author=olga)
+    last = found[2].item
+    assert last is not None
+    doubted = factories.make_output(
+        last, "crm_update", trigger=factories.make_trigger(last, "decision", status="handled")
+    )
+    found.append(factories.make_review(doubted.item, output=doubted, kind="low_confidence", ask="Is a meeting right?"))
+    return found

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from django.utils import timezone
+from playwright.sync_api import Route
 
 from leads.models import Lead
 from runs.models import Item, LogEntry
 from tests import factories
 from tests.browser.conftest import WAIT_MS, Visit, Web
+from tests.engine import wait_for
 
 pytestmark = pytest.mark.browser
 
@@ -86,6 +88,51 @@ def test_a_paused_page_counts_what_waits_and_shows_it_when_resumed(item: Item, v
     opened.page.get_by_text("While paused 2.").wait_for()
     news.wait_for(state="hidden")
     assert opened.page.get_by_text("While paused").count() == 3
+    assert opened.complaints == []
+
+
+def hold_next(opened: Visit) -> list[Route]:
+    """The next refresh of the lines stays on its way; it is in the list from then on."""
+    held: list[Route] = []
+
+    def keep(route: Route) -> None:
+        if held or "kontor-refresh" not in route.request.headers:
+            return route.fallback()
+        held.append(route)
+        return None
+
+    opened.page.route("**/live/**", keep)
+    return held
+
+
+@pytest.mark.parametrize("reads_by", ["pause", "scrolling"])
+def test_a_refresh_that_is_under_way_when_somebody_begins_to_read_moves_nothing_and_is_counted(
+    item: Item, visit: Open, reads_by: str
+) -> None:
+    write_many(item, 60)
+    opened = visit()
+    page = opened.page
+    with page.expect_response(lambda response: "kontor-refresh" in response.request.headers):
+        opened.open("/live/")  # a page looks once by itself
+    held = hold_next(opened)
+    write(item, "Before reading.")
+    wait_for(lambda: bool(page.evaluate("1")) and bool(held), "the lines are asked for", WAIT_MS / 1000)
+    if reads_by == "pause":
+        page.keyboard.press("p")
+        page.get_by_role("button", name="Resume").wait_for()
+    else:
+        page.evaluate("scrollTo(0, 700)")
+        opened.until("scrollY > 500")
+    write(item, "While reading.")
+    page.get_by_role("button", name=re.compile("^[12] new lines?, show")).wait_for()
+    with page.expect_response(lambda response: "/live/" in response.url):
+        held[0].continue_()
+    page.get_by_role("button", name="2 new lines, show").wait_for()
+    assert page.get_by_text(re.compile("(Before|While) reading")).count() == 0
+    page.get_by_role("button", name="2 new lines, show").click()
+    page.get_by_text("Before reading.").wait_for()
+    page.get_by_text("While reading.").wait_for()
+    page.get_by_role("button", name=re.compile("show$")).wait_for(state="hidden")
     assert opened.complaints == []
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import statistics
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import Any
 
 import pytest
 from django.utils import timezone
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import expect
 
 from agents.models import Department, Member
-from runs.models import DraftGroup, OutboxMessage, Review, SendBack
+from runs.models import DraftGroup, OutboxMessage, Review
+from tests.browser.cards import LIMIT_SECONDS, answers, wait_until_ahead
 from tests.browser.conftest import Visit
 from tests.engine import make_due, make_office, wait_for
 from tests.factories import (
@@ -22,46 +22,13 @@ from tests.factories import (
     make_lead,
     make_log_entry,
     make_message,
-    make_output,
-    make_review,
-    make_trigger,
     make_user,
 )
-from tests.runs.desk import make_drafted
 from tests.simulator_fixture import SimulatorServer
 from tests.test_end_to_end import worker
 
 pytestmark = pytest.mark.browser
 Open = Callable[..., Visit]
-LIMIT_SECONDS = 60
-NEXT_CARD_MS = 100
-"""So long after the key the next card stands there, most of the time also where everything else runs beside it."""
-
-
-@pytest.fixture
-def drafts(olga: Any) -> list[Review]:
-    """Three mails that wait, and a doubt, in this order."""
-    department = Department.objects.get()
-    found = []
-    for number in range(3):
-        review = make_drafted(department)
-        Review.objects.filter(pk=review.pk).update(
-            risk=3 - number, ask=f"Send mail {number}?", deadline=timezone.now() + timedelta(hours=number + 1)
-        )
-        found.append(review)
-    item = found[0].item
-    assert item is not None
-    make_message(item, "in", body="Can you check 1,200 invoices a month?", at=timezone.now() - timedelta(days=2))
-    SendBack.objects.create(item=item, key="draft", note="Warmer, please.", author=olga)
-    last = found[2].item
-    assert last is not None
-    doubted = make_output(last, "crm_update", trigger=make_trigger(last, "decision", status="handled"))
-    found.append(make_review(doubted.item, output=doubted, kind="low_confidence", ask="Is a meeting right?"))
-    return found
-
-
-def answers() -> list[str]:
-    return list(Review.objects.order_by("pk").values_list("answer", flat=True))
 
 
 def test_every_answer_is_two_keys_and_the_next_card_comes(drafts: list[Review], visit: Open) -> None:
@@ -141,220 +108,6 @@ def test_a_refresh_does_not_take_away_what_is_being_typed(drafts: list[Review], 
         make_message(item, "note", body="Somebody has called.")
         page.evaluate("document.dispatchEvent(new CustomEvent('kontor:changed', {bubbles: true}))")
     expect(page.locator("textarea[name=note]")).to_have_value("Half a sen")
-
-
-# --- No waiting -----------------------------------------------------------------------------------------------
-
-WATCH = """() => {
-  window.times = [];
-  let pressed = 0, was = "";
-  const shown = () => document.querySelector("#review")?.dataset.liveUrl ?? "";
-  document.addEventListener("keydown", (event) => {
-    if (event.key === "a") [pressed, was] = [performance.now(), shown()];
-  }, true);
-  const look = () => {
-    if (pressed && shown() !== was) { window.times.push(performance.now() - pressed); pressed = 0; }
-    requestAnimationFrame(look);
-  };
-  look();
-}"""
-
-
-def wait_until_ahead(page: Page, asked: str) -> None:
-    """The card is there, and the one behind it was fetched."""
-    expect(page.locator("h1")).to_have_text(asked)
-    page.locator("#review[data-ready]").wait_for()
-
-
-def test_the_next_card_stands_there_within_a_tenth_of_a_second(olga: Any, visit: Open) -> None:
-    department = Department.objects.get()
-    reviews = [make_drafted(department) for _ in range(21)]
-    for number, review in enumerate(reviews):
-        Review.objects.filter(pk=review.pk).update(ask=f"Send mail {number}?")
-    opened = visit()
-    page = opened.page
-    opened.open(f"/reviews/{reviews[0].pk}/")
-    page.evaluate(WATCH)
-    for number in range(20):
-        wait_until_ahead(page, f"Send mail {number}?")
-        page.keyboard.press("a")
-    expect(page.locator("h1")).to_have_text("Send mail 20?")
-    wait_for(lambda: Review.objects.filter(answer="approve").count() == 20, "every answer is saved", LIMIT_SECONDS)
-    times = sorted(page.evaluate("window.times"))
-    assert len(times) == 20
-    print(f"from the key to the next card: median {statistics.median(times):.0f} ms, p95 {times[18]:.0f} ms")
-    assert statistics.median(times) <= NEXT_CARD_MS, times
-    assert opened.complaints == []
-
-
-def test_keys_that_are_faster_than_the_server_answer_each_its_own_card(drafts: list[Review], visit: Open) -> None:
-    opened = visit()
-    page = opened.page
-    opened.open(f"/reviews/{drafts[0].pk}/")
-
-    def delay(route: Route) -> None:
-        page.wait_for_timeout(400)
-        route.continue_()
-
-    page.route("**/approve/", delay)
-    for number in range(2):
-        expect(page.locator("h1")).to_have_text(f"Send mail {number}?")
-        page.keyboard.press("a")
-    expect(page.locator("h1")).to_have_text("Send mail 2?")
-    # First the page: what delays the answers runs only while Playwright is waited for.
-    expect(page.locator("#review-notes a")).to_have_count(0)
-    wait_for(lambda: answers()[:2] == ["approve", "approve"], "both answers are saved", LIMIT_SECONDS)
-    expect(page.locator("h1")).to_have_text("Send mail 2?")
-    assert answers() == ["approve", "approve", "", ""]
-    assert opened.complaints == []
-
-
-def test_an_answer_before_the_next_card_has_arrived_is_confirmed_too(drafts: list[Review], visit: Open) -> None:
-    opened = visit()
-    page = opened.page
-    page.route("**/panel/**", lambda route: None)  # never arrives
-    opened.open(f"/reviews/{drafts[0].pk}/")
-    for number in range(2):
-        expect(page.locator("h1")).to_have_text(f"Send mail {number}?")
-        page.keyboard.press("a")
-        page.keyboard.press("a")  # the same card, as long as no other one is there
-        expect(page.locator("#messages")).to_contain_text("Approved.")
-        expect(page.locator("h1")).to_have_text(f"Send mail {number + 1}?")
-    assert page.url.split("?")[0].endswith(f"/reviews/{drafts[2].pk}/")
-    assert answers() == ["approve", "approve", "", ""]
-    expect(page.locator("#review-notes a")).to_have_count(0)
-    page.go_back()
-    expect(page.locator("h1")).to_have_text("Send mail 1?")
-    assert opened.complaints == []
-
-
-def test_a_key_that_is_held_down_is_one_answer(drafts: list[Review], visit: Open) -> None:
-    opened = visit()
-    page = opened.page
-    opened.open(f"/reviews/{drafts[0].pk}/")
-    wait_until_ahead(page, "Send mail 0?")
-    page.keyboard.down("a")
-    wait_until_ahead(page, "Send mail 1?")
-    for _ in range(3):
-        page.keyboard.down("a")
-    page.keyboard.up("a")
-    wait_for(lambda: answers()[0] == "approve", "the answer is saved", LIMIT_SECONDS)
-    expect(page.locator("#messages")).to_contain_text("Approved.")
-    assert answers() == ["approve", "", "", ""]
-
-
-def test_what_comes_between_does_not_take_the_place_of_the_card_that_stands_there(
-    drafts: list[Review], visit: Open
-) -> None:
-    opened = visit()
-    page = opened.page
-    opened.open(f"/reviews/{drafts[0].pk}/")
-    wait_until_ahead(page, "Send mail 0?")
-    between = make_drafted(Department.objects.get())
-    Review.objects.filter(pk=between.pk).update(risk=3, ask="Send what came between?")
-    page.keyboard.press("a")
-    expect(page.locator("#messages")).to_contain_text("Approved.")
-    expect(page.locator("h1")).to_have_text("Send mail 1?")
-    page.keyboard.press("a")
-    wait_for(lambda: answers()[1] == "approve", "the second is answered", LIMIT_SECONDS)
-    assert answers() == ["approve", "approve", "", "", ""]
-
-
-def sign_out(page: Page) -> None:
-    page.context.clear_cookies(name="sessionid")
-
-
-def cut_off(page: Page) -> None:
-    page.context.set_offline(True)
-
-
-def break_down(page: Page) -> None:
-    page.route("**/approve/", lambda route: route.fulfill(status=500, body="It is broken."))
-
-
-def lead_to_login(page: Page) -> None:
-    page.route("**/approve/", lambda route: route.fulfill(status=200, body="<h1>Sign in</h1>"))
-
-
-@pytest.mark.parametrize("is_ready", [True, False])
-@pytest.mark.parametrize(
-    ("strike", "said"),
-    [
-        (sign_out, "Not saved, because you are signed out"),
-        (cut_off, "did not answer as it should"),
-        (break_down, "did not answer as it should"),
-        (lead_to_login, "did not answer as it should"),
-    ],
-)
-def test_an_answer_that_was_lost_is_never_taken_for_given(
-    drafts: list[Review], visit: Open, strike: Callable[[Page], None], said: str, is_ready: bool
-) -> None:
-    opened = visit()
-    page = opened.page
-    if not is_ready:
-        page.route("**/panel/**", lambda route: None)  # never arrives
-    opened.open(f"/reviews/{drafts[0].pk}/")
-    if is_ready:
-        wait_until_ahead(page, "Send mail 0?")
-    strike(page)
-    page.keyboard.press("a")
-    expect(page.locator("#review-notes")).to_contain_text(said)
-    expect(page.locator("#review-notes")).to_contain_text("Send mail 0?")
-    expect(page.locator("h1")).to_have_text("Send mail 0?")
-    assert f"/reviews/{drafts[0].pk}/" in page.url
-    assert answers() == ["", "", "", ""]
-
-
-def test_of_two_people_the_second_is_told_and_gets_the_card_back(drafts: list[Review], visit: Open) -> None:
-    make_user("rudi", department=Department.objects.get(), role=Member.Role.REVIEWER, password="a-password")
-    olga, rudi = visit("olga"), visit("rudi")
-    path = f"/reviews/{drafts[0].pk}/"
-    olga.open(path)
-    rudi.open(path)
-    wait_until_ahead(rudi.page, "Send mail 0?")
-    # Nothing reaches the second window any more but the answer to what is pressed there.
-    rudi.page.route("**/panel/**", lambda route: route.abort())
-    wait_until_ahead(olga.page, "Send mail 0?")
-    olga.page.keyboard.press("a")
-    wait_for(lambda: answers()[0] == "approve", "the first answer is saved", LIMIT_SECONDS)
-    rudi.page.evaluate("document.querySelector('[data-answer=approve] form').requestSubmit()")
-    message = rudi.page.locator("#messages")
-    expect(message).to_contain_text("This question is answered already by olga: approved")
-    expect(rudi.page.locator("h1")).to_have_text("Send mail 0?")
-    assert path in rudi.page.url
-    assert OutboxMessage.objects.count() == 1
-
-
-def test_what_could_not_be_sent_brings_its_card_back_with_what_was_typed(drafts: list[Review], visit: Open) -> None:
-    opened = visit()
-    page = opened.page
-    opened.open(f"/reviews/{drafts[0].pk}/")
-    wait_until_ahead(page, "Send mail 0?")
-    page.route("**/send-back/", lambda route: route.abort())
-    page.keyboard.press("n")
-    page.keyboard.type("Shorter.")
-    page.keyboard.press("Control+Enter")
-    expect(page.locator("#review-notes")).to_contain_text("The server did not answer as it should.")
-    expect(page.locator("h1")).to_have_text("Send mail 0?")
-    expect(page.locator("textarea[name=note]")).to_have_value("Shorter.")
-    assert answers()[0] == ""
-    page.unroute("**/send-back/")
-    page.locator("textarea[name=note]").focus()
-    page.keyboard.press("Control+Enter")
-    expect(page.locator("h1")).to_have_text("Send mail 1?")
-    wait_for(lambda: answers()[0] == "send_back", "the second try is saved", LIMIT_SECONDS)
-
-
-def test_back_leads_to_the_card_before(drafts: list[Review], visit: Open) -> None:
-    opened = visit()
-    page = opened.page
-    opened.open(f"/reviews/{drafts[0].pk}/")
-    wait_until_ahead(page, "Send mail 0?")
-    page.keyboard.press("j")
-    expect(page.locator("h1")).to_have_text("Send mail 1?")
-    page.go_back()
-    expect(page.locator("h1")).to_have_text("Send mail 0?")
-    assert opened.complaints == []
 
 
 # --- Snooze, groups, absences ---------------------------------------------------------------------------------
