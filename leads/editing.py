@@ -15,7 +15,7 @@ from leads.models import Lead
 from runs import log
 from runs.access import Access
 from runs.addresses import normalise_email
-from runs.allowed import YES, Allowed, no
+from runs.allowed import ERASED, YES, Allowed, no
 from runs.commits import lock_items
 from runs.control import act
 from runs.database import now as database_now
@@ -44,7 +44,9 @@ class Edited:
 
 
 def can_edit_lead(lead: Lead, access: Access | None = None) -> Allowed:
-    """Change the lead's fields or its owner."""
+    """Change the lead's fields or its owner. ``item`` of the lead is read."""
+    if lead.item.is_erased:
+        return no(ERASED)
     if access is None or access.can(lead.department_id, Member.Role.OPERATOR):
         return YES
     return no("This takes the role of an operator.")
@@ -90,6 +92,9 @@ def edit_lead(*, lead: Lead, user: User, values: Mapping[str, str], seen: str, r
     with transaction.atomic():
         item = lock_items({lead.pk})[lead.pk]
         lead = Lead.objects.select_for_update(of=("self",)).get(pk=lead.pk)
+        lead.item = item
+        if not (may := can_edit_lead(lead)):
+            return Edited(may)
         before = {name: getattr(lead, name) for name in FIELDS if getattr(lead, name) != values[name]}
         if not before:
             return Edited(no("Nothing was changed."))

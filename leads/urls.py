@@ -1,6 +1,6 @@
 from django.urls import path
 
-from leads import views, views_import, views_list
+from leads import views, views_erase, views_import, views_list
 
 app_name = "leads"
 urlpatterns = [
@@ -21,5 +21,7 @@ urlpatterns = [
     path("<int:pk>/edit/", views.lead_edit, name="edit"),
     path("<int:pk>/save/", views.lead_save, name="save"),
     path("<int:pk>/owner/", views.lead_owner, name="owner"),
+    path("<int:pk>/erase/", views_erase.lead_erase, name="erase"),
+    path("<int:pk>/erase/now/", views_erase.lead_erase_now, name="erase_now"),
     path("<int:pk>/reply/", views.simulate_reply, name="simulate_reply"),
 ]

@@ -240,6 +240,7 @@ def _lead_context(request: HttpRequest, pk: int) -> dict[str, Any]:
         "attributes": build_fields(lead.attributes if isinstance(lead.attributes, dict) else {}),
         "can_simulate": can_simulate(),
         "can_edit": editing.can_edit_lead(lead, access),
+        "can_erase": access.can(lead.department_id, Role.ADMINISTRATOR) and not lead.item.is_erased,
         "candidates": editing.candidates(lead.department),
         "own_tags": [tag for tag in lead.item.tags if tag != SUPPRESSED_TAG],
         "delivery_id": uuid4().hex,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import unicodedata
 
+from django.conf import settings
+from django.utils.crypto import salted_hmac
 from email_validator import EmailNotValidError, validate_email
 
 MAX_CHARS = 320
+ERASED_SALT = "kontor.erased"
 
 
 def normalise_email(text: str) -> str:
@@ -41,6 +44,22 @@ def compared(text: str) -> str:
 
 
 def entries_for(address: str) -> list[str]:
-    """Under what the suppression list may hold this address: itself, and its domain. Empty without an address."""
+    """Under what the suppression list may hold this address: itself, its domain, and what is kept of an erased one.
+
+    Empty without an address.
+    """
     address = compared(address)
-    return [address, f"@{address.rpartition('@')[2]}"] if address else []
+    return [address, f"@{address.rpartition('@')[2]}", *erased_entries(address)] if address else []
+
+
+def erased_entry(address: str, key: str | None = None) -> str:
+    """What is kept of an erased address: ``#`` and a hash under the installation's ``SECRET_KEY``, or that ``key``.
+
+    Without the key nobody can try addresses until one fits; with another key the address is not known any more.
+    """
+    return f"#{salted_hmac(ERASED_SALT, compared(address), secret=key, algorithm='sha256').hexdigest()}"
+
+
+def erased_entries(address: str) -> list[str]:
+    """The same under every key of the installation, the former ones that it still takes included."""
+    return [erased_entry(address, key) for key in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)]

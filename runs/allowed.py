@@ -35,6 +35,9 @@ def no(reason: str) -> Allowed:
     return Allowed(False, reason)
 
 
+ERASED = "The person was erased: nothing more is kept about them."
+
+
 # --- Items ----------------------------------------------------------------------------------------------------
 
 
@@ -84,6 +87,8 @@ def can_reopen(item: Item, access: Access | None = None) -> Allowed:
     """Take the work on a closed item up again."""
     if item.automation != Automation.CLOSED:
         return no(f"It is not closed: {_now(item)}.")
+    if item.is_erased:
+        return no(ERASED)
     return _role(access, item.department_id, Role.OPERATOR)
 
 
@@ -96,11 +101,15 @@ def can_cancel_steps(item: Item, access: Access | None = None) -> Allowed:
 
 def can_note(item: Item, access: Access | None = None) -> Allowed:
     """Add a note or a call; also to what is closed, for the record."""
+    if item.is_erased:
+        return no(ERASED)
     return _role(access, item.department_id, Role.REVIEWER)
 
 
 def can_record_reply(item: Item, access: Access | None = None) -> Allowed:
     """Enter what the item's person has answered elsewhere."""
+    if item.is_erased:
+        return no(ERASED)
     return _role(access, item.department_id, Role.OPERATOR)
 
 

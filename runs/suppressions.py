@@ -8,18 +8,20 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import Q
 
-from runs.addresses import compared, entries_for, normalise_entry
+from runs.addresses import compared, entries_for, erased_entries, normalise_entry
 from runs.database import now as database_now
 from runs.facts import SUPPRESSED_TAG
 from runs.models import Action, Item, OutboxMessage, Suppression
 
 
 def suppress(*, address: str, reason: str, note: str = "", item: Item | None = None, user: User | None = None) -> bool:
-    """Put an address on the list; False if it was there. A person's entry is an Action; ``ValueError`` if it is none.
+    """Put an address on the list; False if it was there, also of an erased person. A person's entry is an Action; ``ValueError`` if it is none.
 
     What a person did not enter is stored even where it is no valid address: an opt-out is never refused.
     """
     entry = normalise_entry(address) if user is not None else compared(address)
+    if Suppression.objects.filter(address__in=erased_entries(entry)).exists():
+        return False  # of an erased person, whose address is not to be stored again
     with transaction.atomic():
         row, is_new = Suppression.objects.get_or_create(
             address=entry, defaults={"reason": reason, "note": note[:300], "item": item, "author": user}

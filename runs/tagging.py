@@ -10,7 +10,7 @@ from django.db import transaction
 from agents.models import Member
 from runs import log
 from runs.access import Access
-from runs.allowed import YES, Allowed, no
+from runs.allowed import ERASED, YES, Allowed, no
 from runs.commits import lock_items
 from runs.control import act
 from runs.database import now as database_now
@@ -21,8 +21,14 @@ MAX_TAGS = 20
 MAX_CHARS = 40
 
 
+_KEPT = (SUPPRESSED_TAG, Item.ERASED)
+"""Marks that are neither given nor taken here."""
+
+
 def can_tag(item: Item, access: Access | None = None) -> Allowed:
     """Give tags to an item, or take them away."""
+    if item.is_erased:
+        return no(ERASED)
     if access is None or access.can(item.department_id, Member.Role.OPERATOR):
         return YES
     return no("This takes the role of an operator.")
@@ -42,10 +48,14 @@ def change_tags(*, item: Item, user: User, add: Sequence[str] = (), remove: Sequ
         return no(f"“{long[:MAX_CHARS]}…” is too long: a tag has at most {MAX_CHARS} characters.")
     if SUPPRESSED_TAG in add:
         return no("Who must not be written to is kept in the suppression list, not by a tag.")
+    if Item.ERASED in add:
+        return no(f"The tag “{Item.ERASED}” marks people who were erased. Choose another word.")
     with transaction.atomic():
         item = lock_items({item.pk})[item.pk]
+        if not (may := can_tag(item)):
+            return may
         before = list(item.tags)
-        kept = [tag for tag in before if tag not in remove or tag == SUPPRESSED_TAG]
+        kept = [tag for tag in before if tag not in remove or tag in _KEPT]
         after = [*kept, *(tag for tag in dict.fromkeys(add) if tag not in kept)]
         if after == before:
             return no("These are its tags already.")

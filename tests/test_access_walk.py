@@ -136,6 +136,7 @@ STREAMS = {"runs:events"}
 """Answered under ASGI only; tests/runs/test_live.py opens them as a stranger and as a member of another department."""
 NEEDS: dict[str, str] = {
     "leads:edit": Member.Role.OPERATOR,
+    "leads:erase": Member.Role.ADMINISTRATOR,
     "leads:import": Member.Role.OPERATOR,
     "leads:import_job": Member.Role.OPERATOR,
     "leads:import_progress": Member.Role.OPERATOR,

@@ -215,4 +215,5 @@ class Suppression(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
 
     def __str__(self) -> str:
-        return self.address
+        # Of an erased person only a hash is kept.
+        return f"an erased address (#{self.address[1:9]})" if self.address.startswith("#") else self.address

@@ -33,6 +33,9 @@ class Item(models.Model):
         NORMAL = 50, "normal"
         IMPORT = 90, "imported in bulk"
 
+    ERASED = "erased"
+    """The tag of an item whose person was erased: nobody gives or takes it, and nothing is done to the item again."""
+
     department = models.ForeignKey(Department, on_delete=models.PROTECT, related_name="items")
     title = models.CharField(max_length=300)
     status = models.SlugField(default="new")
@@ -76,6 +79,11 @@ class Item(models.Model):
 
     def __str__(self) -> str:
         return self.title
+
+    @property
+    def is_erased(self) -> bool:
+        """Whether nothing is left of its person; see ``runs.erasure``."""
+        return self.ERASED in self.tags
 
     def get_absolute_url(self) -> str:
         """The kind's own page for its item."""

@@ -11,6 +11,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from runs import suppressions
 from runs.access import access_of, signed_in
+from runs.addresses import entries_for
 from runs.models import Suppression
 from runs.views.answers import answer, show
 from runs.views.paging import read_page
@@ -22,7 +23,9 @@ def suppression_list(request: HttpRequest) -> HttpResponse:
     """Newest first; ``?q=`` is part of an address. Whose list it is not sees what concerns their own departments."""
     access, query = access_of(request), request.GET.get("q", "").strip()
     rows = visible_to(request).select_related("author", "item__department")
-    rows = rows.filter(address__icontains=query) if query else rows
+    if query:
+        # An erased address is found by the whole of it.
+        rows = rows.filter(Q(address__icontains=query) | Q(address__in=entries_for(query)))
     context = {
         "access": access,
         "page": read_page(request, rows),
@@ -58,7 +61,7 @@ def suppression_lift(request: HttpRequest, pk: int) -> HttpResponse:
     if not reason:
         return answer(request, "Say why they may be written to again.", changed=False, url=url)
     changed = suppressions.lift(suppression=row, user=user, reason=reason)
-    text = f"{row.address} may be written to again." if changed else "Somebody was first."
+    text = f"{row} may be written to again." if changed else "Somebody was first."
     return answer(request, text, changed=changed, url=url)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from runs.addresses import compared, entries_for, normalise_email, normalise_entry
+from runs.addresses import compared, entries_for, erased_entry, normalise_email, normalise_entry
 
 
 @pytest.mark.parametrize(
@@ -41,5 +43,17 @@ def test_a_faulty_address_is_compared_in_lower_case() -> None:
 
 
 def test_an_address_is_looked_up_by_itself_and_by_its_domain() -> None:
-    assert entries_for("Jörg@Bücher.example") == ["jörg@xn--bcher-kva.example", "@xn--bcher-kva.example"]
+    entries = entries_for("Jörg@Bücher.example")
+    assert entries == ["jörg@xn--bcher-kva.example", "@xn--bcher-kva.example", erased_entry("jörg@bücher.example")]
     assert entries_for("") == []
+
+
+def test_of_an_erased_address_a_hash_is_kept_that_only_the_installations_key_leads_to(settings: Any) -> None:
+    entry = erased_entry("Lena@Example.com")
+    assert entry == erased_entry("lena@example.com")
+    assert len(entry) == 65
+    assert "lena" not in entry
+    former, settings.SECRET_KEY = settings.SECRET_KEY, "another key"
+    assert entry not in entries_for("lena@example.com")
+    settings.SECRET_KEY_FALLBACKS = [former]
+    assert entry in entries_for("lena@example.com")
