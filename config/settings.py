@@ -1,5 +1,6 @@
 """Every setting, from the environment. The table in README.md explains each variable."""
 
+import sys
 import tomllib
 from pathlib import Path
 
@@ -128,8 +129,11 @@ if IS_SQLITE:
     _database["TEST"] = {"NAME": Path(_database["NAME"]).with_suffix(".test.sqlite3")}
 else:
     _database["CONN_HEALTH_CHECKS"] = True
-    # Under ASGI every request has a thread of its own: connections that are kept would pile up.
+    # Under ASGI every request has a thread of its own: connections that are kept for it would pile up.
     _database["CONN_MAX_AGE"] = 0
+    # They are handed on from thread to thread instead; a worker's processes, which are no web process, end theirs.
+    if env.bool("KONTOR_KEEP_CONNECTIONS", default="config.asgi" in sys.modules):
+        _database["ENGINE"] = "config.postgresql"
 VAR_DIR = BASE_DIR / "var"
 VAR_DIR.mkdir(exist_ok=True)
 
