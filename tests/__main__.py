@@ -26,9 +26,11 @@ PASSES = (
     ("-n", "2", "-m", "not cluster and not browser and not faults"),
     ("-m", "cluster or browser"),
 )
-TESTS_FAILED, NOTHING_SELECTED = 1, 5
+TESTS_FAILED, INTERRUPTED, NOTHING_SELECTED = 1, 2, 5
 AGAIN_AT_MOST = 5
 """More than this is no accident."""
+PASS_SECONDS = 3_600
+"""Many times what a pass takes. What hangs outside of a test, where no test's limit reaches, ends as well."""
 
 
 def find_postgresql(environment: Mapping[str, str]) -> str:
@@ -85,7 +87,11 @@ def _path(classname: str) -> str:
 
 def _pytest(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     command = [sys.executable, "-m", "pytest", "-rs", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+    try:
+        return subprocess.run(command, cwd=ROOT, env=environment, check=False, timeout=PASS_SECONDS).returncode
+    except subprocess.TimeoutExpired:
+        print(f"The pass was ended after {PASS_SECONDS} s.", flush=True)
+        return INTERRUPTED
 
 
 def main(arguments: Sequence[str]) -> int:

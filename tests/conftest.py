@@ -14,7 +14,9 @@ from tests.simulator_fixture import SimulatorServer
 
 # For the processes that tests start.
 os.environ.setdefault("SQLITE_SYNCHRONOUS", "OFF")
-os.environ.setdefault("PGOPTIONS", "-c synchronous_commit=off")
+# What waits for a lock that nobody gives back ends as an error that names it, and so does whoever keeps one.
+PG_LIMITS = "-c lock_timeout=60s -c statement_timeout=120s -c idle_in_transaction_session_timeout=240s"
+os.environ.setdefault("PGOPTIONS", f"-c synchronous_commit=off {PG_LIMITS}")
 os.environ.setdefault("ANTHROPIC_API_KEY", "test-key")
 
 

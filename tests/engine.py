@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -30,6 +33,8 @@ from tests.factories import PAYLOADS, make_agent_run, make_department, make_lead
 
 _T = TypeVar("_T")
 LIMIT_SECONDS = 20.0
+END_SECONDS = 60.0
+"""For a thread to come to its end. One statement may wait 20 s for SQLite's only writer, or 60 s for a row."""
 LOOK_SECONDS = 0.02
 USED = Usage(input_tokens=900, output_tokens=200)
 
@@ -91,20 +96,12 @@ def drain(
 def at_work() -> Iterator[None]:
     """A shift on a thread of its own for as long as the block lasts."""
     done = threading.Event()
-
-    def work() -> None:
-        try:
-            drain(until=done.is_set, limit_seconds=60)
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(1) as pool:
-        working = pool.submit(work)
-        try:
-            yield
-        finally:
-            done.set()
-            working.result(LIMIT_SECONDS)
+    working = begin(lambda: drain(until=done.is_set, limit_seconds=60))
+    try:
+        yield
+    finally:
+        done.set()
+        outcome_of(working)
 
 
 async def _drain(shift: Shift, until: Callable[[], bool], limit_seconds: float) -> None:
@@ -118,7 +115,8 @@ async def _drain(shift: Shift, until: Callable[[], bool], limit_seconds: float) 
             await asyncio.sleep(LOOK_SECONDS)
     finally:
         working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
+        await asyncio.wait([working], timeout=END_SECONDS)
+        assert working.done(), f"the shift does not end:\n{stacks()}"
 
 
 def picture() -> str:
@@ -130,7 +128,35 @@ def picture() -> str:
     return "\n".join([*lines, *LogEntry.objects.order_by("-pk").values_list("text", flat=True)[:10]])
 
 
-# --- Races ----------------------------------------------------------------------------------------------------
+# --- Threads --------------------------------------------------------------------------------------------------
+
+
+def begin(job: Callable[[], _T]) -> Future[_T]:
+    """Start a job on a thread of its own, with a connection of its own; ``outcome_of`` says what became of it.
+
+    Not in a pool, which waits for its threads without a limit: one that hangs is to fail its test and hold up no other.
+    """
+    outcome: Future[_T] = Future()
+
+    def work() -> None:
+        try:
+            found = job()
+        except BaseException as error:
+            connection.close()
+            outcome.set_exception(error)
+        else:
+            connection.close()
+            outcome.set_result(found)
+
+    threading.Thread(target=work, name=f"test {len(threading.enumerate())}", daemon=True).start()
+    return outcome
+
+
+def outcome_of(started: Future[_T], limit_seconds: float = END_SECONDS) -> _T:
+    """What the job returned or raised; after the limit it fails and says where every thread is."""
+    wait([started], limit_seconds)
+    assert started.done(), f"a thread has not ended within {limit_seconds} s:\n{stacks()}"
+    return started.result()
 
 
 def in_threads(job: Callable[[int], _T], count: int) -> list[_T]:
@@ -138,15 +164,19 @@ def in_threads(job: Callable[[int], _T], count: int) -> list[_T]:
     together = threading.Barrier(count)
 
     def run(number: int) -> _T:
-        try:
-            connection.ensure_connection()
-            together.wait(LIMIT_SECONDS)
-            return job(number)
-        finally:
-            connection.close()
+        connection.ensure_connection()
+        together.wait(LIMIT_SECONDS)
+        return job(number)
 
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(run, range(count)))
+    started = [begin(partial(run, number)) for number in range(count)]
+    return [outcome_of(one) for one in started]
+
+
+def stacks() -> str:
+    """Where every thread is now, its last calls at the end."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    frames = sys._current_frames().items()
+    return "\n".join(f"{names.get(number)}:\n{''.join(traceback.format_stack(frame)[-8:])}" for number, frame in frames)
 
 
 # --- Single attempts ------------------------------------------------------------------------------------------

@@ -159,7 +159,7 @@ def test_two_who_publish_at_once_get_two_numbers() -> None:
         finally:
             connection.close()
 
-    threads = [threading.Thread(target=work, args=(drafts[n::2],)) for n in range(2)]
+    threads = [threading.Thread(target=work, args=(drafts[n::2],), daemon=True) for n in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:

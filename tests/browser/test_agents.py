@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.db import connections
 from django.urls import reverse
 
 from agents.models import Agent, Department
@@ -16,7 +14,7 @@ from runs.models import AgentRun, Item, ModelCall, Output, TryOut
 from runs.tasks import carry_out_try_outs
 from tests import factories
 from tests.browser.conftest import Visit
-from tests.engine import at_work, make_office, wait_for
+from tests.engine import at_work, begin, make_office, outcome_of, wait_for
 from tests.simulator_fixture import SimulatorServer
 
 pytestmark = pytest.mark.browser
@@ -38,16 +36,7 @@ def agent(office: Department) -> Agent:
 
 def _carry_out() -> None:
     """What the queue does, in a thread of its own: Playwright has a loop of its own in this one."""
-
-    def work() -> None:
-        try:
-            carry_out_try_outs()
-        finally:
-            connections.close_all()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
+    outcome_of(begin(carry_out_try_outs))
 
 
 def test_a_soul_is_written_tried_and_published_and_the_next_step_uses_it(

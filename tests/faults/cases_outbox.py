@@ -31,6 +31,7 @@ from tests.mail_server import OK, MailServer, mail_server
 Status = OutboxMessage.Status
 LEASE_SECONDS = 0.4
 STEADY_SECONDS, IMPATIENT_SECONDS = 5.0, 0.2
+CHILD_SECONDS = 60.0
 WORKER = "faults:1"
 BEFORE, AFTER = "before", "after"
 IN_SENDER: dict[str, tuple[Any, str, str]] = {
@@ -159,11 +160,24 @@ def _strike(message: OutboxMessage, point: str, server: MailServer) -> bool:
     if point == AT_SERVER:
         server.on["data"] = lambda: os.kill(pid, signal.SIGKILL)
     os.write(goes, b".")
-    _, status = os.waitpid(pid, 0)
+    status = _end_of(pid)
     for end in (waits, goes):
         os.close(end)
     server.on.clear()
     return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+
+
+def _end_of(pid: int) -> int:
+    """The status of a child that has ended. One that hangs is ended and shows where: it has not been struck."""
+    until = time.monotonic() + CHILD_SECONDS
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return status
+        if time.monotonic() > until:
+            os.kill(pid, signal.SIGABRT)  # pytest's faulthandler prints its stack
+            return os.waitpid(pid, 0)[1]
+        time.sleep(0.005)
 
 
 def _lay(where: Any, name: str, when: str, *, row: OutboxMessage) -> None:

@@ -167,7 +167,7 @@ def _reply_while_routing(row: Row) -> None:
             may_write.set()
             connection.close()
 
-    sender = threading.Thread(target=reply)
+    sender = threading.Thread(target=reply, daemon=True)
     sender.start()
     with _patched("_look", looking):
         dispatch.route_due(10, staff=load_staff())
@@ -195,7 +195,7 @@ def _reply_before_routing(row: Row) -> None:
             has_written.set()
             connection.close()
 
-    sender = threading.Thread(target=reply)
+    sender = threading.Thread(target=reply, daemon=True)
     sender.start()
     has_written.wait(LIMIT_SECONDS)
     dispatch.route_due(10, staff=load_staff())

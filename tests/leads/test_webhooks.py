@@ -246,7 +246,7 @@ def test_deliveries_at_the_same_moment_make_one_lead_and_are_all_answered_200() 
 
     # Twice the same delivery, and two others about the same new person.
     ids = ["msg_1", "msg_1", "msg_2", "msg_3"]
-    threads = [threading.Thread(target=deliver, args=(delivery_id,)) for delivery_id in ids]
+    threads = [threading.Thread(target=deliver, args=(delivery_id,), daemon=True) for delivery_id in ids]
     for thread in threads:
         thread.start()
     for thread in threads:

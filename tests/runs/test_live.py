@@ -146,7 +146,7 @@ def test_two_transactions_that_commit_out_of_order_are_both_told(is_watched: boo
         finally:
             connection.close()
 
-    slow = threading.Thread(target=write_early_commit_late)
+    slow = threading.Thread(target=write_early_commit_late, daemon=True)
     slow.start()
     assert written.wait(LIMIT_SECONDS)
     quick = factories.make_log_entry(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -26,7 +25,7 @@ from runs.models import AgentRun, Channel, Item, ModelCall, OutboxMessage, Outpu
 from runs.staff import load_staff
 from runs.triggers import record_reply
 from runs.work import Work
-from tests.engine import LIMIT_SECONDS, answered, in_threads, make_office
+from tests.engine import LIMIT_SECONDS, answered, begin, in_threads, make_office, outcome_of
 from tests.factories import PAYLOADS, make_agent_run, make_lead, make_user
 from tests.runs.desk import item_of, mail_of, make_drafted
 from tests.stateful.channel import RememberingChannel
@@ -76,18 +75,12 @@ def meet(one: Job, other: Job, order: str) -> tuple[Any, Any]:
             return found
         finally:
             has_written.set()
-            connection.close()
 
     def follow() -> Any:
-        try:
-            has_written.wait(LIMIT_SECONDS)
-            return jobs[1]()
-        finally:
-            connection.close()
+        has_written.wait(LIMIT_SECONDS)
+        return jobs[1]()
 
-    with ThreadPoolExecutor(2) as pool:
-        waiting = pool.submit(hold), pool.submit(follow)
-        results = tuple(each.result(LIMIT_SECONDS) for each in waiting)
+    results = [outcome_of(started) for started in (begin(hold), begin(follow))]
     return (results[0], results[1]) if order == "first" else (results[1], results[0])
 
 
