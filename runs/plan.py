@@ -85,10 +85,11 @@ Missing = tuple[Edge, Occasion]
 class Graph:
     """The agents of a department, linked once for each kind of occasion."""
 
-    __slots__ = ("_steps", "_writers", "kinds")
+    __slots__ = ("_steps", "_writers", "_writes", "kinds")
 
     def __init__(self, agents: Sequence[AgentView], kinds: Iterable[str] = ()) -> None:
         self.kinds = {ITEM, OTHER, *kinds, *(kind for agent in agents for kind in agent.serves)}
+        self._writes = {agent.slug: agent.writes for agent in agents}
         self._writers: dict[tuple[str, str], AgentView] = {}
         self._steps = {(agent.slug, kind): Step(agent) for agent in agents for kind in self.kinds}
         # Enabled ones first; sorted() is stable, so else the order of the agents decides.
@@ -111,6 +112,10 @@ class Graph:
         # What is made once for the item is made from what the item has, whatever asked for it.
         return self._steps[agent.slug, ITEM if agent.scope == "item" else kind]
 
+    def coming(self, known: Known) -> set[Node]:
+        """The keys that active runs write, each with its occasion, also those of agents disabled since."""
+        return {(self._writes.get(slug, ""), occasion) for slug, occasion in known.active}
+
     def steps(self) -> Iterable[Step]:
         """Every step, once for each kind of occasion."""
         return self._steps.values()
@@ -131,10 +136,12 @@ class Graph:
 class Plan:
     """What has to be made for one item now: ``add`` what is wanted, then read the rest."""
 
-    __slots__ = ("_can", "_known", "_seen", "skipped", "start", "waiting")
+    __slots__ = ("_can", "_coming", "_known", "_seen", "skipped", "start", "waiting")
 
-    def __init__(self, known: Known) -> None:
+    def __init__(self, known: Known, graph: Graph) -> None:
         self._known = known
+        # By key, not by agent: what another agent is writing already must not be written, and paid, twice.
+        self._coming = graph.coming(known) if known.active else frozenset[Node]()
         self._can: dict[Node, bool] = {}
         self._seen: set[Node] = set()
         self.start: list[Start] = []
@@ -160,7 +167,7 @@ class Plan:
         if node in self._seen:
             return
         self._seen.add(node)
-        if node in self._known.active or node in self._known.failed or not step.is_enabled:
+        if (step.writes, occasion) in self._coming or node in self._known.failed or not step.is_enabled:
             return
         waits: list[str] = []
         if step.needs:
@@ -190,7 +197,7 @@ class Plan:
         return edge.target is not None and self.can_come(edge.target, occasion)
 
     def _find_out(self, step: Step, occasion: Occasion, node: Node) -> bool:
-        if node in self._known.active:
+        if (step.writes, occasion) in self._coming:
             return True
         if not step.is_enabled or node in self._known.failed:
             return False
@@ -224,7 +231,7 @@ class Plan:
             node = (step.slug, occasion)
             if node == user:
                 return True
-            if node in seen or node in self._known.active or not self.can_come(step, occasion):
+            if node in seen or (step.writes, occasion) in self._coming or not self.can_come(step, occasion):
                 continue
             seen.add(node)
             left += self._missing((*step.needs, *step.uses), occasion)

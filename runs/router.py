@@ -103,7 +103,7 @@ class Router:
         """What is to happen to the item of which these facts are true."""
         known = Known(facts)
         matches = self._matches(known)
-        plan, pending = _plan(known, matches)
+        plan, pending = _plan(known, self._graph, matches)
         handled: tuple[int, ...] = ()
         noted: tuple[int, ...] = ()
         if known.due:
@@ -177,9 +177,9 @@ def decide(facts: Facts, rules: Sequence[RuleView], agents: Sequence[AgentView])
     return Router(rules, agents).decide(facts)
 
 
-def _plan(known: Known, matches: list[_Match]) -> tuple[Plan, set[int]]:
+def _plan(known: Known, graph: Graph, matches: list[_Match]) -> tuple[Plan, set[int]]:
     """The plan for all that is wanted and missing, and the triggers for which something is on its way."""
-    plan, pending = Plan(known), set()
+    plan, pending = Plan(known, graph), set()
     current = known.current
     for rule, occasion, kind in matches:
         for key, step, why in rule.wants[kind]:

@@ -82,7 +82,7 @@ def _rule(known: Known, rule: RuleTrace) -> dict[str, Any]:
 
 def _wanted(known: Known, graph: Graph, rules: Iterable[RuleTrace]) -> list[dict[str, Any]]:
     found: dict[Node, dict[str, Any]] = {}
-    plan = Plan(known)
+    plan = Plan(known, graph)
     for rule in rules:
         for key in rule.want if rule.holds else ():
             step = graph.step(key, rule.kind)

@@ -109,7 +109,7 @@ def _stops_itself(rule: RuleView, trial: _Trial, alone: Router, graph: Graph, fa
     states = trial.work(alone, facts, note=False)
     end = states[-1]
     known = Known(end)
-    plan = Plan(known)
+    plan = Plan(known, graph)
     missing = []
     for key in rule.want:
         step = graph.step(key, kind if kind in graph.kinds else OTHER)

@@ -120,6 +120,14 @@ def test_an_active_run_of_an_agent_disabled_since_is_still_on_its_way() -> None:
     assert decision.waiting == (Waiting("b", None, ("a",)),)
 
 
+def test_a_key_that_a_replaced_agent_is_still_writing_is_written_by_nobody_else_and_its_inputs_are_not_bought() -> None:
+    team = [agent("old", "draft", is_enabled=False), agent("new", "draft", uses="research"), agent("research")]
+    decision = decide(Facts("new", runs=(run("old", "active"),)), [rule("draft")], team)
+    assert (started(decision), decision.waiting, decision.finished) == (set(), (), False)
+    decision = decide(Facts("new", runs=(run("old", "failed"),)), [rule("draft")], team)
+    assert started(decision) == {("research", None)}
+
+
 def test_a_key_that_nobody_writes_cannot_come() -> None:
     agents = [agent("b", uses="ghost"), agent("c", needs="ghost")]
     decision = decide(Facts("new"), [rule("b c ghost")], agents)

@@ -122,9 +122,11 @@ def test_it_never_starts_what_is_current_active_failed_or_disabled(data: st.Data
     decision = Router(data.draw(rule_books()), team).decide(facts)
     by_slug = {agent.slug: agent for agent in team}
     nodes = started(decision)
+    coming = {(by_slug[one.agent].writes, one.occasion) for one in facts.runs if one.state == "active"}
     assert len(nodes) == len(decision.start), "one agent is started twice for one occasion"
     for slug, occasion in nodes:
         assert by_slug[slug].is_enabled
+        assert (by_slug[slug].writes, occasion) not in coming, "another agent is writing it already"
         assert (by_slug[slug].writes, occasion) not in made(facts)
         assert (slug, occasion) not in {(run.agent, run.occasion) for run in facts.runs}
         assert occasion is None or by_slug[slug].scope == "occasion"
