@@ -17,7 +17,7 @@ from agents.models import Department
 from leads.mapping import LeadRow
 from leads.merging import STORED, Desk, Taken, What
 from leads.models import ImportJob, Lead, StagedLead
-from runs import log
+from runs import examples, log
 from runs.database import update_rows
 from runs.models import Item, Trigger
 
@@ -142,13 +142,19 @@ def _lock_known(department: Department, rows: Sequence[LeadRow], source: str) ->
 
 
 def _write(desk: Desk, arrival: Arrival) -> None:
-    """Insert what is new, update what changed, and make both due, or stage them."""
+    """Insert what is new, update what changed, and make both due, or stage them.
+
+    Without an import what is new waits like its rest, where somebody looks at examples first (``runs.examples``).
+    """
     new = [entry.lead for entry in desk.entries if entry.is_new]
     # In the order of the unique keys, so that two imports of the same people do not wait for each other.
     new.sort(key=lambda lead: (lead.email, lead.external_id))
+    is_held = bool(new) and arrival.job is None and examples.holds_new(desk.department)
     for lead in new:
         lead.item.priority = arrival.priority
-        lead.item.route_due_at = None if arrival.job else arrival.now
+        lead.item.route_due_at = None if arrival.job or is_held else arrival.now
+        if is_held:
+            lead.item.automation, lead.item.automation_reason = Item.Automation.PAUSED, examples.REASON
     Item.objects.bulk_create([lead.item for lead in new])
     for lead in new:
         lead.item = lead.item  # takes over the id; setting `item_id` would forget the item

@@ -16,7 +16,7 @@ from agents.models import Department
 from runs import bulk as bulks
 from runs import control
 from runs.allowed import Allowed, no
-from runs.models import Action, BulkAction, Item, PipelineRun
+from runs.models import BulkAction, Item, PipelineRun
 
 EXAMPLES = 5
 REASON = "Waits until somebody has looked at the first five examples and says go on."
@@ -24,11 +24,16 @@ VERB = "go_on_after_examples"
 
 
 def wants_examples(department: Department) -> bool:
-    """Whether examples are proposed: some wait for a word already, or nothing was ever worked on here."""
-    if held_items(department).exists():
-        return True
-    said = Action.objects.filter(department=department, verb=VERB)
-    return not said.exists() and not PipelineRun.objects.filter(item__department=department).exists()
+    """Whether examples are proposed: some wait for a word, or nothing was ever worked on here. Not after the word."""
+    if has_said(department):
+        return False
+    return held_items(department).exists() or not PipelineRun.objects.filter(item__department=department).exists()
+
+
+def has_said(department: Department) -> bool:
+    """Whether somebody has said go on, and nobody has aborted it: from then on nothing waits for a word."""
+    said = BulkAction.objects.filter(department=department, verb=VERB)
+    return said.exclude(status=BulkAction.Status.ABORTED).exists()
 
 
 def is_going_on(department: Department) -> bool:
@@ -46,9 +51,11 @@ def held_items(department: Department) -> QuerySet[Item]:
 def hold_back(department: Department, item_ids: Sequence[int], *, user: User | None, now: datetime) -> list[int]:
     """Pause all but the first five of these new items, whose rows are locked; the ids of those that are paused now.
 
-    If items wait already, they had their five examples. What was worked on before, and what a person has switched,
-    is left alone.
+    If items wait already, they had their five examples. Once somebody has said go on, nothing more waits. What was
+    worked on before, and what a person has switched, is left alone.
     """
+    if has_said(_locked(department)):
+        return []
     fresh = Item.objects.filter(
         pk__in=item_ids, automation=Item.Automation.ACTIVE, pipeline_runs__isnull=True, route_due_at=None
     ).order_by("pk")
@@ -60,10 +67,17 @@ def hold_back(department: Department, item_ids: Sequence[int], *, user: User | N
     return held
 
 
+def holds_new(department: Department) -> bool:
+    """Whether an item that comes in now waits with those that wait for a word, in the caller's transaction."""
+    if not held_items(department).exists():
+        return False
+    return not has_said(_locked(department))
+
+
 def go_on(*, department: Department, user: User) -> BulkAction | None:
     """Let everything that waits be worked on, one after the other; None if nothing waits or somebody said so."""
     with transaction.atomic():
-        locked = Department.objects.select_for_update(of=("self",), no_key=True).get(pk=department.pk)
+        locked = _locked(department)
         total = held_items(locked).count()
         if not total or is_going_on(locked):
             return None
@@ -71,6 +85,11 @@ def go_on(*, department: Department, user: User) -> BulkAction | None:
             department=locked, user=user, verb=VERB, selection={"examples": True}, arguments={"after": [0]}, total=total
         )
     return bulks.work_on(bulk)
+
+
+def _locked(department: Department) -> Department:
+    """The department, locked after items: whoever holds items back and whoever lets them go see each other's work."""
+    return Department.objects.select_for_update(of=("self",), no_key=True).get(pk=department.pk)
 
 
 def _next(bulk: BulkAction) -> bulks.Target | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,18 @@ import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from agents.models import Department, Member
+from leads.intake import Arrival, Delivery
+from leads.mapping import LeadRow
 from leads.models import ImportJob
 from leads.tasks import import_file
-from runs.examples import EXAMPLES, REASON, VERB, go_on, held_items, wants_examples
+from leads.webhooks import record_delivery
+from runs.examples import EXAMPLES, REASON, VERB, go_on, held_items, hold_back, wants_examples
 from runs.models import Action, BulkAction, Item
 from tests import factories
+from tests.engine import in_threads
 from tests.runs.scene import HTMX
 
 pytestmark = pytest.mark.django_db
@@ -172,3 +178,69 @@ def test_who_may_say_go_on(browser: Client, sales: Department) -> None:
         client.force_login(person)
         assert client.post(url).status_code == 404
     assert held_items(sales).count() == ROWS - EXAMPLES
+
+
+def come_in(sales: Department, *addresses: str) -> None:
+    """New leads by the webhook."""
+    rows = [LeadRow(number, {"email": address}) for number, address in enumerate(addresses, start=1)]
+    delivery = Delivery(addresses[0], "{}", is_single=False)
+    arrival = Arrival(source="hook", trigger_source="hook", now=timezone.now(), delivery=delivery)
+    assert record_delivery(department=sales, rows=rows, arrival=arrival)
+
+
+def test_what_a_webhook_brings_waits_behind_the_examples_too(browser: Client, sales: Department) -> None:
+    come_in(sales, "before@first.example")
+    assert Item.objects.get().route_due_at is not None, "nothing waits before the first upload"
+    run_import(browser, upload(browser), examples="yes")
+    due = Item.objects.exclude(route_due_at=None).count()
+    come_in(sales, "otto@berg.example", "lead0@acme0.example", "ida@tal.example")
+    assert Item.objects.exclude(route_due_at=None).count() == due, "one of them is known, and an example"
+    held = held_items(sales).filter(lead__source="hook")
+    assert sorted(held.values_list("lead__email", flat=True)) == ["ida@tal.example", "otto@berg.example"]
+    browser.post(reverse("runs:examples_go_on", args=[sales.slug]))
+    assert not held_items(sales).exists()
+    come_in(sales, "late@comer.example")
+    assert Item.objects.get(lead__email="late@comer.example").route_due_at is not None
+
+
+def test_a_batch_that_comes_after_go_on_is_not_held_again(
+    browser: Client, sales: Department, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("leads.importing.BATCH_ROWS", 8)
+    job = upload(browser)
+    real, said = hold_back, []
+
+    def hold_and_go_on(*args: Any, **kwargs: Any) -> list[int]:
+        """Somebody says go on between the first batch and the second."""
+        if held_items(sales).exists() and not said:
+            said.append(browser.post(reverse("runs:examples_go_on", args=[sales.slug])))
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr("runs.examples.hold_back", hold_and_go_on)
+    run_import(browser, job, examples="yes")
+    assert len(said) == 1
+    assert not held_items(sales).exists()
+    assert Item.objects.exclude(route_due_at=None).count() == ROWS
+
+
+def test_an_aborted_go_on_is_no_word(browser: Client, sales: Department) -> None:
+    run_import(browser, upload(browser), examples="yes")
+    BulkAction.objects.create(department=sales, verb=VERB, status="aborted", selection={}, arguments={"after": [0]})
+    come_in(sales, "otto@berg.example")
+    assert held_items(sales).count() == ROWS - EXAMPLES + 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nothing_is_left_waiting_when_leads_come_in_while_somebody_says_go_on(sales: Department) -> None:
+    user = factories.make_user("olga", department=sales)
+    for number in range(4):
+        BulkAction.objects.all().delete()
+        factories.make_item(sales, automation="paused", automation_reason=REASON)
+        jobs = [
+            partial(go_on, department=sales, user=user),
+            partial(come_in, sales, f"a{number}@x.example", f"b{number}@x.example"),
+        ]
+        in_threads(lambda index, jobs=jobs: jobs[index](), 2)  # type: ignore[misc]
+        bulk = BulkAction.objects.get()
+        assert bulk.status == "done"
+        assert not held_items(sales).exists()
