@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING
 
+from runs.views.exports import moment_text
 from runs.views.ordering import Order
 
 if TYPE_CHECKING:
@@ -80,18 +81,16 @@ def order_of(name: str) -> tuple[str, Order]:
     return (name, ORDERS[name]) if name in ORDERS else ("newest", ORDERS["newest"])
 
 
-def file_row(row: LeadRow, chosen: Chosen) -> list[object]:
-    """One line of a file."""
-    return [*(getattr(row.lead, name) for name in ALWAYS), *(_VALUES[name](row) for name in chosen.names)]
+def file_row(row: LeadRow, chosen: Chosen, zone: tzinfo) -> list[object]:
+    """One line of a file, with times in this zone."""
+    values = (_VALUES[name](row) for name in chosen.names)
+    shown = (moment_text(value, zone) if isinstance(value, datetime) else value for value in values)
+    return [*(getattr(row.lead, name) for name in ALWAYS), *shown]
 
 
 def file_head(chosen: Chosen) -> list[object]:
     """The first line of a file."""
     return [*(name.capitalize() for name in ALWAYS), *(COLUMNS[name] for name in chosen.names)]
-
-
-def _moment(value: datetime | None) -> str:
-    return value.isoformat(timespec="seconds") if value else ""
 
 
 _VALUES: dict[str, Callable[[LeadRow], object]] = {
@@ -100,10 +99,10 @@ _VALUES: dict[str, Callable[[LeadRow], object]] = {
     "stage": lambda row: row.stage,
     "now": lambda row: row.waits_in_words,
     "owner": lambda row: str(row.lead.owner or ""),
-    "activity": lambda row: _moment(row.lead.item.changed_at),
+    "activity": lambda row: row.lead.item.changed_at,
     "cost": lambda row: row.cost_usd,
-    "due": lambda row: _moment(row.lead.item.route_due_at),
+    "due": lambda row: row.lead.item.route_due_at,
     "source": lambda row: row.lead.source,
     "country": lambda row: row.lead.country,
-    "created": lambda row: _moment(row.lead.item.created_at),
+    "created": lambda row: row.lead.item.created_at,
 }

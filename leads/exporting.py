@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import tzinfo
 
 from django.db.models import QuerySet
 
@@ -12,8 +13,8 @@ from leads.models import Lead
 from runs.views.exports import csv_text, in_chunks
 
 
-def write_csv(leads: QuerySet[Lead], chosen: Chosen) -> Iterator[str]:
-    """The lines of the file, a thousand leads at a time, newest first."""
+def write_csv(leads: QuerySet[Lead], chosen: Chosen, zone: tzinfo) -> Iterator[str]:
+    """The lines of the file, a thousand leads at a time, newest first; times in this zone."""
     yield csv_text([file_head(chosen)])
     for chunk in in_chunks(leads.select_related("item__automation_by", "item__department", "owner")):
-        yield csv_text([file_row(row, chosen) for row in read_rows(chunk)])
+        yield csv_text([file_row(row, chosen, zone) for row in read_rows(chunk)])

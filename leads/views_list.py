@@ -11,6 +11,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
+from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from agents.models import Member
@@ -38,7 +39,7 @@ from runs.models import SavedView
 from runs.saved_views import SavableList, can_change, can_share, choice_of, register_list, views_for
 from runs.selections import can_act_on_many, read_filter
 from runs.views.answers import is_htmx, show
-from runs.views.exports import send_file
+from runs.views.exports import refuse_file, send_file
 from runs.views.ordering import read_ordered_page
 from runs.views.paging import Page
 
@@ -95,11 +96,13 @@ def lead_list(request: HttpRequest) -> HttpResponse:
 @signed_in
 @require_safe
 def lead_csv(request: HttpRequest) -> HttpResponseBase:
-    """All leads that fit the filters as a file, with the columns that are shown."""
+    """All leads that fit the filters as a file, with the columns that are shown. Refused if one cannot be read."""
     access, filters, user = access_of(request), read_filters(request.GET), cast(User, request.user)
+    if filters.problems:
+        return refuse_file(filters.problems)
     view = views_for(user, LIST, access).filter(pk=_number(request.GET.get("view", ""))).first()
     chosen = choose(view.columns if view and view.columns else choice_of(user, LIST).columns)
-    pieces = write_csv(_rows(access, filters, user), chosen)
+    pieces = write_csv(_rows(access, filters, user), chosen, timezone.get_current_timezone())
     return send_file(request, pieces, name="leads.csv", content_type="text/csv")
 
 

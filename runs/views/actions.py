@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib.auth.models import User
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.utils import timezone
 from django.utils.dateparse import parse_date
 from django.views.decorators.http import require_safe
 
@@ -22,7 +23,7 @@ from runs.access import Access, access_of, get_visible, may_see_system, signed_i
 from runs.models import Action, BulkAction, Item
 from runs.views.answers import show
 from runs.views.changes import Change, read_changes
-from runs.views.exports import csv_text, in_chunks, send_file
+from runs.views.exports import csv_text, in_chunks, moment_text, refuse_file, send_file
 from runs.views.forms import read_number
 from runs.views.paging import read_page
 
@@ -43,6 +44,8 @@ class Chosen:
     bulk: int | None = None
     since: str = ""
     until: str = ""
+    problems: tuple[str, ...] = ()
+    """Sentences about what could not be read."""
 
     @property
     def query(self) -> str:
@@ -86,28 +89,36 @@ def action_log(request: HttpRequest) -> HttpResponse:
 
 @signed_in
 @require_safe
-def actions_csv(request: HttpRequest) -> StreamingHttpResponse:
-    """What the filters choose as CSV, with every item of an action on many."""
-    rows = filter_actions(visible_actions(request, access_of(request)), read_chosen(request), is_complete=True)
+def actions_csv(request: HttpRequest) -> HttpResponseBase:
+    """What the filters choose as CSV, with every item of an action on many. Refused if one cannot be read."""
+    chosen, zone = read_chosen(request), timezone.get_current_timezone()
+    if chosen.problems:
+        return refuse_file(chosen.problems)
+    rows = filter_actions(visible_actions(request, access_of(request)), chosen, is_complete=True)
 
     def pieces() -> Iterator[str]:
         yield csv_text([COLUMNS])
         for chunk in in_chunks(rows):
-            yield csv_text([[_cell(value) for value in _values(action)] for action in chunk])
+            yield csv_text([[_cell(value) for value in _values(action, zone)] for action in chunk])
 
     return send_file(request, pieces(), name="actions.csv", content_type="text/csv")
 
 
 @signed_in
 @require_safe
-def actions_json(request: HttpRequest) -> StreamingHttpResponse:
+def actions_json(request: HttpRequest) -> HttpResponseBase:
     """The same as a JSON array of objects, one to a line."""
-    rows = filter_actions(visible_actions(request, access_of(request)), read_chosen(request), is_complete=True)
+    chosen, zone = read_chosen(request), timezone.get_current_timezone()
+    if chosen.problems:
+        return refuse_file(chosen.problems)
+    rows = filter_actions(visible_actions(request, access_of(request)), chosen, is_complete=True)
 
     def pieces() -> Iterator[str]:
         start = "[\n"
         for chunk in in_chunks(rows):
-            lines = [json.dumps(dict(zip(COLUMNS, _values(action), strict=True)), default=str) for action in chunk]
+            lines = [
+                json.dumps(dict(zip(COLUMNS, _values(action, zone), strict=True)), default=str) for action in chunk
+            ]
             yield start + ",\n".join(lines)
             start = ",\n"
         yield "[]\n" if start == "[\n" else "\n]\n"
@@ -124,15 +135,20 @@ def visible_actions(request: HttpRequest, access: Access) -> QuerySet[Action]:
 
 
 def read_chosen(request: HttpRequest) -> Chosen:
-    """The filters of the query string; what is none is left out."""
-    values = request.GET
+    """The filters of the query string; what cannot be read is left out and said."""
+    given = {name: request.GET.get(name, "").strip() for name in ("person", "verb", "item", "bulk", "since", "until")}
+    numbers = {name: read_number(given[name]) for name in ("item", "bulk")}
+    days = {name: _day(given[name]) for name in ("since", "until")}
+    wrong = [f"“{given[name][:40]}” is no number." for name, found in numbers.items() if given[name] and found is None]
+    wrong += [f"“{given[name][:40]}” is no day (like 2026-11-30)." for name in days if given[name] and not days[name]]
     return Chosen(
-        person=values.get("person", "")[:150],
-        verb=values.get("verb", "")[:50],
-        item=read_number(values.get("item", "")),
-        bulk=read_number(values.get("bulk", "")),
-        since=_day(values.get("since", "")),
-        until=_day(values.get("until", "")),
+        person=given["person"][:150],
+        verb=given["verb"][:50],
+        item=numbers["item"],
+        bulk=numbers["bulk"],
+        since=days["since"],
+        until=days["until"],
+        problems=tuple(wrong),
     )
 
 
@@ -186,11 +202,11 @@ def _bulk(request: HttpRequest, chosen: Chosen) -> dict[str, Any]:
     }
 
 
-def _values(action: Action) -> list[Any]:
+def _values(action: Action, zone: tzinfo) -> list[Any]:
     item = action.item
     return [
         action.pk,
-        action.at.isoformat(timespec="seconds"),
+        moment_text(action.at, zone),
         action.user.get_username() if action.user else "",
         action.department.slug if action.department else "",
         action.item_id,

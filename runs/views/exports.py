@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import datetime, tzinfo
 from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIRequest
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponseBadRequest, StreamingHttpResponse
+from django.utils import timezone
 
 CHUNK_ROWS = 1_000
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")
@@ -37,6 +39,20 @@ def in_chunks(rows: QuerySet[ModelT]) -> Iterator[list[ModelT]]:
     while chunk := list((rows if last is None else rows.filter(pk__lt=last))[:CHUNK_ROWS]):
         yield chunk
         last = chunk[-1].pk
+
+
+def refuse_file(problems: Sequence[str]) -> HttpResponseBadRequest:
+    """Instead of a file whose filters cannot be read: it would hold more than was asked for."""
+    text = f"No file was made. {' '.join(problems)} Correct the filter, then export again.\n"
+    return HttpResponseBadRequest(text, content_type="text/plain; charset=utf-8")
+
+
+def moment_text(value: datetime | None, zone: tzinfo) -> str:
+    """A moment as every file has it: in the person's zone, with its distance from UTC. Empty for none.
+
+    The zone is to be asked for while the request is answered: when a file is being sent, it is forgotten.
+    """
+    return timezone.localtime(value, zone).isoformat(timespec="seconds") if value else ""
 
 
 def csv_text(rows: Sequence[Sequence[object]]) -> str:

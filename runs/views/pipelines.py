@@ -22,7 +22,7 @@ from runs.views.answers import show
 from runs.views.forms import read_number
 from runs.views.paging import read_page
 from runs.views.shown import Shown, show_pipeline_run
-from runs.views.step_filters import PERIOD_LABELS, PERIODS, found_items
+from runs.views.step_filters import PERIOD_LABELS, PERIODS, found_items, unknown_among
 from runs.views.step_list import Chip, count_steps
 from runs.views.stepview import TABS, Material, StepView, build_step_view
 from runs.views.verbs import item_verbs
@@ -52,6 +52,8 @@ def run_list(request: HttpRequest) -> HttpResponse:
     access, now = access_of(request), timezone.now()
     status, text = request.GET.get("status", ""), request.GET.get("text", "").strip()[:100]
     since = request.GET.get("since", "")
+    known = {"status": PipelineRun.Status.values, "since": list(PERIODS)}
+    problems = unknown_among({"status": status, "since": since}, known)
     everything = PipelineRun.objects.filter(item__department__in=access.ids)
     runs = everything.select_related("item__department")
     if status in PipelineRun.Status.values:
@@ -70,6 +72,7 @@ def run_list(request: HttpRequest) -> HttpResponse:
         "page": window.page,
         "looked_to": window.looked_to,
         "rows": _rows(window.page.rows),
+        "problems": problems,
         "status": status,
         "text": text,
         "since": since,

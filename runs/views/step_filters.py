@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import urlencode
 
@@ -27,6 +27,8 @@ STATUSES = (
 """What a person may ask for. ``lost`` is running by its row, but nobody holds its lease."""
 PERIODS = {"1h": timedelta(hours=1), "24h": timedelta(days=1), "7d": timedelta(days=7), "30d": timedelta(days=30)}
 PERIOD_LABELS = {"1h": "the last hour", "24h": "the last 24 hours", "7d": "the last 7 days", "30d": "the last 30 days"}
+NAMES = ("status", "agent", "model", "cause", "text", "since")
+_SAID = {"since": "period"}
 MOST_ITEMS = 200
 """A text that more items carry is looked for in the newest of them only."""
 
@@ -41,11 +43,13 @@ class StepFilters:
     cause: str = ""
     text: str = ""
     since: str = ""
+    problems: tuple[str, ...] = ()
+    """Sentences about what could not be read."""
 
     @property
     def query(self) -> str:
         """As the query string of an address, without what is not chosen."""
-        return urlencode({name: value for name, value in asdict(self).items() if value})
+        return urlencode({name: value for name in NAMES if (value := getattr(self, name))})
 
     @property
     def is_any(self) -> bool:
@@ -59,16 +63,25 @@ class StepFilters:
 
 
 def read_step_filters(params: Mapping[str, str]) -> StepFilters:
-    """The filters in an address. What no list could have is left out."""
-    given = {
-        name: params.get(name, "").strip()[:100] for name in ("status", "agent", "model", "cause", "text", "since")
-    }
-    known: dict[str, Iterable[str]] = {
+    """The filters in an address. What no list could have is left out and said."""
+    given = {name: params.get(name, "").strip()[:100] for name in NAMES}
+    known = {
         "status": [value for value, _ in STATUSES],
-        "cause": Cause.values,
-        "since": PERIODS,
+        "cause": [value for value in Cause.values if value],
+        "since": list(PERIODS),
     }
-    return StepFilters(**{name: value for name, value in given.items() if value in known.get(name, (value,))})
+    problems = unknown_among(given, known)
+    fit = {name: value for name, value in given.items() if not value or value in known.get(name, (value,))}
+    return StepFilters(**fit, problems=problems)
+
+
+def unknown_among(given: Mapping[str, str], known: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """A sentence for each value that is none of those known under its name."""
+    return tuple(
+        f"“{given[name][:40]}” is no {_SAID.get(name, name)} (known: {', '.join(values)})."
+        for name, values in known.items()
+        if given[name] and given[name] not in values
+    )
 
 
 def filter_steps(filters: StepFilters, access: Access, now: datetime) -> QuerySet[AgentRun]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -209,6 +209,26 @@ def test_the_file_has_the_chosen_columns_and_no_formulas(browser: Client) -> Non
     assert lines[0][3:] == list(COLUMNS.values())
     assert lines[1][0] == "'=1+1"
     assert "'@fair" in lines[1]
+
+
+def test_times_in_the_file_are_the_persons_with_their_distance_from_utc(browser: Client) -> None:
+    lead = factories.make_lead()
+    Item.objects.filter(pk=lead.pk).update(created_at=datetime(2026, 7, 1, 22, 30, tzinfo=UTC))
+    browser.post(reverse("runs:view_columns"), {"list": "leads", "columns": ["created"]})
+    assert _file(browser)[1][3] == "2026-07-01T22:30:00+00:00", "of a browser that names no zone"
+    browser.cookies["kontor-zone"] = "Europe/Berlin"
+    assert _file(browser)[1][3] == "2026-07-02T00:30:00+02:00"
+
+
+@pytest.mark.parametrize("query", ["?tier=Lukewarm", "?cost_min=much&tier=Hot", "?owner=somebody", "?age=old"])
+def test_no_file_is_made_of_filters_that_cannot_be_read(browser: Client, query: str) -> None:
+    factories.make_lead(email="not@asked.example")
+    response = browser.get(f"{CSV}{query}")
+    text = response.content.decode()
+    assert response.status_code == 400
+    assert text.startswith("No file was made. “")
+    assert text.endswith("Correct the filter, then export again.\n")
+    assert "not@asked.example" not in text
 
 
 def test_the_file_has_nothing_of_other_departments(browser: Client) -> None:

@@ -224,6 +224,28 @@ def test_files_follow_the_filters() -> None:
     assert [(row["verb"], row["after"]) for row in found] == [("pause", {"automation": "paused"})]
 
 
+@pytest.mark.parametrize("kind", ["csv", "json"])
+@pytest.mark.parametrize("query", ["since=yesterday", "until=2026-02-31", "item=lena", "bulk=x"])
+def test_no_file_is_made_of_filters_that_cannot_be_read(kind: str, query: str) -> None:
+    scene = make_scene()
+    act(scene)
+    response = scene.client(scene.viewer).get(f"{URL}export.{kind}?{query}")
+    assert response.status_code == 400
+    assert "No file was made. “" in response.content.decode()
+    page = scene.client(scene.viewer).get(f"{URL}?{query}").content.decode()
+    assert "It is left out." in page
+
+
+def test_times_in_files_are_the_persons_with_their_distance_from_utc() -> None:
+    scene = make_scene()
+    row = act(scene)
+    type(row).objects.filter(pk=row.pk).update(at=datetime(2026, 1, 1, 23, 30, tzinfo=UTC))
+    client = scene.client(scene.viewer)
+    client.cookies["kontor-zone"] = "Europe/Berlin"
+    for kind in ("csv", "json"):
+        assert b"2026-01-02T00:30:00+01:00" in b"".join(client.get(f"{URL}export.{kind}").streaming_content)  # type: ignore[attr-defined]
+
+
 def test_a_long_file_is_read_in_pieces_and_has_every_row_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exports, "CHUNK_ROWS", 3)
     scene = make_scene()

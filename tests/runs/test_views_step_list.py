@@ -280,6 +280,28 @@ def test_failures_of_others_are_not_found() -> None:
     assert f"step={scene.failed.pk}&" in _next(scene)
 
 
+@pytest.mark.parametrize(
+    ("name", "query", "said"),
+    [
+        ("runs:steps", {"status": "sleeping"}, "“sleeping” is no status (known: queued, running, lost,"),
+        ("runs:steps", {"cause": "bad luck"}, "“bad luck” is no cause (known: "),
+        ("runs:steps", {"since": "1y"}, "“1y” is no period (known: 1h, 24h, 7d, 30d)."),
+        (
+            "runs:list",
+            {"status": "sleeping"},
+            "“sleeping” is no status (known: active, completed, degraded, cancelled).",
+        ),
+        ("runs:list", {"since": "1y"}, "“1y” is no period"),
+    ],
+)
+def test_what_no_list_could_have_is_left_out_and_said(name: str, query: dict[str, str], said: str) -> None:
+    scene = make_scene()
+    html = scene.client(scene.operator).get(reverse(name), query).content.decode()
+    assert said in html
+    assert "It is left out." in html
+    assert "It is left out." not in scene.client(scene.operator).get(reverse(name), {"status": ""}).content.decode()
+
+
 @pytest.mark.parametrize("query", [{"from": "x"}, {"in": "%%%&&=;"}, {"in": "status=x&before=3"}, {"from": "9" * 40}])
 def test_rubbish_leads_to_the_newest_failure(query: dict[str, str]) -> None:
     scene = make_scene()
