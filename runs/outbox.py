@@ -22,7 +22,7 @@ from django.db.models import Q, QuerySet
 
 from agents.models import Agent, Department
 from agents.spec import Send
-from runs import log
+from runs import log, sendable
 from runs.allowed_sending import can_withdraw
 from runs.database import now as database_now
 from runs.models import Action, AgentRun, Channel, Item, LogEntry, Message, OutboxMessage, Output
@@ -88,7 +88,6 @@ def write_manual(*, item: Item, user: User, subject: str, body: str) -> OutboxMe
         known = OutboxMessage.objects.filter(key=key).exclude(status__in=(Status.WITHDRAWN, Status.FAILED)).first()
         if known is not None:
             return known
-        fields = item.department.spec.load_fields([item.pk]).get(item.pk, {})
         row = _place(
             item,
             item.department,
@@ -96,7 +95,7 @@ def write_manual(*, item: Item, user: User, subject: str, body: str) -> OutboxMe
             channel=EMAIL,
             purpose="manual",
             content={"subject": subject, "body": body},
-            address=str(fields.get(item.department.spec.address_field) or ""),
+            address=sendable.address_of(item),
             output=None,
             configuration="",
             approved_by=user,
@@ -108,7 +107,10 @@ def write_manual(*, item: Item, user: User, subject: str, body: str) -> OutboxMe
 
 
 def write_again(item: Item, message: OutboxMessage, *, key: str, user: User, now: datetime) -> OutboxMessage | None:
-    """Another message like one that was sent, of what is approved now; None if nothing is. The item is locked."""
+    """Another message like one that was sent, of what is approved now, to the address that is known now.
+
+    None if nothing is approved. The item is locked.
+    """
     output = None
     if message.output is not None:
         same = Output.objects.filter(item=item, key=message.output.key, trigger=message.trigger, is_current=True)
@@ -123,7 +125,7 @@ def write_again(item: Item, message: OutboxMessage, *, key: str, user: User, now
         channel=message.channel,
         purpose=message.purpose,
         content=content,
-        address=message.address,
+        address=sendable.address_of(item),
         output=output,
         configuration=message.configuration,
         approved_by=user,

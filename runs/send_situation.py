@@ -47,7 +47,7 @@ def situation(
         held_by=held_by(row.department),
         is_enabled=channel is not None and channel.is_enabled,
         problem=closed(channel, row.channel),
-        suppressed_as=listed.address if listed else asked_out,
+        suppressed_as=str(listed) if listed else asked_out,
         suppressed_why=listed.get_reason_display() if listed else str(Suppression.Reason.OPT_OUT.label),
         per_minute=channel.per_minute if channel else 0,
         daily_cap=channel.daily_cap if channel else 0,

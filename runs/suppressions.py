@@ -15,7 +15,9 @@ from runs.models import Action, Item, OutboxMessage, Suppression
 
 
 def suppress(*, address: str, reason: str, note: str = "", item: Item | None = None, user: User | None = None) -> bool:
-    """Put an address on the list; False if it was there, also of an erased person. A person's entry is an Action; ``ValueError`` if it is none.
+    """Put an address on the list; False if it was there, also as that of an erased person.
+
+    A person's entry is an Action; ``ValueError`` if it is no address.
 
     What a person did not enter is stored even where it is no valid address: an opt-out is never refused.
     """

@@ -68,6 +68,8 @@ class Item(models.Model):
             # control.resume_due: every few seconds, items that go on by themselves.
             models.Index(fields=["automation_until"], condition=Q(automation_until__isnull=False), name="item_goes_on"),
             models.Index(fields=["department", "status", "-id"], name="item_by_status"),
+            # overview, list of leads: how many have each status, counted in a tenth of the pages of the one above.
+            models.Index(fields=["department", "status"], name="item_counted"),
             models.Index(fields=["department", "-id"], name="item_newest"),
             # lists: where something has happened last.
             models.Index(fields=["department", "-changed_at", "-id"], name="item_last_changed"),
@@ -80,14 +82,14 @@ class Item(models.Model):
     def __str__(self) -> str:
         return self.title
 
+    def get_absolute_url(self) -> str:
+        """The kind's own page for its item."""
+        return reverse(self.department.spec.item_url_name, args=[self.pk])
+
     @property
     def is_erased(self) -> bool:
         """Whether nothing is left of its person; see ``runs.erasure``."""
         return self.ERASED in self.tags
-
-    def get_absolute_url(self) -> str:
-        """The kind's own page for its item."""
-        return reverse(self.department.spec.item_url_name, args=[self.pk])
 
 
 class Trigger(models.Model):

@@ -24,6 +24,7 @@ from runs.mailbox import is_in_files
 from runs.models import Channel, Item, OutboxMessage, Review
 from runs.outbox import Status
 from runs.send_channels import CHANNELS
+from runs.sendable import address_of
 from runs.trial_sends import send_test
 from runs.views.answers import answer, is_htmx, show
 from runs.views.outbox_line import ENVELOPE as _ENVELOPE
@@ -173,7 +174,9 @@ def outbox_again(request: HttpRequest, pk: int) -> HttpResponse:
         return answer(request, text, changed=False, url=reverse("runs:outbox"))
     allowed = can_send_another(message, access_of(request))
     again = departures.send_another(message=message, user=user, reason=reason) if allowed else None
-    text = "Another one waits to be sent."
+    text = f"Another one waits to be sent to {again.address or 'nobody yet'}." if again else ""
+    if again is not None and again.address != message.address:
+        text += f" The first one went to {message.address}."
     if again is None:
         text = f"Not written. {allowed.reason or 'Somebody was first.'} Nothing was changed."
     return answer(request, text, changed=again is not None, url=reverse("runs:outbox"))
@@ -263,14 +266,16 @@ def _message(request: HttpRequest, pk: int) -> dict[str, Any]:
     message = get_visible(request, OutboxMessage.objects.select_related(*related), pk=pk)
     access = access_of(request)
     rendered = message.rendered if isinstance(message.rendered, dict) else {}
+    row = build_row(message, access)
     return {
         "access": access,
-        "row": build_row(message, access),
+        "row": row,
         "message": message,
         "headers": build_headers(rendered),
         "other": {k: v for k, v in rendered.items() if k not in ("subject", "body", "headers", *_ENVELOPE)},
         "line": read_timeline(message),
         "can_repeat": can_send_another(message, access) if message.status == Status.SENT else None,
+        "address_now": address_of(message.item) if row.may_repeat else "",
     }
 
 

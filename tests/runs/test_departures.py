@@ -9,6 +9,7 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 
 from agents.models import Department
+from leads.models import Lead
 from runs import departures
 from runs.models import Action, Alert, Item, Message, OutboxMessage, Review, Suppression, Trigger
 from runs.outbox import Status
@@ -114,6 +115,17 @@ def test_another_is_refused_while_one_is_on_its_way_or_unsure(department: Depart
     assert again is not None
     assert (again.key, again.approved_by) == (f"{row.key}:again-2", ulla)
     assert departures.send_another(message=row, user=ulla) is None
+
+
+def test_another_goes_to_the_address_that_is_known_now(department: Department, ulla: User) -> None:
+    row = unsure(department)
+    departures.settle_unknown(message=row, user=ulla, was_sent=True)
+    Lead.objects.filter(pk=row.item_id).update(email="lena@new-house.example")
+    again = departures.send_another(message=row, user=ulla, reason="She has moved.")
+    assert again is not None
+    assert again.address == again.rendered["to"] == "lena@new-house.example"
+    row.refresh_from_db()
+    assert row.address != again.address, "what was sent stays as it was sent"
 
 
 def test_another_is_refused_for_what_is_no_longer_approved(department: Department, ulla: User) -> None:

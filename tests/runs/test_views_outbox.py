@@ -11,6 +11,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from agents.models import Department, Member
+from leads.models import Lead
 from runs import reviews
 from runs.models import Action, OutboxMessage, Review, Trigger
 from tests.factories import make_lead, make_outbox, make_output, make_review, make_user
@@ -126,6 +127,20 @@ def test_another_is_sent_only_for_a_reason_and_only_once_at_a_time(scene: Scene)
     assert again.rendered["headers"]["Message-ID"] != row.rendered.get("headers", {}).get("Message-ID")
     post(scene, "outbox_again", row, reason="Again.")
     assert OutboxMessage.objects.count() == 2
+
+
+def test_before_another_is_sent_the_page_says_to_which_address(scene: Scene) -> None:
+    row = row_of(scene, "sent", address="lena@old.example")
+    scene.output.verdict = "approved"
+    scene.output.save()
+    Lead.objects.filter(pk=row.item_id).update(email="lena@new.example")
+    client = scene.client(scene.operator)
+    page = client.get(reverse("runs:outbox_message", args=[row.pk])).content.decode()
+    assert "It goes to <b>lena@new.example</b>, the address that is known now." in page
+    assert "The first one went to lena@old.example." in page
+    url = reverse("runs:outbox_again", args=[row.pk])
+    said = client.post(url, {"reason": "She has moved."}, headers=HTMX).content.decode()
+    assert "Another one waits to be sent to lena@new.example. The first one went to lena@old.example." in said
 
 
 def test_the_page_says_what_waits_and_filters(scene: Scene) -> None:
