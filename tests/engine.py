@@ -25,6 +25,7 @@ from agents.models import Budget, BudgetPeriod, Department
 from agents.pricing import Usage, sync_prices
 from runs import leases, slots
 from runs.database import now as database_now
+from runs.database import snapshot
 from runs.models import AgentRun, Item, LogEntry, ModelCall, ShiftSlot
 from runs.shift import Shift, worker_name
 from runs.staff import load_staff
@@ -65,8 +66,9 @@ def make_due(*items: Item) -> None:
 
 def is_settled() -> bool:
     """Whether nothing is due for a decision and no agent run is queued or running."""
-    due = Item.objects.filter(route_due_at__lte=database_now(), automation=Item.Automation.ACTIVE)
-    return not due.exists() and not AgentRun.objects.filter(status__in=AgentRun.ACTIVE).exists()
+    with snapshot():  # or a run could end, and make its item due, between the two looks
+        due = Item.objects.filter(route_due_at__lte=database_now(), automation=Item.Automation.ACTIVE)
+        return not due.exists() and not AgentRun.objects.filter(status__in=AgentRun.ACTIVE).exists()
 
 
 def take_slot(number: int = 1) -> UUID:

@@ -113,16 +113,17 @@ def memory_stays(bench: Bench) -> list[Row]:
         worker = place.start_worker()
         with audited(row, place):
             done = 0
-            before: dict[int, float] = {}
+            marks = [(0, _memory(worker))]
             while done < bench.form.many_runs:
                 done += 6 * len(add_items(BATCH_ITEMS if bench.form.is_full else 40))
                 wait_settled(limit_seconds=300)
-                if not before and done >= WARM_SHARE * bench.form.many_runs:
-                    before = _memory(worker)
-            after = _memory(worker)
+                marks.append((done, _memory(worker)))
             row.tried = AgentRun.objects.filter(status=AgentRun.Status.DONE).count()
+            before = next(memory for count, memory in marks if count >= WARM_SHARE * bench.form.many_runs)
+            after = marks[-1][1]
             # A shift that was replaced meanwhile has no figure to compare with; none should have been.
             row.heal_seconds = [max(0.0, after[pid] - before[pid]) for pid in after if pid in before]
+            _tell(marks)
             if not row.heal_seconds:
                 row.findings.untrue.append("no shift lived from the first measurement to the last")
     return [row]
@@ -131,3 +132,11 @@ def memory_stays(bench: Bench) -> list[Row]:
 def _memory(worker: Worker) -> dict[int, float]:
     """What each process that runs a shift has for itself, in MB."""
     return {pid: psutil.Process(pid).memory_full_info().uss / 1e6 for pid in worker.shifts()}
+
+
+def _tell(marks: list[tuple[int, dict[int, float]]]) -> None:
+    """Say how much it was at the start, at each fifth and at the end, for the shifts of the end."""
+    shown = [marks[round(share * (len(marks) - 1) / 5)] for share in range(6)]
+    for pid in marks[-1][1]:
+        figures = ", ".join(f"{memory[pid]:.1f} MB after {count}" for count, memory in shown if pid in memory)
+        print(f"   shift {pid}: {figures}", flush=True)

@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from agents.models import Department
 from leads.models import Lead
+from runs.database import snapshot
 from runs.models import AgentRun, Item, ModelCall, Trigger
 from tests.factories import make_lead
 from tests.faults.site import wait_for
@@ -45,8 +46,10 @@ def is_settled(ids: Sequence[int] | None = None) -> bool:
     items, runs = Item.objects.all(), AgentRun.objects.all()
     if ids is not None:
         items, runs = items.filter(pk__in=ids), runs.filter(item_id__in=ids)
-    is_due = items.filter(route_due_at__isnull=False, route_due_at__lte=timezone.now()).exists()
-    return not is_due and not runs.filter(status__in=AgentRun.ACTIVE).exists()
+    # Of one state: between two looks a run may end and make its item due, or a due item get its runs.
+    with snapshot():
+        is_due = items.filter(route_due_at__isnull=False, route_due_at__lte=timezone.now()).exists()
+        return not is_due and not runs.filter(status__in=AgentRun.ACTIVE).exists()
 
 
 def wait_settled(ids: Sequence[int] | None = None, limit_seconds: float = SETTLED_SECONDS) -> float:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection, transaction
 from django.utils import timezone
 from django_q.models import OrmQ
 
 from agents.models import Department, ModelPrice
 from runs import slots
-from runs.models import Item, ModelCall, ShiftSlot, Trigger
-from tests.engine import assert_accounts_agree, at_work, make_office, take_slot
+from runs.management.commands.run_pipeline import Command
+from runs.models import AgentRun, Item, ModelCall, ShiftSlot, Trigger
+from tests.engine import assert_accounts_agree, at_work, begin, make_office, outcome_of, take_slot
 from tests.factories import make_agent_run, make_item, make_lead
 from tests.simulator_fixture import SimulatorServer
 
@@ -92,6 +96,28 @@ def test_with_wait_it_reports_when_all_is_done(simulator: SimulatorServer, offic
     assert report["output_tokens"] == sum(call["usage"]["output_tokens"] for call in served)
     assert float(report["cost_usd"]) > 0
     assert (again["calls"], again["cost_usd"]) == (0, "0.00000000")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_result_that_comes_between_two_looks_is_not_the_end(office: Department) -> None:
+    step = make_agent_run(make_lead(office).item, "intake", status="running")
+    struck = threading.Event()
+
+    def finish() -> None:
+        with transaction.atomic():
+            AgentRun.objects.filter(pk=step.pk).update(status="done")
+            Item.objects.filter(pk=step.item_id).update(route_due_at=timezone.now())
+
+    def between(execute: Any, sql: str, *rest: Any) -> Any:
+        found = execute(sql, *rest)
+        if "route_due_at" in sql and not struck.is_set():
+            struck.set()
+            outcome_of(begin(finish))
+        return found
+
+    with connection.execute_wrapper(between):
+        assert not Command()._wait(office, time.monotonic() + 0.4), "its item is due again"
+    assert struck.is_set()
 
 
 @pytest.mark.django_db(transaction=True)

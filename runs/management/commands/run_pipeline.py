@@ -10,6 +10,7 @@ from django.db.models import Count, Q, Sum
 
 from agents.models import Department
 from runs.database import now as database_now
+from runs.database import snapshot
 from runs.models import AgentRun, Item, ModelCall
 from runs.triggers import request_run
 
@@ -52,18 +53,9 @@ class Command(BaseCommand):
     def _wait(self, department: Department, until: float) -> bool:
         """True when nothing is due, queued or running; False when the time is up first."""
         while time.monotonic() < until:
-            # What nobody will take up before a person says so is not waited for; what is under way ends all the same.
-            items = Item.objects.filter(
-                department=department,
-                department__state__in=Department.WORKING,
-                automation=Item.Automation.ACTIVE,
-            )
-            runs = AgentRun.objects.filter(department=department)
-            is_active = (
-                items.filter(route_due_at__lte=database_now()).exists()
-                or runs.filter(status=AgentRun.Status.QUEUED, item__in=items, agent__is_enabled=True).exists()
-                or runs.filter(status=AgentRun.Status.RUNNING).exists()
-            )
+            # Of one state: between two looks a run may end and make its item due, or a due item get its runs.
+            with snapshot():
+                is_active = _is_active(department)
             if not is_active:
                 return True
             time.sleep(LOOK_SECONDS)
@@ -115,6 +107,21 @@ class Command(BaseCommand):
         )
         if not is_settled:
             self.stderr.write("The time is up and work is left. Is a worker running? `manage.py doctor` tells.")
+
+
+def _is_active(department: Department) -> bool:
+    # What nobody will take up before a person says so is not waited for; what is under way ends all the same.
+    items = Item.objects.filter(
+        department=department,
+        department__state__in=Department.WORKING,
+        automation=Item.Automation.ACTIVE,
+    )
+    runs = AgentRun.objects.filter(department=department)
+    return (
+        items.filter(route_due_at__lte=database_now()).exists()
+        or runs.filter(status=AgentRun.Status.QUEUED, item__in=items, agent__is_enabled=True).exists()
+        or runs.filter(status=AgentRun.Status.RUNNING).exists()
+    )
 
 
 def _counts(rows: Any) -> dict[str, int]:
