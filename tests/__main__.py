@@ -1,8 +1,8 @@
 """``make test``: all tests on SQLite, and again on PostgreSQL where a server can be reached.
 
-Tests that start worker processes or a browser want the machine for themselves, so they run one after the
-other in a second call of pytest; the others run on two cores. What fails in the second call is tried once more, and
-said: on a machine that others share, a browser may not come round in time. What fails twice has failed.
+Each time in two calls of pytest on two cores: first what needs neither worker processes nor a browser, then what does.
+On PostgreSQL, what has no part in the database is left out. What fails is tried once more, alone, and said: on a machine
+that others share, a browser or a worker may not come round in time. What fails twice has failed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.engine_size import ROOT
 LOCAL = "postgres://postgres@127.0.0.1:5432/kontor_test"
 PASSES = (
     ("-n", "2", "-m", "not cluster and not browser and not faults"),
-    ("-m", "cluster or browser"),
+    ("-n", "2", "-m", "cluster or browser"),
 )
 TESTS_FAILED, INTERRUPTED, NOTHING_SELECTED = 1, 2, 5
 AGAIN_AT_MOST = 5
@@ -54,18 +54,21 @@ def find_postgresql(environment: Mapping[str, str]) -> str:
 
 
 def run_pytest(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Both passes, the second also after a failed first; 0 if nothing failed, 5 if nothing was selected."""
-    together, alone = PASSES
-    codes = [_pytest([*together, *arguments], environment)]
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.xml"
-        codes.append(_pytest([*alone, f"--junitxml={report}", *arguments], environment))
-        again = failed_tests(report) if codes[1] == TESTS_FAILED else []
-    if 0 < len(again) <= AGAIN_AT_MOST:
-        print(f"Tried once more, because the machine may have been busy: {', '.join(again)}", flush=True)
-        codes[1] = _pytest(again, environment)
+    """Both calls, the second also after a failed first; 0 if nothing failed, 5 if nothing was selected."""
+    codes = [_run_pass([*chosen, *arguments], environment) for chosen in PASSES]
     failed = [code for code in codes if code not in (0, NOTHING_SELECTED)]
     return failed[0] if failed else min(codes)
+
+
+def _run_pass(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        code = _pytest([*arguments, f"--junitxml={report}"], environment)
+        again = failed_tests(report) if code == TESTS_FAILED else []
+    if 0 < len(again) <= AGAIN_AT_MOST:
+        print(f"Tried once more, because the machine may have been busy: {', '.join(again)}", flush=True)
+        code = _pytest(again, environment)
+    return code
 
 
 def failed_tests(report: Path) -> list[str]:
@@ -103,7 +106,7 @@ def main(arguments: Sequence[str]) -> int:
     codes = [run_pytest(arguments, here)]
     if url := find_postgresql(os.environ):
         print("Tests on PostgreSQL", flush=True)
-        codes.append(run_pytest(arguments, {**here, "DATABASE_URL": url}))
+        codes.append(run_pytest(["--second-database", *arguments], {**here, "DATABASE_URL": url}))
     elif os.environ.get("REQUIRE_POSTGRES"):
         print("REQUIRE_POSTGRES is set, so this is a failure.")
         codes.append(1)

@@ -6,7 +6,9 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import hypothesis
 import pytest
+from django.conf import settings as django_settings
 from django.contrib.staticfiles.storage import staticfiles_storage
 from django.db import connection
 
@@ -18,6 +20,35 @@ os.environ.setdefault("SQLITE_SYNCHRONOUS", "OFF")
 PG_LIMITS = "-c lock_timeout=60s -c statement_timeout=120s -c idle_in_transaction_session_timeout=240s"
 os.environ.setdefault("PGOPTIONS", f"-c synchronous_commit=off {PG_LIMITS}")
 os.environ.setdefault("ANTHROPIC_API_KEY", "test-key")
+
+# The same examples every time, so that a change is judged by itself; EXPLORE=1 looks for new ones.
+hypothesis.settings.register_profile("kontor", derandomize=not os.environ.get("EXPLORE"))
+hypothesis.settings.load_profile("kontor")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--second-database",
+        action="store_true",
+        help="Leave out what has no part in the database; it has run on the first one.",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On the second database, keep what reads or writes it."""
+    if config.getoption("second_database"):
+        items[:] = [item for item in items if _has_part_in_database(item)]
+
+
+def _has_part_in_database(item: pytest.Item) -> bool:
+    if item.get_closest_marker("looks"):
+        return False
+    fixtures = getattr(item, "fixturenames", ())
+    return (
+        "db" in fixtures
+        or "transactional_db" in fixtures
+        or any(item.get_closest_marker(name) for name in ("django_db", "database"))
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,6 +64,13 @@ def _no_waiting_for_the_disk() -> None:
         return [f"DELETE FROM {connection.ops.quote_name(table)};" for table in tables]
 
     type(connection.ops).sql_flush = sql_flush  # type: ignore[method-assign, assignment]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_work_for_nothing() -> None:
+    """Hashing a password takes a third of a second by design, listing all static files a tenth for every client."""
+    django_settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    django_settings.WHITENOISE_AUTOREFRESH = True
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -19,6 +19,7 @@ from django.conf import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT_SECONDS = 120
+pytestmark = pytest.mark.database
 START = """
 import os, sys
 from pathlib import Path

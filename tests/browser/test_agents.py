@@ -82,6 +82,7 @@ def test_a_soul_is_written_tried_and_published_and_the_next_step_uses_it(
     assert ada.complaints == []
 
 
+@pytest.mark.looks
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (375, "dark")])
 def test_the_pages_fit_and_complain_of_nothing(
     office: Department, agent: Agent, visit: Callable[..., Visit], width: int, scheme: Any

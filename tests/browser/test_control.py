@@ -66,6 +66,7 @@ def test_an_output_is_edited_in_its_form_and_the_change_is_shown(item: Item, vis
     assert ada.complaints == []
 
 
+@pytest.mark.looks
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (375, "dark"), (375, "light"), (1440, "dark")])
 def test_the_pages_fit_and_complain_of_nothing(
     item: Item, visit: Callable[..., Visit], width: int, scheme: Any

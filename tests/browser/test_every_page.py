@@ -30,6 +30,8 @@ HEAVY = (
     *("runs:costs", "runs:agents", "runs:system"),
 )
 NOT_PAGES = {"logout"}
+SHARES = 4
+"""In how many tests the pages are looked at: each is well within a test's time on a slow machine."""
 
 
 @pytest.fixture
@@ -61,12 +63,14 @@ def find_pages(place: Place) -> Iterator[tuple[str, str]]:
             yield route.name, url
 
 
-def test_every_page_is_accessible_in_both_themes_and_fits_a_phone(place: Place, anna: Visit) -> None:
+@pytest.mark.looks
+@pytest.mark.parametrize("share", range(SHARES))
+def test_every_page_is_accessible_in_both_themes_and_fits_a_phone(share: int, place: Place, anna: Visit) -> None:
     pages, wrong = list(find_pages(place)), []
     # A colour that is half-way from one theme to the other is nobody's.
     anna.page.emulate_media(reduced_motion="reduce")
     assert {"runs:overview", "leads:detail", "runs:detail", "runs:review", "runs:live"} <= {name for name, _ in pages}
-    for name, url in pages:
+    for name, url in pages[share::SHARES]:
         anna.complaints.clear()
         anna.page.set_viewport_size({"width": 1440, "height": 900})
         anna.page.goto(anna.site + url)
@@ -87,11 +91,13 @@ def find_violations(visit: Visit) -> list[str]:
     return [f"{one['id']}: {one['help']} ({len(one['nodes'])}: {one['nodes'][0]['html'][:160]})" for one in found]
 
 
+@pytest.mark.looks
 def test_axe_would_find_something(place: Place, anna: Visit) -> None:
     anna.page.evaluate("document.querySelector('main').append(document.createElement('button'))")
     assert any(violation.startswith("button-name") for violation in find_violations(anna))
 
 
+@pytest.mark.looks
 def test_the_first_load_of_a_page_is_light(place: Place, visit: Open, tmp_path: Path, settings: Any) -> None:
     """The page as it is transferred, and each file it asked for as ``collectstatic`` compresses it."""
     anna = visit("anna")
@@ -159,6 +165,7 @@ def test_a_script_or_style_that_slips_into_a_page_is_refused(place: Place, anna:
     assert any("Content Security Policy" in complaint for complaint in anna.complaints)
 
 
+@pytest.mark.looks
 def test_a_viewer_gets_the_same_quality(place: Place, visit: Open) -> None:
     viewer = place.scene.viewer
     assert viewer.memberships.get().role == Member.Role.VIEWER

@@ -53,6 +53,7 @@ def test_a_wrong_password_is_refused_in_words(olga: Any, visit: Open) -> None:
     opened.page.get_by_text("This name and password do not belong together.").wait_for()
 
 
+@pytest.mark.looks
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_page_scrolls_sideways_or_complains(olga: Any, visit: Open, width: int, scheme: str) -> None:
@@ -79,6 +80,7 @@ def test_no_page_scrolls_sideways_or_complains(olga: Any, visit: Open, width: in
     assert opened.complaints == []
 
 
+@pytest.mark.looks
 def test_text_can_be_read_in_both_themes(olga: Any, visit: Open) -> None:
     item = _lead_with_work(olga.memberships.get().department)
     for scheme in ("light", "dark"):

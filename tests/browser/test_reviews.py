@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.utils import timezone
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from agents.models import Department, Member
 from runs.models import DraftGroup, OutboxMessage, Review
+from runs.snoozing import snooze
 from tests.browser.cards import LIMIT_SECONDS, answers, wait_until_ahead
 from tests.browser.conftest import Visit
 from tests.engine import make_due, make_office, wait_for
@@ -86,6 +88,7 @@ def test_an_edit_shows_what_it_changes_while_it_is_typed(drafts: list[Review], v
     assert opened.complaints == []
 
 
+@pytest.mark.looks
 @pytest.mark.parametrize("width", [375, 1440])
 def test_list_and_card_fit_the_window(drafts: list[Review], visit: Open, width: int) -> None:
     opened = visit(width=width)
@@ -131,6 +134,25 @@ def test_two_keys_snooze_and_the_list_of_the_snoozed_wakes(drafts: list[Review],
     expect(page.locator("#messages")).to_contain_text("It is back on the list.")
     drafts[1].refresh_from_db()
     assert drafts[1].snoozed_until is None
+    assert opened.complaints == []
+
+
+def test_what_was_done_is_said_although_the_page_has_heard_of_it_before(drafts: list[Review], visit: Open) -> None:
+    assert snooze(review=drafts[1], user=User.objects.get(), until=timezone.now() + timedelta(hours=4))
+    opened = visit()
+    page = opened.page
+    with page.expect_response("**/panel/**"):
+        opened.open(f"/reviews/{drafts[1].pk}/")
+    held: list[Route] = []
+    page.route("**/wake/", lambda route: held.append(route))
+    page.get_by_role("button", name="Wake it").click()
+    wait_for(lambda: bool(page.evaluate("1")) and bool(held), "it is on its way", LIMIT_SECONDS)
+    # The answer is ready, and the page is told of what it did before it arrives.
+    with page.expect_response(lambda response: "/panel/" in response.url and "Snooze (z)" in response.text()):
+        answer = held[0].fetch()
+    held[0].fulfill(response=answer)
+    expect(page.locator("#messages")).to_contain_text("It is back on the list.")
+    expect(page.get_by_role("button", name="Wake it")).to_have_count(0)
     assert opened.complaints == []
 
 

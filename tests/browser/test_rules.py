@@ -114,6 +114,7 @@ def test_a_setting_is_refused_with_a_reason_and_then_saved(office: Department, v
     page.get_by_text("Latest changes").wait_for()
 
 
+@pytest.mark.looks
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_pages_fit_a_narrow_window(office: Department, visit: Callable[..., Visit], scheme: Any) -> None:
     ada = visit("ada", width=375, scheme=scheme)

@@ -220,6 +220,7 @@ def test_two_attempts_are_compared_side_by_side(failed: list[AgentRun], visit: O
     assert ada.complaints == []
 
 
+@pytest.mark.looks
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (375, "dark")])
 def test_the_pages_fit_and_complain_of_nothing(failed: list[AgentRun], visit: Open, width: int, scheme: Any) -> None:
     run = failed[0]

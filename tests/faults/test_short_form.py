@@ -13,7 +13,7 @@ from tests.engine_size import ROOT
 
 LIMIT_SECONDS = 600
 # Longer than other tests may take.
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(LIMIT_SECONDS + 60)]
+pytestmark = [pytest.mark.faults, pytest.mark.database, pytest.mark.timeout(LIMIT_SECONDS + 60)]
 
 
 def test_nothing_is_lost_nothing_twice_and_no_status_false() -> None:
