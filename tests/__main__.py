@@ -1,8 +1,8 @@
 """``make test``: all tests on SQLite, and again on PostgreSQL where a server can be reached.
 
 Each time in two calls of pytest on two cores: first what needs neither worker processes nor a browser, then what does.
-On PostgreSQL, what has no part in the database is left out. What fails is tried once more, alone, and said: on a machine
-that others share, a browser or a worker may not come round in time. What fails twice has failed.
+On PostgreSQL, what has no part in the database is left out. What fails is tried once more, alone, and said: on a
+machine that others share, a browser or a worker may not come round in time. What fails twice has failed.
 """
 
 from __future__ import annotations
