@@ -2,6 +2,9 @@
 
 ``python -m tests.faults [--short] [--core] [--database sqlite|postgres] [--case NAME ...] [--list]``. Exit code 1 if
 a row of the table is not good. Everything runs on loopback, in scratch databases that are dropped at the end.
+
+``python -m tests.faults --staging NAME (--worker PID | --unit UNIT) [--leads N]`` strikes a running installation
+instead.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ DATABASES = ("sqlite", "postgres")
 def main() -> int:
     """Run one database here, or each in a process of its own."""
     options = _parse()
+    if options.staging:
+        return _run_staging(options)
     if options.list or options.database:
         return _run(options)
     codes = []
@@ -40,7 +45,33 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--core", action="store_true", help="only the cases that CI runs, in under three minutes")
     parser.add_argument("--case", action="append", default=[], help="only this case; may be repeated")
     parser.add_argument("--list", action="store_true", help="name the cases and end")
-    return parser.parse_args()
+    staging = parser.add_argument_group("on a staging installation of this machine (CONTRIBUTING.md)")
+    staging.add_argument("--staging", metavar="NAME", help="the name of its database, as KONTOR_STAGING holds it")
+    staging.add_argument("--worker", type=int, default=0, metavar="PID", help="the process of its `manage.py worker`")
+    staging.add_argument("--unit", default="", help="its unit of systemd instead, which is then killed as well")
+    staging.add_argument(
+        "--leads", type=int, default=0, help="new sales leads before each fault; models may cost money"
+    )
+    options = parser.parse_args()
+    if bool(options.staging) != bool(options.worker or options.unit):
+        parser.error("--staging needs --worker or --unit, and these need --staging")
+    return options
+
+
+def _run_staging(options: argparse.Namespace) -> int:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+    django.setup()
+    # After the set-up, because these import models.
+    from tests.faults.staging import Refused, Staged, run
+    from tests.faults.table import render
+
+    try:
+        rows = run(options.staging, Staged(pid=options.worker, unit=options.unit), options.leads)
+    except Refused as refused:
+        print(f"Nothing was touched. {refused}", file=sys.stderr)
+        return 2
+    print(render(rows), flush=True)
+    return 0 if all(row.is_good for row in rows) else 1
 
 
 def _run(options: argparse.Namespace) -> int:

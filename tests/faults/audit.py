@@ -39,6 +39,11 @@ class Findings:
         self.accounts += other.accounts
         return self
 
+    def __sub__(self, other: Findings) -> Findings:
+        """What is found here and was not found there."""
+        names = ("lost", "duplicated", "untrue", "accounts")
+        return Findings(*([line for line in getattr(self, n) if line not in set(getattr(other, n))] for n in names))
+
     @property
     def lines(self) -> list[str]:
         """Everything, each line with its kind."""
