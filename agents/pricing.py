@@ -99,6 +99,11 @@ class PriceBook:
         """Every model that has a price on some day, by name."""
         return tuple(sorted(self._by_model))
 
+    def changes_in(self, first: date, last: date) -> tuple[date, ...]:
+        """The days in their order, after the first and up to the last, from which some model has another price."""
+        days = {price.effective_from for prices in self._by_model.values() for price in prices}
+        return tuple(sorted(day for day in days if first < day <= last))
+
     def price_for(self, model: str, on: date, prompt_tokens: int = 0) -> ModelPrice:
         """The row in force on the day (UTC) on which the call starts; UnknownPrice if there is none."""
         for price in self._by_model.get(model, ()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
 
@@ -68,7 +68,7 @@ def make_reports(departments: Collection[Department], period: Period, dimensions
     """One report for each dimension, all of one moment. LookupError for a dimension nobody has."""
     with snapshot():
         ledger, prices = Ledger(departments), load_price_book()
-        usages = read_usages(ledger, period)
+        usages = read_usages(ledger, period, prices)
         counts = count_outcomes(departments, *period.moments)
         return [_report(ledger, period, by, usages, counts, prices) for by in dimensions]
 
@@ -78,7 +78,9 @@ def _report(
 ) -> Report:
     found, before = ledger.compare(period, by)
     caches = cache_by_agent(usages, prices) if by == "agent" else {}
-    whole = Line(total(found), before.usd)
+    # Of the calls themselves: lines by what items are have no tokens and no estimates.
+    sums = replace(total(row.cost for row in usages), items=sum(cost.items for cost in found))
+    whole = Line(sums, before.usd)
     return Report(
         period=period,
         by=by,

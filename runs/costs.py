@@ -5,13 +5,15 @@ Read from the rollups, and for what is not rolled up yet from the calls. Days ar
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
+from datetime import date
 from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
-from django.db.models import Sum
+from django.db.models import Case, Sum, Value, When
 
 from agents.models import Agent, Department, Soul
 from agents.spec import DepartmentSpec
@@ -80,10 +82,18 @@ class Ledger:
             raise LookupError(f"Costs cannot be broken down by {by!r}.")
         return sorted(found, key=(lambda cost: cost.key) if by == "day" else dearest_first), before
 
-    def sum_calls(self, period: Period, names: Sequence[str], agents: Collection[int] = ()) -> dict[_Key, list[int]]:
-        """``{(values of the names, is_waste, is_estimate): sums in the order of SUMS}``, of these agents or of all."""
+    def sum_calls(
+        self, period: Period, names: Sequence[str], agents: Collection[int] = (), starts: Sequence[date] = ()
+    ) -> dict[_Key, list[int]]:
+        """``{(values of the names, is_waste, is_estimate): sums in the order of SUMS}``, of these agents or of all.
+
+        With ``starts``, days that begin spans, the last of the values is the number of the span.
+        """
         rows = CostRollup.objects.filter(department__in=self._ids, day__range=period)
         rows = rows.filter(agent__in=agents) if agents else rows
+        if starts:
+            since = (When(day__gte=day, then=Value(number)) for number, day in reversed([*enumerate(starts)]))
+            rows, names = rows.annotate(span=Case(*since)), (*names, "span")
         grouped = rows.values_list(*names, "is_waste", "is_estimate").annotate(*(Sum(name) for name in SUMS))
         width = len(names)
         found: dict[_Key, list[int]] = {}
@@ -92,7 +102,8 @@ class Ledger:
         for group, sums in self._live[0].items():
             if not period.first <= group.day <= period.last or (agents and group.agent_id not in agents):
                 continue
-            key = (tuple(getattr(group, name) for name in names), group.is_waste, group.is_estimate)
+            values = (bisect(starts, group.day) - 1 if name == "span" else getattr(group, name) for name in names)
+            key = (tuple(values), group.is_waste, group.is_estimate)
             known = found.setdefault(key, [0] * len(SUMS))
             for position, value in enumerate(sums.values):
                 known[position] += value

@@ -16,7 +16,7 @@ from runs.database import snapshot
 
 
 class Usages(NamedTuple):
-    """What one agent's calls on one model and day used: the material of "what if"."""
+    """What one agent's calls on one model used from ``day`` on, as long as no price changed: for "what if"."""
 
     agent_id: int
     model: str
@@ -24,29 +24,32 @@ class Usages(NamedTuple):
     usage: Usage
     calls: int
     usd: Decimal
+    cost: Cost
 
 
-def load_usages(departments: Collection[Department], period: Period) -> list[Usages]:
+def load_usages(departments: Collection[Department], period: Period, prices: PriceBook) -> list[Usages]:
     """As ``read_usages``, for who asks nothing else."""
     with snapshot():
-        return read_usages(Ledger(departments), period)
+        return read_usages(Ledger(departments), period, prices)
 
 
-def read_usages(ledger: Ledger, period: Period, agents: Collection[int] = ()) -> list[Usages]:
-    """Tokens by agent, model and day, of these agents (ids) or of all; one query beside the ledger's own."""
+def read_usages(ledger: Ledger, period: Period, prices: PriceBook, agents: Collection[int] = ()) -> list[Usages]:
+    """Tokens by agent, model and days of the same prices, of these agents (ids) or of all; one query beside the
+    ledger's own."""
     found: dict[tuple[Any, ...], Cost] = {}
-    for (values, waste, estimate), sums in ledger.sum_calls(period, ("agent_id", "model", "day"), agents).items():
+    starts = (period.first, *prices.changes_in(*period))
+    for (values, waste, estimate), sums in ledger.sum_calls(period, ("agent_id", "model"), agents, starts).items():
         found.setdefault(values, Cost()).add(sums, is_waste=waste, is_estimate=estimate)
     return [
-        Usages(agent_id, model, day, _usage(cost.tokens), cost.calls, cost.usd)
-        for (agent_id, model, day), cost in found.items()
+        Usages(agent_id, model, starts[number], _usage(cost.tokens), cost.calls, cost.usd, cost)
+        for (agent_id, model, number), cost in found.items()
     ]
 
 
 def what_if(usages: Iterable[Usages], choices: Mapping[int, str], prices: PriceBook) -> Decimal:
     """What the same tokens had cost if each agent (id) in ``choices`` had used that model; others as they were.
 
-    Prices are those of the day, or the model's latest ones before it had any. The band is that of the average prompt.
+    Prices are those of the days, or the model's latest ones before it had any. The band is that of the average prompt.
     UnknownPrice if a chosen model has none.
     """
     sum_usd = Decimal(0)
@@ -97,7 +100,7 @@ def agent_cache_saving(agents: Collection[Agent], period: Period, prices: PriceB
     """What the prompt cache did for each of the agents (with ``department`` selected) in the period; two queries."""
     with snapshot():
         ledger = Ledger({agent.department_id: agent.department for agent in agents}.values())
-        usages = read_usages(ledger, period, [agent.pk for agent in agents]) if agents else []
+        usages = read_usages(ledger, period, prices, [agent.pk for agent in agents]) if agents else []
     found = cache_by_agent(usages, prices)
     return {agent.pk: found.get(agent.pk, CacheUse()) for agent in agents}
 

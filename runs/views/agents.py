@@ -22,7 +22,7 @@ from runs.costs import Ledger
 from runs.edit_patterns import edit_patterns
 from runs.models import TryOut
 from runs.spending import load_fills
-from runs.switches import read_halt
+from runs.switches import describe_halt
 from runs.views.answers import answer
 from runs.views.prose import as_html
 from runs.views.shown import show_agent_run
@@ -130,12 +130,13 @@ def _figures(request: HttpRequest, agent: Agent) -> dict[str, Any]:
     access, now = access_of(request), timezone.now()
     today = now.astimezone(UTC).date()
     period = Period(today - (agent_figures.WINDOW - agent_figures.WINDOW / agent_figures.DAYS), today)
+    prices = load_price_book()
     ledger = Ledger([agent.department])  # reads what is not rolled up yet once
     days = agent_figures.load_days(ledger, agent, period)
     since = now - agent_figures.WINDOW
     verdicts, _ = agent_figures.load_verdicts(agent, since=since)
     fills = [f for f in load_fills([agent.department], now=now) if f.budget.agent_id in (None, agent.pk)]
-    halt = read_halt()
+    halt = describe_halt(access.installation)
     return {
         "access": access,
         "agent": agent,
@@ -146,7 +147,7 @@ def _figures(request: HttpRequest, agent: Agent) -> dict[str, Any]:
         "window": agent_figures.DAYS,
         "verdicts": verdicts,
         "trespasses": agent_figures.count_trespasses(agent, since=since),
-        "cache": cache_by_agent(read_usages(ledger, period, [agent.pk]), load_price_book()).get(agent.pk, CacheUse()),
+        "cache": cache_by_agent(read_usages(ledger, period, prices, [agent.pk]), prices).get(agent.pk, CacheUse()),
         "budgets": [f for f in fills if f.budget.model in ("", agent.model)],
         "latest": [(run, show_agent_run(run, now, halt)) for run in agent_figures.latest_runs(agent, LATEST_RUNS)],
         "tries": TryOut.objects.filter(agent=agent).select_related("item", "user").order_by("-pk")[:5],

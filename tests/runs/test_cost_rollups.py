@@ -14,6 +14,7 @@ from agents.causes import Cause
 from agents.models import Department
 from agents.pricing import Usage, load_price_book, sync_prices
 from runs import cost_items
+from runs.cost_report import make_reports
 from runs.cost_rollups import BREATH_SECONDS, TOKENS, keep_up, roll_up, unrolled
 from runs.cost_sums import Cost, Period, total
 from runs.costs import Ledger, break_down
@@ -107,6 +108,20 @@ def test_the_days_before_agree_too_by_every_dimension() -> None:
             assert before.usd == expected(period.before).usd, by
             assert {cost.key for cost in found} - {None} <= {*before.by_key} or by in ("day", "agent", "model"), by
         roll_up(seconds=0, batch=40)
+
+
+def test_the_figures_above_the_table_are_those_of_the_calls_by_whatever_it_is_broken_down() -> None:
+    department = make_department()
+    make_calls(department, 60)
+    wanted = expected()
+    for _ in range(2):
+        for report in make_reports([department], PERIOD, ALL_DIMENSIONS):
+            whole = report.whole.cost
+            assert (whole.calls, whole.usd, whole.waste_usd) == (wanted.calls, wanted.usd, wanted.waste_usd), report.by
+            assert (whole.tokens, whole.estimated_usd) == (wanted.tokens, wanted.estimated_usd), report.by
+            assert total(line.cost for line in report.lines).usd == whole.usd, report.by
+            assert whole.items == (5 if report.by in ("item", "status", "source") else 0)
+        roll_up()
 
 
 def test_an_item_is_compared_with_itself() -> None:
@@ -267,7 +282,8 @@ def test_what_the_same_tokens_had_cost_on_another_model() -> None:
             one, status="finished", model_asked="claude-haiku-5-5", model_used="claude-haiku-5-5",
             input_tokens=1_000, output_tokens=500, cost_usd="0.00035", started_at=PERIOD.moments[0],
         )  # fmt: skip
-    usages, prices = load_usages([department], PERIOD), load_price_book()
+    prices = load_price_book()
+    usages = load_usages([department], PERIOD, prices)
     assert what_if(usages, {}, prices) == Decimal("0.0007")
     sonnet = Usage(1_000, output_tokens=500)
     assert sonnet.total_tokens == 1_500

@@ -46,7 +46,7 @@ def test_it_is_written_by_the_second_request_and_read_from_the_third_on(
         assert call.input_tokens < first.input_tokens
         assert call.cost_usd < first.cost_usd
     day = first.started_at.date()
-    saved = cache_saving(load_usages([first.department], Period(day, day)), load_price_book())
+    saved = cache_saving(load_usages([first.department], Period(day, day), load_price_book()), load_price_book())
     plain = 5 * Decimal(first.input_tokens) / 1_000_000 * Decimal("0.10")
     assert 0 < saved < plain
 

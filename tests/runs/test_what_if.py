@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from agents.models import Agent
-from agents.pricing import load_price_book, sync_prices
+from agents.models import Agent, ModelPrice
+from agents.pricing import PRICE_FIELDS, Usage, cost_usd, load_price_book, sync_prices
 from runs.cost_rollups import roll_up
 from runs.cost_sums import Period
 from runs.models import AgentRun
-from runs.what_if import CacheUse, agent_cache_saving
+from runs.what_if import CacheUse, agent_cache_saving, load_usages, what_if
 from tests.factories import make_agent_run, make_department, make_lead, make_model_call
 
 pytestmark = pytest.mark.django_db
@@ -45,6 +45,29 @@ def test_each_agent_has_its_own_and_one_without_calls_has_nothing() -> None:
         assert found[qualifier.agent_id].saved_usd == (price.input_usd - price.cache_write_5m_usd) / 100 < 0
         writer = next(agent for agent in agents if agent.slug == "writer")
         assert found[writer.pk] == CacheUse()
+        roll_up()
+
+
+def test_other_models_are_priced_as_on_the_days_of_the_calls() -> None:
+    sync_prices()
+    department = make_department()
+    run = make_agent_run(make_lead(department).item, "intake")
+    changed, days = date(2026, 11, 12), Period(date(2026, 11, 9), date(2026, 11, 14))
+    ModelPrice.objects.create(
+        **dict.fromkeys(PRICE_FIELDS, 7), model="claude-sonnet-5-5", effective_from=changed, source="a test"
+    )
+    for day in (9, 11, 12, 14):
+        call(run, input_tokens=1_000 * day, started_at=NOON.replace(day=day))  # type: ignore[arg-type]
+    prices = load_price_book()
+    assert prices.changes_in(*days)[-1] == changed
+    for _ in range(2):
+        usages = load_usages([department], days, prices)
+        assert [row.calls for row in sorted(usages, key=lambda row: row.day)] == [2, 2], "one line for the same prices"
+        found = what_if(usages, {run.agent_id: "claude-sonnet-5-5"}, prices)
+        before, after = (prices.price_for("claude-sonnet-5-5", day) for day in days)
+        wanted = cost_usd(Usage(20_000, output_tokens=20), before) + cost_usd(Usage(26_000, output_tokens=20), after)
+        assert found == wanted
+        assert before.input_usd != after.input_usd == 7
         roll_up()
 
 
