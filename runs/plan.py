@@ -194,7 +194,10 @@ class Plan:
 
     def _comes(self, gap: Missing) -> bool:
         edge, occasion = gap
-        return edge.target is not None and self.can_come(edge.target, occasion)
+        if edge.target is None:
+            # Nobody writes it for this kind of occasion, but the item's own may be on its way.
+            return (edge.key, None) in self._coming or (edge.key, occasion) in self._coming
+        return self.can_come(edge.target, occasion)
 
     def _find_out(self, step: Step, occasion: Occasion, node: Node) -> bool:
         if (step.writes, occasion) in self._coming:

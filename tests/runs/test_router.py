@@ -173,6 +173,14 @@ def test_the_item_s_own_mail_does_not_answer_a_reply() -> None:
     assert started(decide(facts, [rule("draft", trigger=["reply"])], MAIL)) == {("answerer", 7)}
 
 
+def test_what_is_being_written_for_the_item_is_waited_for_where_nobody_writes_it_for_the_occasion() -> None:
+    team = [agent("pricer", "offer", serves="item"), agent("answerer", "draft", needs="offer")]
+    facts = Facts("new", runs=(run("pricer", "active"),), triggers=(trigger(4),))
+    decision = decide(facts, [rule("draft", trigger=["reply"])], team)
+    assert decision.waiting == (Waiting("answerer", 4, ("offer",)),)
+    assert (decision.skipped, decision.handled) == ((), ())
+
+
 def test_a_failure_for_one_occasion_says_nothing_about_another() -> None:
     facts = Facts("new", outputs("research"), (run("checker", "failed", 3),), (trigger(7),))
     facts = Facts(facts.status, (*facts.outputs, OutputFact("draft", 7)), facts.runs, facts.triggers)
