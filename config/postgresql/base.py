@@ -2,6 +2,9 @@
 
 Under ASGI every request has a thread of its own, so its connection ends with it. The next one costs PostgreSQL a new
 process, which reads its catalogue anew for every table that a page asks: 10 to 20 ms a page, more than its queries.
+
+Not psycopg_pool, which Django could use: while the server is away it lets every request, also that of a probe, wait for
+its time-out, and it comes back with growing pauses. Here a request fails at once and the next one tries again.
 """
 
 from __future__ import annotations
