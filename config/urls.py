@@ -4,12 +4,19 @@ from django.contrib.auth import views as auth
 from django.urls import include, path
 
 from leads.webhooks import receive_leads
+from runs.views import signing_in
 from runs.views.accounts import PasswordChange
 
+admin.site.login_form = signing_in.AdminSignInForm
+
 urlpatterns = [
-    path("login/", auth.LoginView.as_view(redirect_authenticated_user=True), name="login"),
+    path("login/", signing_in.SignIn.as_view(), name="login"),
     path("logout/", auth.LogoutView.as_view(), name="logout"),
     path("password/", PasswordChange.as_view(), name="password"),
+    path("password/reset/", signing_in.Reset.as_view(), name="password_reset"),
+    path("password/reset/sent/", signing_in.ResetSent.as_view(), name="password_reset_done"),
+    path("password/reset/done/", signing_in.ResetComplete.as_view(), name="password_reset_complete"),
+    path("password/reset/<uidb64>/<token>/", signing_in.ResetConfirm.as_view(), name="password_reset_confirm"),
     path("admin/", admin.site.urls),
     path("leads/", include("leads.urls")),
     path("hooks/<slug:department>/leads/", receive_leads, name="leads-hook"),

@@ -100,6 +100,7 @@ EXAMPLES: dict[str, Callable[[Place], int | str]] = {
     "leads/import/": lambda p: p.job.pk,
     "outbox/": lambda p: p.unsure.pk,
     "outputs/": lambda p: p.scene.output.pk,
+    "password/reset/": lambda p: "person",
     "reviews/": lambda p: p.scene.review.pk,
     "reviews/alike/": lambda p: p.group.pk,
     "account/away/": lambda p: p.absence.pk,
@@ -118,7 +119,7 @@ EXAMPLES: dict[str, Callable[[Place], int | str]] = {
 }
 """What stands for the first parameter after this beginning of an address. Rows of the first department."""
 
-FURTHER: dict[str, str] = {"section": "department"}
+FURTHER: dict[str, str] = {"section": "department", "token": "token"}
 """What stands for any parameter after the first, by its name."""
 
 SPECIAL: dict[str, Callable[[Place], int | str]] = {
@@ -126,8 +127,11 @@ SPECIAL: dict[str, Callable[[Place], int | str]] = {
 }
 """By name, where the beginning does not say it."""
 
-OPEN = {"login", "leads-hook", "runs:mail_events", "runs:unsubscribe"}
-"""Open to the world: the first is how one gets in, the others check a signature."""
+OPEN = {
+    *("login", "leads-hook", "runs:mail_events", "runs:unsubscribe"),
+    *("password_reset", "password_reset_done", "password_reset_confirm", "password_reset_complete"),
+}
+"""Open to the world: the first and the last are how one gets in, the others check a signature."""
 ELSEWHERE = {"runs:mailbox"}
 """Not there unless mails are written to files; see tests/runs/test_views_mailbox.py."""
 PERSONAL = {"logout", "password", "runs:away", "runs:away_plan", "runs:account"}

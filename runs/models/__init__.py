@@ -14,6 +14,7 @@ from runs.models.reviewing import Absence, DraftGroup, EditPattern
 from runs.models.rule import Rule
 from runs.models.run import AgentRun, PipelineRun, StatusCount
 from runs.models.shift import ShiftSlot
+from runs.models.sign_in import SignInAttempt
 from runs.models.tryout import TryOut
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "SendBack",
     "Sender",
     "ShiftSlot",
+    "SignInAttempt",
     "StatusCount",
     "Suppression",
     "ToolCall",
