@@ -18,7 +18,6 @@ from runs.access import Access
 from runs.cost_rollups import group_calls, unrolled_calls
 from runs.cost_sums import dollars
 from runs.models import AgentRun, Item, ItemTotal, Output, Review
-from runs.switches import read_halt
 from runs.views.shown import Shown, show_agent_run, show_automation, show_item
 
 _STAGE_OF = {slug: label for label, slugs in STAGES.values() for slug in slugs}
@@ -58,13 +57,15 @@ class StatusCount:
     is_chosen: bool
 
 
-def read_rows(leads: Sequence[Lead]) -> list[LeadRow]:
-    """What the list shows of these leads (with item, department and owner selected), in six queries."""
+def read_rows(leads: Sequence[Lead], halt: str) -> list[LeadRow]:
+    """What the list shows of these leads (with item, department and owner selected), in five queries.
+
+    ``halt``: why nothing starts in the whole installation, from ``runs.switches``.
+    """
     now, ids = timezone.now(), [lead.pk for lead in leads]
     outputs = Output.objects.filter(item__in=ids, key=KEY, is_current=True)
     facets = dict(outputs.values_list("item_id", "facets"))
     work: dict[int, list[tuple[str, Shown]]] = {}
-    halt = read_halt()
     active = AgentRun.objects.filter(item__in=ids, status__in=AgentRun.ACTIVE).select_related(
         "agent", "item__automation_by", "department__state_by"
     )
@@ -112,7 +113,7 @@ def count_by_status(access: Access, filters: Filters) -> list[StatusCount]:
     """How many leads the shown departments have of each status, whatever else is filtered; one query."""
     ids = [department.pk for department in access.shown if department.kind == "sales"]
     rows = Item.objects.filter(department__in=ids).values_list("status")
-    counts = dict(rows.annotate(count=Count("pk")).order_by())
+    counts = dict(rows.annotate(count=Count("*")).order_by())
     known = {status.slug: status for status in STATUSES}
     specs = [*STATUSES, *(StatusSpec(slug, slug) for slug in sorted(counts) if slug not in known)]
     return [

@@ -38,6 +38,7 @@ from runs.allowed import Allowed, no
 from runs.models import SavedView
 from runs.saved_views import SavableList, can_change, can_share, choice_of, register_list, views_for
 from runs.selections import can_act_on_many, read_filter
+from runs.switches import describe_halt
 from runs.views.answers import is_htmx, show
 from runs.views.exports import refuse_file, send_file
 from runs.views.ordering import read_ordered_page
@@ -70,7 +71,7 @@ def lead_list(request: HttpRequest) -> HttpResponse:
         "all_query": replace(filters, status="", ids=()).query,
         "fixed_query": filters.fixed(user.pk).query,
         "page": page,
-        "rows": read_rows(page.rows),
+        "rows": read_rows(page.rows, describe_halt(access.installation)),
         "counts": counts,
         "matching": _matching(access, filters, page, sum(count.count for count in counts), counts),
         "chosen": chosen,

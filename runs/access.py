@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import wraps
+from functools import cached_property, wraps
 from typing import Any, TypeVar, cast
 
 from django.conf import settings
@@ -17,7 +17,7 @@ from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseBase
 from django.shortcuts import get_object_or_404, resolve_url
 
-from agents.models import Department, Member
+from agents.models import Department, Installation, Member
 from runs.backends import ROLE_PERMISSIONS, includes
 
 Role = Member.Role
@@ -26,7 +26,7 @@ ModelT = TypeVar("ModelT", bound=Model)
 Someone = AbstractBaseUser | AnonymousUser
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Access:
     """What one person may see on one request. ``current`` is the chosen department, None if all are shown."""
 
@@ -43,6 +43,11 @@ class Access:
     def shown(self) -> tuple[Department, ...]:
         """The same as rows."""
         return (self.current,) if self.current else self.departments
+
+    @cached_property
+    def installation(self) -> Installation:
+        """The switch of the whole installation, read once a request."""
+        return Installation.read()
 
     @property
     def administers(self) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from statistics import median
+from statistics import fmean
 
-from django.db.models import Count, Min
+from django.db.models import Count, DurationField, ExpressionWrapper, F, Min, QuerySet
 
 from runs.database import now as database_now
 from runs.models import Output, Review
@@ -50,17 +50,17 @@ class Verdicts:
         """The share that was to be written again; None without a decision."""
         return self.sent_back / self.decided if self.decided else None
 
-    def add(self, answer: str) -> None:
-        """Count one answer; others than these say nothing of the output."""
+    def add(self, answer: str, count: int = 1) -> None:
+        """Count so many of one answer; others than these say nothing of the output."""
         match answer:
             case Answer.APPROVE:
-                self.approved += 1
+                self.approved += count
             case Answer.APPROVE_EDITED:
-                self.edited += 1
+                self.edited += count
             case Answer.SEND_BACK:
-                self.sent_back += 1
+                self.sent_back += count
             case Answer.REJECT:
-                self.rejected += 1
+                self.rejected += count
 
 
 @dataclass(slots=True)
@@ -84,7 +84,7 @@ class Figures:
 
 
 def read_figures(department_ids: Iterable[int], *, now: datetime | None = None) -> Figures:
-    """The figures of these departments over the last 30 days, in three queries."""
+    """The figures of these departments over the last 30 days, in four queries that bring sums and no decisions."""
     ids, since = list(department_ids), (now or database_now()) - WINDOW
     by_agent: dict[str, AgentFigures] = {}
     figures = Figures()
@@ -97,21 +97,27 @@ def read_figures(department_ids: Iterable[int], *, now: datetime | None = None) 
     answered = Review.objects.filter(
         department__in=ids, status=Review.Status.ANSWERED, answered_at__gte=since, answered_by__isnull=False
     ).order_by("-answered_at")
-    seconds = []
-    for asked, at, answer, job in answered.values_list("created_at", "answered_at", "answer", "agent_run__agent__job")[
-        :MOST_READ
-    ]:
-        if at is not None:
-            seconds.append((at - asked).total_seconds())
+    latest = Review.objects.filter(pk__in=answered.values("pk")[:MOST_READ]).order_by()
+    decided = 0
+    for answer, job, count in latest.values_list("answer", "agent_run__agent__job").annotate(Count("pk")):
+        decided += count
         if answer in _JUDGED:
             for counted in (figures.total, *([_of(by_agent, job)] if job else [])):
-                counted.add(answer)
-    figures.median_seconds = median(seconds) if seconds else None
+                counted.add(answer, count)
+    figures.median_seconds = _median_seconds(latest, decided)
     for job, count in _corrected(ids, since):
         figures.total.corrected += count
         _of(by_agent, job).corrected += count
     figures.agents = sorted(by_agent.values(), key=lambda row: row.title)
     return figures
+
+
+def _median_seconds(answered: QuerySet[Review], count: int) -> float | None:
+    """How long people took for the one in the middle of so many answered questions, or for the two there."""
+    took = ExpressionWrapper(F("answered_at") - F("created_at"), output_field=DurationField())
+    middle = answered.annotate(took=took).order_by("took").values_list("took", flat=True)
+    seconds = [each.total_seconds() for each in middle[(count - 1) // 2 : count // 2 + 1]] if count else []
+    return fmean(seconds) if seconds else None
 
 
 def _of(by_agent: dict[str, AgentFigures], job: str) -> AgentFigures:

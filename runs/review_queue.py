@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 
 from django.contrib.auth.models import User
 from django.db import transaction
-from django.db.models import DateTimeField, Q, QuerySet, Value
-from django.db.models.functions import Coalesce
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from agents.models import Member
@@ -18,12 +17,10 @@ from runs.allowed import YES, Allowed, no
 from runs.answerable import can_assign, can_claim, can_release, who_decided
 from runs.backends import ROLE_PERMISSIONS, includes
 from runs.models import Action, Review
+from runs.models.people import DUE, NEVER
 
 MOST_COUNTED = 1_000
 """The badge counts so far, then it says "1000+"."""
-NEVER = datetime(9999, 1, 1, tzinfo=UTC)
-"""Where a question without a deadline stands in the order."""
-_DUE = Coalesce("deadline", Value(NEVER, output_field=DateTimeField()))
 MINE, UNASSIGNED = "mine", "unassigned"
 ASSIGNEES = {MINE: "Mine", UNASSIGNED: "Nobody’s"}
 RISKS = {"3": "High", "2": "Medium", "1": "Low"}
@@ -97,7 +94,7 @@ def open_reviews(
 
 def in_order(rows: QuerySet[Review]) -> QuerySet[Review]:
     """By risk, then deadline, then age."""
-    return rows.annotate(due=_DUE).order_by("-risk", "due", "pk")
+    return rows.annotate(due=DUE).order_by("-risk", "due", "pk")
 
 
 def place_of(review: Review) -> Place:
@@ -119,14 +116,14 @@ def after(rows: QuerySet[Review], place: Place) -> QuerySet[Review]:
     """Those behind a place, of rows in order."""
     same = Q(risk=place.risk)
     later = Q(due__gt=place.deadline) | Q(due=place.deadline, pk__gt=place.pk)
-    return rows.annotate(due=_DUE).filter(Q(risk__lt=place.risk) | (same & later))
+    return rows.annotate(due=DUE).filter(Q(risk__lt=place.risk) | (same & later))
 
 
 def before(rows: QuerySet[Review], place: Place) -> QuerySet[Review]:
     """Those before a place, the nearest first."""
     same = Q(risk=place.risk)
     earlier = Q(due__lt=place.deadline) | Q(due=place.deadline, pk__lt=place.pk)
-    nearer = rows.annotate(due=_DUE).filter(Q(risk__gt=place.risk) | (same & earlier))
+    nearer = rows.annotate(due=DUE).filter(Q(risk__gt=place.risk) | (same & earlier))
     return nearer.order_by("risk", "-due", "-pk")
 
 

@@ -11,14 +11,14 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import Count, Max, Min, OuterRef, Subquery
+from django.db.models import Count, Min, OuterRef, Q, Subquery
 
 from agents.causes import Cause
 from agents.models import Department, Installation, ModelState
 from runs import runbook
 from runs.health import BACKLOG, SILENT, STALE, Finding, check_clock, check_database, due_items, look, read_queue
 from runs.models import AgentRun, Alert, Channel, ModelCall, OutboxMessage, ShiftSlot
-from runs.switches import describe_state, read_installation
+from runs.switches import describe_state
 from runs.verdict import FRESH, CallSigns, DatabaseSigns, MailSigns, Part, Problem, Signs, State, WorkSigns
 
 RECENT_CALLS = 200
@@ -26,17 +26,19 @@ OVERDUE = timedelta(minutes=2)
 Found = tuple[Part, Problem]
 
 
-def read_signs(departments: Sequence[Department], *, now: datetime) -> Signs:
+def read_signs(departments: Sequence[Department], installation: Installation, *, now: datetime) -> Signs:
     """What is known of the installation, and of the models, the mail and the alerts of these departments."""
-    base, findings = _database(now)
+    slots = list(ShiftSlot.objects.all())
+    base, findings = _database(slots)
     ids = [department.pk for department in departments]
-    alerts = list(Alert.objects.filter(state=Alert.State.OPEN, department__in=ids).select_related("department"))
-    alerts += Alert.objects.filter(state=Alert.State.OPEN, department=None)
+    concerned = Q(department__in=ids) | Q(department=None)
+    alerts = list(Alert.objects.filter(concerned, state=Alert.State.OPEN).select_related("department"))
     keys = {department.api_key_env for department in departments}
-    problems = [*findings, *_halted(departments), *_lines(departments, alerts), *_models(keys, alerts, now)]
+    halted = _halted([installation, *departments])
+    problems = [*findings, *halted, *_lines(departments, alerts), *_models(keys, alerts, now)]
     return Signs(
         now=now,
-        work=_work(now),
+        work=_work(slots, now),
         calls=_calls(ids, now),
         mail=_mail(ids, now),
         database=base,
@@ -47,11 +49,11 @@ def read_signs(departments: Sequence[Department], *, now: datetime) -> Signs:
 # --- The database ---------------------------------------------------------------------------------------------
 
 
-def _database(now: datetime) -> tuple[DatabaseSigns, list[Found]]:
+def _database(slots: Iterable[ShiftSlot]) -> tuple[DatabaseSigns, list[Found]]:
     findings = look((check_database, check_clock))
     problems: list[Found] = [("database", _finding(finding)) for finding in findings if not finding.is_well]
-    written = ShiftSlot.objects.aggregate(at=Max("heartbeat_at"))["at"]
-    return DatabaseSigns(connection.vendor, written), problems
+    beats = (slot.heartbeat_at for slot in slots if slot.heartbeat_at is not None)
+    return DatabaseSigns(connection.vendor, max(beats, default=None)), problems
 
 
 def _finding(finding: Finding) -> Problem:
@@ -71,8 +73,8 @@ def _finding(finding: Finding) -> Problem:
 # --- Us -------------------------------------------------------------------------------------------------------
 
 
-def _work(now: datetime) -> WorkSigns:
-    slots = list(ShiftSlot.objects.filter(number__lte=settings.SHIFTS))
+def _work(every: Iterable[ShiftSlot], now: datetime) -> WorkSigns:
+    slots = [slot for slot in every if slot.number <= settings.SHIFTS]
     alive = [slot for slot in slots if slot.token and slot.heartbeat_at and slot.heartbeat_at > now - SILENT]
     heard = [slot.heartbeat_at for slot in slots if slot.heartbeat_at is not None]
     empty = [slot.heartbeat_at for slot in slots if slot not in alive and slot.heartbeat_at is not None]
@@ -93,11 +95,10 @@ def _work(now: datetime) -> WorkSigns:
     )
 
 
-def _halted(departments: Iterable[Department]) -> list[Found]:
+def _halted(switches: Iterable[Department | Installation]) -> list[Found]:
     """What a person has switched off: work, or only what leaves."""
     found: list[Found] = []
-    held: list[Department | Installation] = [read_installation(), *departments]
-    for row in held:
+    for row in switches:
         if row.state == Department.State.RUNNING:
             continue
         is_mail = row.state == Department.State.HOLDING_SENDS
@@ -210,20 +211,22 @@ def _mail(ids: Sequence[int], now: datetime) -> MailSigns:
     ).order_by("-sent_at")
     channels = Channel.objects.filter(department__in=ids, is_enabled=True)
     sent = list(channels.values_list(Subquery(latest.values("sent_at")[:1]), flat=True))
-    waiting = mine.filter(status=status.PENDING)
-    refused = waiting.exclude(error="").order_by("release_at")
-    first = refused.values_list("error", "release_at").first()
-    overdue = waiting.filter(release_at__lt=now - OVERDUE, waiting_for="", error="")
-    overdue_found = overdue.aggregate(count=Count("pk"), at=Min("release_at"))
+    waiting = Q(status=status.PENDING)
+    overdue = waiting & Q(release_at__lt=now - OVERDUE, waiting_for="", error="")
+    counted = mine.filter(status__in=[status.PENDING, status.UNKNOWN]).aggregate(
+        refused=Count("pk", filter=waiting & ~Q(error="")),
+        unsure=Count("pk", filter=Q(status=status.UNKNOWN)),
+        overdue=Count("pk", filter=overdue),
+        overdue_since=Min("release_at", filter=overdue),
+    )
+    refused = mine.filter(waiting).exclude(error="").order_by("release_at").values_list("error", "release_at")
+    first = refused.first() if counted["refused"] else None
     return MailSigns(
         channels=len(sent),
         last_sent_at=max((at for at in sent if at is not None), default=None),
-        refused=refused.count(),
+        **counted,
         refusal=first[0] if first else "",
         refused_next_at=first[1] if first else None,
-        unsure=mine.filter(status=status.UNKNOWN).count(),
-        overdue=overdue_found["count"],
-        overdue_since=overdue_found["at"],
     )
 
 

@@ -63,14 +63,8 @@ def can_switch_all(installation: Installation, state: str, user: User | None = N
     return YES
 
 
-def read_installation() -> Installation:
-    """The installation's switch; a row that is missing means running."""
-    return Installation.objects.select_related("state_by").filter(pk=1).first() or Installation(pk=1)
-
-
-def read_halt() -> str:
+def describe_halt(installation: Installation) -> str:
     """Why nothing starts in the whole installation, as a sentence; empty if it may."""
-    installation = read_installation()
     return "" if installation.state in Department.WORKING else f"The installation {_is(installation)}."
 
 
@@ -120,7 +114,7 @@ def take_back_stopped() -> int:
     A shift that read the switch a moment too early may have claimed after the stop.
     """
     stopped = Department.objects.filter(state=State.STOPPED)
-    if read_installation().state == State.STOPPED:
+    if Installation.read().state == State.STOPPED:
         stopped = Department.objects.all()
     ids = list(stopped.values_list("pk", flat=True))
     rows = (

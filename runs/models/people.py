@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from django.conf import settings
 from django.db import models
-from django.db.models import Q
+from django.db.models import DateTimeField, F, Q, Value
+from django.db.models.functions import Coalesce
 
 from agents.models import Department
 from runs.models.item import Item, Trigger
 from runs.models.output import Output
 from runs.models.run import AgentRun
+
+NEVER = datetime(9999, 1, 1, tzinfo=UTC)
+"""Where a question without a deadline stands in the order."""
+DUE = Coalesce("deadline", Value(NEVER, output_field=DateTimeField()))
 
 
 class Review(models.Model):
@@ -172,8 +179,10 @@ class Review(models.Model):
             models.Index(fields=["deadline"], condition=Q(status="open"), name="review_deadline"),
             # review_queue.figures and the auto-approval's look at recent answers.
             models.Index(fields=["department", "-answered_at"], condition=Q(status="answered"), name="review_answered"),
-            # the review queue: by risk, then deadline.
+            # the badge of the menu, and what needs a person.
             models.Index(fields=["department", "-risk", "deadline"], condition=Q(status="open"), name="review_open"),
+            # review_queue.in_order: the first questions of one or of several departments, without sorting all.
+            models.Index(F("risk").desc(), DUE, "id", condition=Q(status="open"), name="review_in_order"),
             # snoozing.wake_due: what comes back to the list.
             models.Index(
                 fields=["snoozed_until"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlencode
 
@@ -31,8 +32,12 @@ _AGES = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 @register.simple_tag
+@lru_cache(maxsize=1_000, typed=True)  # a text and a safe one are not the same
 def icon(name: str, label: str = "") -> SafeString:
-    """An icon of the sprite. Without a label it is decoration and hidden from screen readers."""
+    """An icon of the sprite. Without a label it is decoration and hidden from screen readers.
+
+    Kept: a list has hundreds of the same few, and the address of the sprite stays while a process lives.
+    """
     address = f"{static('vendor/tabler-icons-3.51.0/icons.svg')}#{name}"
     if label:
         return format_html(
@@ -227,5 +232,5 @@ def navigation(context: template.Context) -> dict[str, Any]:
 @register.inclusion_tag("_banners.html", takes_context=True)
 def banners(context: template.Context) -> dict[str, Any]:
     """What must be known on every page: simulated answers, a line that stands still, a stopped department."""
-    request: HttpRequest = context["request"]
-    return {"is_simulated": settings.SIMULATED, "banners": find_banners(access_of(request).shown)}
+    access = access_of(context["request"])
+    return {"is_simulated": settings.SIMULATED, "banners": find_banners(access.shown, access.installation)}

@@ -12,7 +12,7 @@ from django.urls import reverse
 from agents.models import Department, Installation
 from runs.models import Alert, AlertDelivery
 from runs.runbook import url_of
-from runs.switches import describe_state, read_installation
+from runs.switches import describe_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,9 @@ _STATES = {
 }
 
 
-def find_banners(departments: Iterable[Department]) -> list[Banner]:
-    """The news of these departments, the worst first."""
+def find_banners(departments: Iterable[Department], installation: Installation) -> list[Banner]:
+    """The news of these departments and of the installation's switch, the worst first."""
     departments, found = list(departments), []
-    installation = read_installation()
     if installation.state != Department.State.RUNNING:
         found.append(_switched(installation))
     found += _find_stopped(departments)

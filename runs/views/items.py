@@ -15,7 +15,7 @@ from runs.access import Access, access_of
 from runs.allowed import can_run, state_of
 from runs.facts import load_facts, load_router
 from runs.models import AgentRun, Item, Trigger
-from runs.switches import describe_state, read_halt
+from runs.switches import describe_halt, describe_state
 from runs.views.conversation import conversation_context
 from runs.views.item_costs import cost_context
 from runs.views.item_summary import count_questions, summary_context
@@ -50,7 +50,7 @@ def item_context(request: HttpRequest, item: Item) -> dict[str, Any]:
     runs = list(steps.order_by("-pk")[:STEPS])[::-1]
     facts = load_facts([item], now=now)[item.pk]
     decision = load_router(item.department).decide(facts)
-    agents, halt = list(item.department.agents.order_by("pk")), read_halt()
+    agents, halt = list(item.department.agents.order_by("pk")), describe_halt(access.installation)
     occasions = build_occasions(Desk(agents, outputs, runs, triggers, decision.trace, now, halt))
     # The newest occasion is what is going on; the item's own comes last where there are others.
     ordered = [*occasions[1:], occasions[0]]

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
 
-from django.db.models import Count, Exists, Max, OuterRef, Q, QuerySet, Sum
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Subquery, Sum
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
@@ -29,7 +29,7 @@ from runs.first_steps import read_steps
 from runs.models import AgentRun, Item, ModelCall, PipelineRun, Review, ShiftSlot
 from runs.review_queue import in_order
 from runs.spending import Fill, load_fills
-from runs.switches import read_halt
+from runs.switches import describe_halt
 from runs.views.kinds import kinds_of
 from runs.views.menu import item_list_url
 from runs.views.needs import find_needs
@@ -92,12 +92,12 @@ def overview_context(request: HttpRequest) -> dict[str, Any]:
     """Everything the overview shows, in a fixed number of queries."""
     access, now = access_of(request), timezone.now()
     sees_system = may_see_system(request)
-    hours = agent_health.load_hours(access.ids, now=now)
+    hours, waiting = agent_health.load_hours(access.ids, now=now), _waiting(access, now)
     return {
         "access": access,
         "now": now,
         "may_see_system": sees_system,
-        "verdict": read_verdict(access.shown, now=now),
+        "verdict": read_verdict(access, now=now),
         "needs": find_needs(access, may_see_system=sees_system),
         "flows": read_flows(access),
         "reviews": _questions(access, now),
@@ -105,8 +105,8 @@ def overview_context(request: HttpRequest) -> dict[str, Any]:
         "running": _running(access, now),
         "finished": _finished(access),
         "shifts": _shifts(now),
-        "waiting_items": _waiting(access, now),
-        "staged_items": _staged(access).exists(),
+        "waiting_items": waiting,
+        "staged_items": not waiting and _staged(access).exists(),
         "hours": hours,
         "hours_done": sum(hour.done for hour in hours),
         "hours_failed": sum(hour.failed for hour in hours),
@@ -140,7 +140,7 @@ def read_flows(access: Access) -> list[Flow]:
     rows = Item.objects.filter(department__in=access.ids).values_list("department_id", "status")
     counts: dict[tuple[str, str], int] = {}
     kinds = {department.pk: department.kind for department in access.shown}
-    for department_id, status, count in rows.annotate(count=Count("pk")).order_by():
+    for department_id, status, count in rows.annotate(count=Count("*")).order_by():
         key = (kinds[department_id], status)
         counts[key] = counts.get(key, 0) + count
     return [_flow(spec, counts) for spec in kinds_of(access.shown)]
@@ -180,12 +180,12 @@ def _running(access: Access, now: datetime) -> list[tuple[AgentRun, Shown]]:
     runs = list(mine.filter(status=AgentRun.Status.RUNNING).order_by("-started_at", "pk")[:SHOWN_ROWS])
     queued = mine.filter(status=AgentRun.Status.QUEUED).order_by("priority", "due_at", "pk")
     runs += queued[: SHOWN_ROWS - len(runs)]
-    halt = read_halt()
+    halt = describe_halt(access.installation)
     return [(run, show_agent_run(run, now, halt)) for run in runs]
 
 
 def _finished(access: Access) -> list[tuple[PipelineRun, Shown]]:
-    newest = PipelineRun.objects.aggregate(pk=Max("pk"))["pk"] or 0
+    newest = Subquery(PipelineRun.objects.order_by("-pk").values("pk")[:1])
     runs = PipelineRun.objects.filter(item__department__in=access.ids, pk__gt=newest - RECENT_RUNS)
     ended = runs.exclude(status=PipelineRun.Status.ACTIVE).select_related("item")
     return [(run, show_pipeline_run(run)) for run in ended.order_by("-pk")[:SHOWN_ROWS]]

@@ -17,7 +17,7 @@ from django.views.decorators.http import require_safe
 from runs.access import Access, access_of, get_visible, signed_in
 from runs.models import AgentRun, LogEntry, ModelCall, PipelineRun, StatusCount, ToolCall
 from runs.status_counts import Counted, count_up_to, read_counts
-from runs.switches import read_halt
+from runs.switches import describe_halt
 from runs.views.answers import show
 from runs.views.forms import read_number
 from runs.views.paging import read_page
@@ -142,7 +142,8 @@ def run_context(request: HttpRequest, pk: int) -> dict[str, Any]:
     """Everything the run page shows, in a fixed number of queries."""
     pipelines = PipelineRun.objects.select_related("item__department__state_by", "item__automation_by")
     run = get_visible(request, pipelines, path="item__department_id", pk=pk)
-    access, now, halt = access_of(request), timezone.now(), read_halt()
+    access, now = access_of(request), timezone.now()
+    halt = describe_halt(access.installation)
     steps = list(
         run.agent_runs.select_related(
             "agent", "item__automation_by", "soul", "trigger", "department__state_by"

@@ -21,7 +21,7 @@ from agents.pricing import load_price_book
 from runs.access import Access, access_of, signed_in
 from runs.models import AgentRun, ModelCall, StatusCount
 from runs.status_counts import Counted, count_up_to, read_counts
-from runs.switches import read_halt
+from runs.switches import describe_halt
 from runs.views.answers import show
 from runs.views.forms import read_number
 from runs.views.paging import read_page
@@ -76,7 +76,7 @@ def step_list(request: HttpRequest) -> HttpResponse:
         "filters": filters,
         "page": window.page,
         "looked_to": window.looked_to,
-        "rows": _rows(window.page.rows, now),
+        "rows": _rows(window.page.rows, now, describe_halt(access.installation)),
         "chips": count_steps(access, now),
         "agents": _agents(access),
         "models": sorted(load_price_book().models),
@@ -128,8 +128,7 @@ def _selected(rows: QuerySet[AgentRun]) -> QuerySet[AgentRun]:
     return rows.select_related("agent", "item__automation_by", "department__state_by")
 
 
-def _rows(runs: Sequence[AgentRun], now: datetime) -> list[StepRow]:
-    halt = read_halt()
+def _rows(runs: Sequence[AgentRun], now: datetime, halt: str) -> list[StepRow]:
     calls = ModelCall.objects.filter(agent_run__in=[run.pk for run in runs]).order_by("attempt", "number")
     names = calls.values_list("agent_run", "model_used", "model_asked")
     models = {run_id: used or asked for run_id, used, asked in names}

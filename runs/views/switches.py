@@ -68,7 +68,7 @@ def installation_switch(request: HttpRequest) -> HttpResponse:
     if state != State.RUNNING and not reason:
         return _answer(request, "Say why: everybody sees it on every page.", False)
     allowed = switches.switch_installation(user=user, state=state, reason=reason)
-    text = switches.describe_state(switches.read_installation()) if allowed else allowed.reason
+    text = switches.describe_state(Installation.read()) if allowed else allowed.reason
     return _answer(request, text, allowed.ok)
 
 
@@ -84,7 +84,7 @@ def _context(request: HttpRequest) -> dict[str, Any]:
     everything = None
     if getattr(request.user, "is_superuser", False):
         ids = list(Department.objects.values_list("pk", flat=True))
-        everything = _row(request, switches.read_installation(), ids, reverse("runs:installation_switch"))
+        everything = _row(request, Installation.read(), ids, reverse("runs:installation_switch"))
     return {"access": access, "rows": rows, "everything": everything}
 
 

@@ -111,7 +111,7 @@ def _context(request: HttpRequest) -> dict[str, Any]:
     return {
         "access": access,
         "now": now,
-        "verdict": read_verdict(access.shown, now=now),
+        "verdict": read_verdict(access, now=now),
         "slots": _slots(now),
         "queue": read_queue(now),
         "due_items": due_items(now).count(),

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from django.urls import reverse
 
-from agents.models import Department
+from runs.access import Access
 from runs.runbook import url_of
 from runs.signs import read_signs
 from runs.verdict import Line, Verdict, judge
@@ -55,9 +55,9 @@ class ShownVerdict:
         return next(shown for shown in self.lines if shown.line is self.verdict.worst)
 
 
-def read_verdict(departments: Sequence[Department], *, now: datetime) -> ShownVerdict:
-    """The verdict on these departments and the installation, now."""
-    verdict = judge(read_signs(departments, now=now))
+def read_verdict(access: Access, *, now: datetime) -> ShownVerdict:
+    """The verdict on the departments that are shown and the installation, now."""
+    verdict = judge(read_signs(access.shown, access.installation, now=now))
     return ShownVerdict(verdict, [_show(line) for line in verdict.lines])
 
 

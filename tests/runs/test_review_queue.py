@@ -10,6 +10,7 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 
 from agents.models import Department, Member
+from runs import review_figures
 from runs.models import Action, Output, Review
 from runs.review_figures import read_figures
 from runs.review_queue import (
@@ -187,7 +188,7 @@ def test_the_figures_of_people_by_agent(office: Department, rita: User, django_a
     assert correct(output=output, user=rita, changes={"category": "spam"})
     again = Output.objects.get(item=item, key="intake", is_current=True)
     assert correct(output=again, user=rita, changes={"category": "lead"}), "a person's own, which counts against nobody"
-    with django_assert_num_queries(3):
+    with django_assert_num_queries(4):
         figures = read_figures([office.pk], now=timezone.now())
     assert figures.waiting == 2
     assert figures.oldest_at is not None
@@ -198,6 +199,26 @@ def test_the_figures_of_people_by_agent(office: Department, rita: User, django_a
     rows = {row.title: row for row in figures.agents}
     assert (rows["Formatter"].waiting, rows["Formatter"].rejected, rows["Formatter"].sent_back) == (1, 1, 1)
     assert (rows["Qualifier"].waiting, rows["Intake Classifier"].corrected) == (1, 1)
+
+
+@pytest.mark.parametrize(("minutes", "median"), [((10,), 10), ((10, 30), 20), ((90, 10, 20, 30), 25)])
+def test_the_median_is_that_of_the_middle(
+    office: Department, rita: User, minutes: tuple[int, ...], median: int
+) -> None:
+    for each in minutes:
+        answered("approve", rita, minutes=each, office=office)
+    assert read_figures([office.pk]).median_seconds == pytest.approx(60 * median)
+
+
+def test_only_the_latest_decisions_are_looked_at(
+    office: Department, rita: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(review_figures, "MOST_READ", 2)
+    for days_ago, answer in ((3, "reject"), (2, "approve"), (1, "send_back")):
+        answered(answer, rita, minutes=days_ago, days_ago=days_ago, office=office)
+    figures = read_figures([office.pk])
+    assert (figures.total.approved, figures.total.sent_back, figures.total.rejected) == (1, 1, 0)
+    assert figures.median_seconds == pytest.approx(90)
 
 
 def test_without_a_decision_there_is_no_share(office: Department) -> None:

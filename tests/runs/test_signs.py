@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from django_q.models import OrmQ
 
-from agents.models import Department, ModelState
+from agents.models import Department, Installation, ModelState
 from runs import signs
 from runs.models import AgentRun, Alert, Channel, Item, ModelCall, OutboxMessage, ShiftSlot
 from runs.signs import read_signs
@@ -44,7 +44,7 @@ def desk() -> Department:
 
 def verdict_of(department: Department) -> Verdict:
     """The verdict now."""
-    return judge(read_signs([department], now=timezone.now()))
+    return judge(read_signs([department], Installation.read(), now=timezone.now()))
 
 
 def line_of(department: Department, part: str) -> Line:
@@ -207,7 +207,7 @@ def test_the_number_of_queries_does_not_grow(desk: Department) -> None:
     with CaptureQueriesContext(
         connection,
     ) as few:
-        read_signs([desk], now=timezone.now())
+        read_signs([desk], Installation(), now=timezone.now())
     departments = [desk]
     for number in range(4):
         department = factories.make_department(slug=f"more-{number}")
@@ -217,5 +217,5 @@ def test_the_number_of_queries_does_not_grow(desk: Department) -> None:
         _alert("channel:email", "x")(department)
     assert OutboxMessage.objects.filter(status="unknown").count() == 4
     with CaptureQueriesContext(connection) as many:
-        read_signs(departments, now=timezone.now())
+        read_signs(departments, Installation(), now=timezone.now())
     assert len(many) == len(few)

@@ -15,10 +15,9 @@ from runs.dispatch import route_due
 from runs.models import Action, AgentRun, Item, LogEntry, ModelCall, Output, PipelineRun
 from runs.staff import load_staff
 from runs.switches import (
+    describe_halt,
     describe_state,
     foresee,
-    read_halt,
-    read_installation,
     switch_department,
     switch_installation,
     take_back_stopped,
@@ -68,7 +67,7 @@ def held(what: str, office: Department) -> Department | Installation:
     if what == "department":
         office.refresh_from_db()
         return office
-    return read_installation()
+    return Installation.read()
 
 
 both = pytest.mark.parametrize("what", ["department", "installation"])
@@ -85,7 +84,7 @@ def test_it_is_switched_and_says_who_why_and_since_when(what: str, state: str, o
     assert (action.user, action.before["state"], action.after["state"]) == (ada, "running", state)
     assert action.department == (office if what == "department" else None)
     assert "ada" in LogEntry.objects.get(kind="switch").text
-    banner = find_banners([office])[0]
+    banner = find_banners([office], Installation.read())[0]
     assert "by ada: The price list is wrong." in banner.title
     assert "Since" in banner.text
 
@@ -219,18 +218,18 @@ def test_a_waiting_run_says_why(what: str, office: Department, ada: User) -> Non
     run = make_queued("intake")
     switch(what, office, ada, "stopped", "Wrong price list")
     run = AgentRun.objects.select_related("item", "department").get(pk=run.pk)
-    shown = show_agent_run(run, timezone.now(), read_halt())
+    shown = show_agent_run(run, timezone.now(), describe_halt(Installation.read()))
     assert shown.label == "waiting"
     assert "Wrong price list" in shown.note
 
 
 def test_nothing_is_said_while_all_runs(office: Department) -> None:
-    assert read_halt() == ""
-    assert find_banners([office]) == []
-    assert describe_state(read_installation()) == "The installation is running."
+    assert describe_halt(Installation.read()) == ""
+    assert find_banners([office], Installation.read()) == []
+    assert describe_state(Installation.read()) == "The installation is running."
     assert not Installation.objects.exists(), "reading writes nothing"
 
 
 def test_who_may(office: Department, ada: User) -> None:
-    assert switches.can_switch_all(read_installation(), "stopped", ada)
-    assert "superuser" in switches.can_switch_all(read_installation(), "stopped", make_user("olga")).reason
+    assert switches.can_switch_all(Installation.read(), "stopped", ada)
+    assert "superuser" in switches.can_switch_all(Installation.read(), "stopped", make_user("olga")).reason

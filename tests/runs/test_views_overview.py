@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from agents.models import Budget, Department, ModelState
+from agents.models import Budget, Department, Installation, ModelState
 from runs import agent_health, cost_rollups
 from runs.models import AgentHour, Alert, DepartmentHour, HourCount, Item, Review, ShiftSlot
 from runs.views.banners import find_banners
@@ -143,7 +143,7 @@ def test_departments_with_the_same_refused_key_share_a_banner() -> None:
     soon = timezone.now() + timedelta(seconds=20)
     for number, key in enumerate(("ONE_KEY", "ONE_KEY", "TWO_KEY")):
         factories.make_department(slug=f"d{number}", api_key_env=key, stopped_by_error="Refused.", next_probe_at=soon)
-    banners = find_banners(Department.objects.order_by("pk"))
+    banners = find_banners(Department.objects.order_by("pk"), Installation())
     assert [banner.title for banner in banners] == [
         "D0, D1: the line stands still.",
         "D2: the line stands still.",
