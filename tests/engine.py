@@ -33,7 +33,7 @@ from runs.work import Finished, SeenCall, Work
 from tests.factories import PAYLOADS, make_agent_run, make_department, make_lead
 
 _T = TypeVar("_T")
-LIMIT_SECONDS = 20.0
+LIMIT_SECONDS = 60.0
 END_SECONDS = 60.0
 """For a thread to come to its end. One statement may wait 20 s for SQLite's only writer, or 60 s for a row."""
 LOOK_SECONDS = 0.02
@@ -98,7 +98,7 @@ def drain(
 def at_work() -> Iterator[None]:
     """A shift on a thread of its own for as long as the block lasts."""
     done = threading.Event()
-    working = begin(lambda: drain(until=done.is_set, limit_seconds=60))
+    working = begin(lambda: drain(until=done.is_set, limit_seconds=4 * LIMIT_SECONDS))
     try:
         yield
     finally:

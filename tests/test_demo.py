@@ -22,7 +22,7 @@ import pytest
 from django.conf import settings
 from psycopg import sql
 
-pytestmark = [pytest.mark.cluster, pytest.mark.database]
+pytestmark = [pytest.mark.cluster, pytest.mark.database, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT_SECONDS = 180

@@ -25,10 +25,10 @@ from runs.models import AgentRun, Item, LogEntry, ModelCall, Output, PipelineRun
 from tests.engine import assert_accounts_agree, is_settled, keys_of, make_office, wait_for
 from tests.simulator_fixture import SimulatorServer
 
-pytestmark = [pytest.mark.cluster, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.cluster, pytest.mark.django_db(transaction=True), pytest.mark.timeout(900)]
 ROOT = Path(settings.BASE_DIR)
 SAMPLES = ROOT / "leads" / "samples" / "leads.csv"
-LIMIT_SECONDS = 50
+LIMIT_SECONDS = 150
 WANTED = {
     "drafted": {"intake", "qualification", "research", "strategy", "draft", "fact_check", "email"},
     "nurturing": {"intake", "qualification"},

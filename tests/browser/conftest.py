@@ -32,8 +32,8 @@ FLAGS = [
     "--disable-sync",
     "--no-first-run",
 ]
-STARTUP_SECONDS = 20
-WAIT_MS = 15_000
+STARTUP_SECONDS = 60
+WAIT_MS = 40_000
 expect.set_options(timeout=WAIT_MS)
 
 # Playwright's sync API runs a loop of its own in this thread, which Django takes for asynchronous code.
