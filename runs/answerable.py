@@ -73,6 +73,13 @@ def can_answer(review: Review, answer: str, access: Access | None = None) -> All
     return check(review) if check is not None else YES
 
 
+def can_judge(review: Review, answer: str, output_id: int | None) -> Allowed:
+    """Give this answer to the output that was shown (``output_id``, None: to whichever is asked about)."""
+    if review.status == Review.Status.OPEN and output_id not in (None, review.output_id):
+        return no("It is about another text than the one that you were shown. Look again.")
+    return can_answer(review, answer)
+
+
 def can_undo(review: Review, access: Access | None = None, *, now: datetime) -> Allowed:
     """Take an answer back. ``output`` and ``edited`` are read."""
     output = review.edited or review.output

@@ -1,5 +1,7 @@
 """Answers to reviews. The first answer wins; a second person is told who was first.
 
+``output_id`` is the output that the person was shown: no answer is about one that has come in its place.
+
 Each returns ``Allowed``: true if it was done, else why not. An approval writes what is to leave the house in its own
 transaction, through what the kind's ``effects`` say. Until that has left it can be taken back, and what other agents
 are told of the decision waits as long. ``runs.rewrites`` has the answers after which agents work again.
@@ -18,7 +20,7 @@ from django.db import transaction
 from runs import auto_approval, control, departures, dispatch, edit_patterns, log, outbox, outputs
 from runs.allowed import YES, Allowed, no
 from runs.allowed_sending import NOT_LEFT, can_note_sent
-from runs.answerable import can_answer, can_undo, who_decided
+from runs.answerable import can_answer, can_judge, can_undo, who_decided
 from runs.commits import lock_items
 from runs.database import now as database_now
 from runs.effects import withdraw_drafts
@@ -34,29 +36,34 @@ Answer, Kind, Status = Review.Answer, Review.Kind, Review.Status
 def approve(
     *, review: Review, user: User, note: str = "", to: str | None = None, output_id: int | None = None
 ) -> Allowed:
-    """The output is right as it is. ``to`` is the address that the person was shown: no mail goes to another one.
-
-    ``output_id`` is the output that they were shown: none that has come in its place is approved.
-    """
+    """The output is right as it is. ``to`` is the address that the person was shown: no mail goes to another one."""
     return _judge(review, user, Answer.APPROVE, note, to=to, output_id=output_id)
 
 
 def approve_edited(
-    *, review: Review, user: User, changes: Mapping[str, Any], note: str = "", to: str | None = None
+    *,
+    review: Review,
+    user: User,
+    changes: Mapping[str, Any],
+    note: str = "",
+    to: str | None = None,
+    output_id: int | None = None,
 ) -> Allowed:
     """The output is right with these fields changed: a new output, made by a person, is approved in its place.
 
     Only the asked-about output is replaced. ``Unfit`` if the changes do not fit its schema. ``to``: see ``approve``.
     """
-    return _judge(review, user, Answer.APPROVE_EDITED, note, changes=changes, to=to)
+    return _judge(review, user, Answer.APPROVE_EDITED, note, changes=changes, to=to, output_id=output_id)
 
 
-def reject(*, review: Review, user: User | None, reason: str, reason_code: str = "") -> Allowed:
+def reject(
+    *, review: Review, user: User | None, reason: str, reason_code: str = "", output_id: int | None = None
+) -> Allowed:
     """The output must not be used. It stays, marked, and nothing is written again by itself.
 
     ``user`` None: the deadline has passed, and this is what was to happen then.
     """
-    return _judge(review, user, Answer.REJECT, reason, reason_code=reason_code)
+    return _judge(review, user, Answer.REJECT, reason, reason_code=reason_code, output_id=output_id)
 
 
 def undo(*, review: Review, user: User) -> Allowed:
@@ -221,12 +228,10 @@ def _judge(
         review = read_review(review.pk)
         output = review.output
         assert output is not None  # the question was about one
-        if not (allowed := can_answer(review, answer)):
+        if not (allowed := can_judge(review, answer, output_id)):
             if review.status == Status.OPEN and (why_not := why_not_send(item, output)):
                 log.write(withdraw_drafts(item, why_not, now=now))
             return allowed
-        if output_id is not None and output.pk != output_id:
-            return no("It is about another text than the one that you were shown. Look again.")
         if to is not None and review.kind == Kind.DRAFT and to != (address := address_of(item)):
             return no(
                 f"The address has changed since you looked: it goes to {address or 'nobody yet'} now. Look again."

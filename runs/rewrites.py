@@ -10,7 +10,7 @@ from django.db import transaction
 
 from runs import auto_approval, dispatch, log, outputs
 from runs.allowed import YES, Allowed, no
-from runs.answerable import can_answer, can_correct, key_to_write, who_decided
+from runs.answerable import can_answer, can_correct, can_judge, key_to_write, who_decided
 from runs.commits import lock_items
 from runs.database import now as database_now
 from runs.models import Action, Output, Review, SendBack
@@ -21,7 +21,7 @@ from runs.staff import load_staff
 Answer = Review.Answer
 
 
-def send_back(*, review: Review, user: User, note: str, reason_code: str = "") -> Allowed:
+def send_back(*, review: Review, user: User, note: str, reason_code: str = "", output_id: int | None = None) -> Allowed:
     """Have it written again: the note and what was sent back are given to whoever writes it.
 
     What was made from what is written again goes with it. After three rounds a person must choose.
@@ -36,7 +36,7 @@ def send_back(*, review: Review, user: User, note: str, reason_code: str = "") -
         review = read_review(review.pk)
         output = review.output
         assert output is not None  # the question was about one
-        if not (allowed := can_answer(review, Answer.SEND_BACK)):
+        if not (allowed := can_judge(review, Answer.SEND_BACK, output_id)):
             return allowed
         if not close(review, Answer.SEND_BACK, user, note, now=now, reason_code=reason_code, output__is_current=True):
             return no(who_decided(read_review(review.pk)))

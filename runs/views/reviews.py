@@ -14,6 +14,7 @@ from runs import departures, edit_patterns, review_figures, review_queue, review
 from runs.absences import read_roster
 from runs.access import access_of, get_visible, require, signed_in
 from runs.allowed import YES, Allowed, no
+from runs.answerable import can_judge
 from runs.models import Output, Review
 from runs.payloads import Unfit, classifications_of, read_corrections
 from runs.review_queue import ASSIGNEES, RISKS
@@ -81,10 +82,10 @@ def review_panel(request: HttpRequest, pk: int) -> HttpResponse:
 def review_approve(request: HttpRequest, pk: int) -> HttpResponse:
     """Say that the output a review asks about is right as it is."""
     note = request.POST.get("note", "").strip()
-    to, output_id = request.POST.get("to"), read_number(request.POST.get("output", ""))
+    to, shown = request.POST.get("to"), _shown(request)
 
     def decide(review: Review, user: User) -> Allowed:
-        return reviews.approve(review=review, user=user, note=note, to=to, output_id=output_id)
+        return reviews.approve(review=review, user=user, note=note, to=to, output_id=shown)
 
     return judge(request, pk, APPROVED, decide)
 
@@ -95,9 +96,10 @@ def review_approve_edited(request: HttpRequest, pk: int) -> HttpResponse:
     """Approve an output with the texts as they were edited."""
     names = [name for name in request.POST if name.startswith("text_")]
     changes = {name.removeprefix("text_"): _lines(request.POST[name]) for name in names}
+    to, shown = request.POST.get("to"), _shown(request)
 
     def decide(review: Review, user: User) -> Allowed:
-        return reviews.approve_edited(review=review, user=user, changes=changes, to=request.POST.get("to"))
+        return reviews.approve_edited(review=review, user=user, changes=changes, to=to, output_id=shown)
 
     return judge(request, pk, f"With your changes: {APPROVED[0].lower()}{APPROVED[1:]}", decide)
 
@@ -106,10 +108,10 @@ def review_approve_edited(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def review_send_back(request: HttpRequest, pk: int) -> HttpResponse:
     """Have it written again with a note."""
-    note, code = request.POST.get("note", "").strip(), _reason_code(request)
+    note, code, shown = request.POST.get("note", "").strip(), _reason_code(request), _shown(request)
 
     def decide(review: Review, user: User) -> Allowed:
-        return rewrites.send_back(review=review, user=user, note=note, reason_code=code)
+        return rewrites.send_back(review=review, user=user, note=note, reason_code=code, output_id=shown)
 
     return judge(request, pk, "Sent back. It is written again, and then asked about again.", decide)
 
@@ -118,12 +120,12 @@ def review_send_back(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def review_reject(request: HttpRequest, pk: int) -> HttpResponse:
     """Say that the output a review asks about must not be used, and why."""
-    reason, code = request.POST.get("reason", "").strip(), _reason_code(request)
+    reason, code, shown = request.POST.get("reason", "").strip(), _reason_code(request), _shown(request)
 
     def decide(review: Review, user: User) -> Allowed:
         if not reason and not code:
             return no("Say why: the reason stays with the draft.")
-        return reviews.reject(review=review, user=user, reason=reason, reason_code=code)
+        return reviews.reject(review=review, user=user, reason=reason, reason_code=code, output_id=shown)
 
     return judge(request, pk, "Rejected. It stays on record, and nothing is written by itself.", decide)
 
@@ -138,6 +140,8 @@ def review_correct(request: HttpRequest, pk: int) -> HttpResponse:
         output = review.output
         if output is None:
             return no("There is nothing to correct.")
+        if not (allowed := can_judge(review, Review.Answer.CORRECT, _shown(request))):
+            return allowed
         changes = read_corrections(classifications_of(review.department.spec, output), request.POST)
         return rewrites.correct(output=output, user=user, changes=changes, reason=reason, review=review)
 
@@ -247,6 +251,11 @@ def _with_reason(service: Callable[..., Allowed], reason: str) -> Decide:
 def _reason_code(request: HttpRequest) -> str:
     code = request.POST.get("reason_code", "")
     return code if code in Review.ReasonCode.values else ""
+
+
+def _shown(request: HttpRequest) -> int | None:
+    """The output that stood on the page: an answer is about no other."""
+    return read_number(request.POST.get("output", ""))
 
 
 def _lines(text: str) -> str:

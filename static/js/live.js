@@ -29,6 +29,7 @@
   let [isUp, hasFailed, isPaused] = [false, false, false];
 
   const parts = () => [...document.querySelectorAll("[data-live]")];
+  const isBusy = (part) => part.querySelector(".htmx-request:not([data-live])") !== null;
   const isStill = (part) => isPaused || part.querySelector("[data-row]")?.getBoundingClientRect().top < 0;
 
   const say = () => {
@@ -91,28 +92,28 @@
       catchUp(heard());
     });
     source.addEventListener("error", () => {
-      isUp = false;
-      heardAt ||= 1;
+      [isUp, heardAt] = [false, heardAt || 1];
       say();
     });
   };
 
   // An answer asked for before a person chose another tab or row of the part must not put the old one back, nor must
-  // one asked for before they began to read.
+  // one asked for before they began to read, or take away the form whose answer is on its way: htmx looks from there
+  // for where the answer's message belongs.
   document.addEventListener("htmx:beforeSwap", ({ detail }) => {
     const [part, { path, headers }] = [detail.target, detail.requestConfig];
     const why = detail.shouldSwap && headers["Kontor-Refresh"];
     if (why && path !== part.dataset.liveUrl) detail.shouldSwap = false;
-    else if (why === "event" && isStill(part)) {
+    else if (why && (isBusy(part) || (why === "event" && isStill(part)))) {
       detail.shouldSwap = false;
-      if (asked.get(part.id).why === "person") return; // the next answer is theirs
+      if (why === "event" && asked.get(part.id).why === "person") return; // the next answer is theirs
       const rows = [...new DOMParser().parseFromString(detail.serverResponse, "text/html").querySelectorAll("[data-row]")];
       const fresh = rows.filter((row) => !document.getElementById(row.id)).map((row) => row.id.replace("line-", ""));
       hold(part, [...asked.get(part.id).ids, ...fresh]);
     }
   });
   document.addEventListener("htmx:afterRequest", ({ detail }) => {
-    if (!detail.requestConfig?.headers["Kontor-Refresh"]) return;
+    if (!detail.requestConfig?.headers["Kontor-Refresh"]) return catchUp();
     hasFailed = !detail.successful;
     if (hasFailed) hold(detail.target, asked.get(detail.target.id).ids);
     else trueAt = Date.now();

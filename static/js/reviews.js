@@ -9,8 +9,7 @@
  */
 (() => {
   "use strict";
-  const place = () => document.getElementById("review-place");
-  const card = () => document.getElementById("review");
+  const [place, card] = ["review-place", "review"].map((id) => () => document.getElementById(id));
   const isTyping = (node) => node.closest("input:not([type=hidden]), textarea, select, [contenteditable]");
   let ahead = { address: "", html: "" };
   const fetchAhead = async () => {
@@ -65,8 +64,10 @@
     if (html && isHere) {
       const address = response.headers.get("HX-Replace-Url") ?? response.headers.get("HX-Push-Url");
       history[isDone && path === own ? "pushState" : "replaceState"]({ htmx: true }, "", address);
-      htmx.swap(place(), html, { swapStyle: address.startsWith(path) ? "morph:innerHTML" : "innerHTML" }, { contextElement: place() });
-      for (const { id, value } of isDone ? [] : form.elements) Object.assign(document.getElementById(id) ?? {}, { value });
+      // As if nothing had been typed, so that the form's hidden fields are those of the new card; then typed again.
+      const typed = isDone ? [] : [...form.elements].map(({ id, value }) => ({ id, value }));
+      htmx.swap(place(form.reset()), html, { swapStyle: address.startsWith(path) ? "morph:innerHTML" : "innerHTML" }, { contextElement: place() });
+      for (const { id, value } of typed) Object.assign(document.getElementById(id) ?? {}, { value });
     } else if (isHere) {
       if (!isDone) back("replaceState");
       if (response?.status !== 401) refresh(); // the login would come in the place of what was typed

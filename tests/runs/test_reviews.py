@@ -26,6 +26,7 @@ from runs.models import (
     OutboxMessage,
     Output,
     Review,
+    SendBack,
     Suppression,
     Trigger,
 )
@@ -187,6 +188,61 @@ def test_of_different_answers_at_once_one_counts(rita: User) -> None:
     assert sum(answers) == 1
     review.refresh_from_db()
     assert review.answer == names[answers.index(True)]
+
+
+# --- The text that was shown ------------------------------------------------------------------------------------
+
+PINNED: dict[str, Callable[[Review, User, int], Any]] = {
+    "approve": lambda review, user, shown: approve(review=review, user=user, output_id=shown),
+    "approve_edited": lambda review, user, shown: approve_edited(
+        review=review, user=user, changes={"subject": "New"}, output_id=shown
+    ),
+    "reject": lambda review, user, shown: reject(review=review, user=user, reason="No.", output_id=shown),
+    "send_back": lambda review, user, shown: send_back(review=review, user=user, note="Shorter.", output_id=shown),
+}
+
+
+def change_and_undo(review: Review, user: User) -> bool:
+    """Another text has come in the place of the one that was asked about, and the question is open again."""
+    changed = approve_edited(review=review, user=user, changes={"body": "Another text."})
+    return bool(changed) and bool(undo(review=review, user=user))
+
+
+@pytest.mark.parametrize("answer", PINNED)
+def test_no_answer_is_about_another_text_than_the_one_that_was_shown(rita: User, answer: str) -> None:
+    review = make_drafted()
+    shown = mail_of(review).pk
+    assert change_and_undo(review, rita)
+    review.refresh_from_db()
+    actions = Action.objects.count()
+    refused = PINNED[answer](review, make_user("sam"), shown)
+    assert refused.reason == "It is about another text than the one that you were shown. Look again."
+    review.refresh_from_db()
+    assert (review.status, mail_of(review).verdict, Action.objects.count()) == ("open", "none", actions)
+    assert not SendBack.objects.exists()
+    if answer != "send_back":  # a person wrote what is asked about now
+        assert PINNED[answer](review, rita, mail_of(review).pk)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("answer", PINNED)
+def test_an_answer_that_races_another_text_is_about_the_one_that_was_shown_or_none(rita: User, answer: str) -> None:
+    review = make_drafted()
+    shown, sam = mail_of(review), make_user("sam")
+
+    def job(number: int) -> bool:
+        return change_and_undo(review, rita) if number == 0 else bool(PINNED[answer](review, sam, shown.pk))
+
+    in_threads(job, 3)
+    decided = Action.objects.filter(user=sam, target=f"review:{review.pk}")
+    assert decided.count() <= 1
+    review.refresh_from_db()
+    if decided.exists():
+        assert (review.answer, review.answered_by, review.output) == (answer, sam, shown)
+        assert not Output.objects.filter(payload__body="Another text.").exists()
+    else:
+        assert (review.status, mail_of(review).verdict) == ("open", "none")
+        assert mail_of(review).payload["body"] == "Another text."
 
 
 # --- Edited ---------------------------------------------------------------------------------------------------
