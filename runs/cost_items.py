@@ -19,10 +19,13 @@ TOP_ITEMS = 100
 STATUS = "status"
 Live = Mapping[int, Sequence[int]]
 """What is not in the sums yet: ``{item: (calls, cost units, waste units)}``."""
-# What each item cost in both periods, then by what it is: one pass, and no distinct items to count.
+# Both periods in one pass; an item is counted on its first day in the later one.
 _BY_VALUE = """
-SELECT v.value, SUM(x.c), SUM(x.u), SUM(x.w), SUM(x.b), COUNT(x.c)
-FROM ({sums}) x LEFT JOIN ({values}) v ON v.of_item = x.item GROUP BY v.value
+SELECT v.value, SUM(calls) FILTER (WHERE {now}), SUM(cost_units) FILTER (WHERE {now}),
+    SUM(waste_units) FILTER (WHERE {now}), SUM(cost_units) FILTER (WHERE NOT {now}),
+    COUNT(*) FILTER (WHERE {now} AND (day_before IS NULL OR day_before < %(first)s))
+FROM {table} LEFT JOIN ({values}) v ON v.of_item = {table}.item_id
+WHERE {table}.department_id IN ({departments}) AND day BETWEEN %(before)s AND %(last)s GROUP BY v.value
 """
 
 
@@ -39,7 +42,8 @@ def break_down_items(
     for pk, sums in live.items():
         found[pk] = [a + b for a, b in zip(found.get(pk, [0, 0, 0]), sums, strict=True)]
     titles = dict(Item.objects.filter(pk__in=found).values_list("pk", "title"))
-    whole = rows.aggregate(c=Sum("calls"), u=Sum("cost_units"), w=Sum("waste_units"), n=Count("item", distinct=True))
+    first_days = Count("pk", filter=Q(day_before=None) | Q(day_before__lt=period.first))
+    whole = rows.aggregate(c=Sum("calls"), u=Sum("cost_units"), w=Sum("waste_units"), n=first_days)
     everything = [(whole[name] or 0) + sum(s[n] for s in live.values()) for n, name in enumerate(("c", "u", "w"))]
     top = [_item_cost(pk, titles.get(pk, str(pk)), [*sums, 1]) for pk, sums in found.items()]
     top = sorted(top, key=dearest_first)[:TOP_ITEMS]
@@ -62,7 +66,7 @@ def break_down_by_path(
     found: defaultdict[Any, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     earlier: defaultdict[Any, int] = defaultdict(int)
     for value, calls, cost, waste, before, items in _sum_by_value(departments, period, path):
-        if items:
+        if calls:
             found[value] = [int(calls), int(cost), int(waste), items]
         earlier[value] += int(before or 0)
     if live or live_before:
@@ -82,21 +86,16 @@ def break_down_by_path(
 
 def _sum_by_value(departments: Sequence[Department], period: Period, path: str) -> list[tuple[Any, ...]]:
     """``(value, calls, cost units, waste units, cost units before, items)``; None for what no item had."""
-    is_now = Q(day__gte=period.first)
-    sums = (
-        _rows(departments, Period(period.before.first, period.last))
-        .values("item")
-        .annotate(
-            c=Sum("calls", filter=is_now),
-            u=Sum("cost_units", filter=is_now),
-            w=Sum("waste_units", filter=is_now),
-            b=Sum("cost_units", filter=~is_now),
-        )
-        .order_by()
+    adapt = connection.ops.adapt_datefield_value
+    days = {"before": period.before.first, "first": period.first, "last": period.last}
+    sql = _BY_VALUE.format(
+        now="day >= %(first)s",
+        table=connection.ops.quote_name(ItemCost._meta.db_table),
+        values=str(_values(path).query),
+        departments=", ".join(str(department.pk) for department in departments),
     )
-    (sums_sql, given), (values_sql, more) = sums.query.sql_with_params(), _values(path).query.sql_with_params()
     with connection.cursor() as cursor:
-        cursor.execute(_BY_VALUE.format(sums=sums_sql, values=values_sql), [*given, *more])
+        cursor.execute(sql, {name: adapt(day) for name, day in days.items()})
         return list(cursor.fetchall())
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date
 from decimal import Decimal
@@ -31,6 +31,10 @@ free where one transaction follows another."""
 _UNROLLED = """(("runs_modelcall"."rolled" = '' AND "runs_modelcall"."status" IN ('finished', 'unseen'))
     OR ("runs_modelcall"."rolled" = 'unseen' AND "runs_modelcall"."status" = 'finished'))"""
 """Word for word the condition of the index model_call_unrolled: SQLite uses it for no other, nor for parameters."""
+_LINK = """UPDATE runs_itemcost SET day_before = linked.before FROM (
+    SELECT id, LAG(day) OVER (PARTITION BY item_id ORDER BY day) AS before FROM runs_itemcost WHERE item_id IN ({items})
+) linked WHERE linked.id = runs_itemcost.id AND linked.before IS NOT NULL
+    AND (runs_itemcost.day_before IS NULL OR runs_itemcost.day_before <> linked.before)"""
 TOKENS = ("input_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens", "cache_read_tokens", "output_tokens")
 SUMS = ("calls", *TOKENS, "cost_units")
 _COLUMNS = (
@@ -211,6 +215,10 @@ def _add_to_rollups(groups: dict[Group, Sums]) -> None:
 
 
 def _add_to_items(items: dict[tuple[int, int, date], list[int]]) -> None:
+    if not items:
+        return
+    # First, for it locks the items: who adds another day of one of them must see ours, to know which day is before.
+    _add_to_totals(items)
     ItemCost.objects.bulk_create(
         (ItemCost(department_id=department, item_id=item, day=day) for department, item, day in sorted(items)),
         ignore_conflicts=True,
@@ -225,7 +233,13 @@ def _add_to_items(items: dict[tuple[int, int, date], list[int]]) -> None:
         ("calls", "cost_units", "waste_units"),
         [(row.pk, row.calls + sums[0], row.cost_units + sums[1], row.waste_units + sums[2]) for row, sums in changed],
     )
-    _add_to_totals(items)
+    _link_days({item for _, item, _ in items})
+
+
+def _link_days(item_ids: Collection[int]) -> None:
+    """Say on each day of these items which one was before it; the items' totals are locked."""
+    with connection.cursor() as cursor:
+        cursor.execute(_LINK.format(items=", ".join(str(pk) for pk in item_ids)))
 
 
 def _add_to_totals(items: dict[tuple[int, int, date], list[int]]) -> None:

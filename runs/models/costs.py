@@ -47,6 +47,9 @@ class ItemCost(models.Model):
     department = models.ForeignKey(Department, on_delete=models.CASCADE, related_name="+", db_index=False)
     day = models.DateField()
     item = models.ForeignKey(Item, on_delete=models.CASCADE, related_name="+", db_index=False)
+    # cost_items: the first day of an item in a period is the one whose day before lies outside. So its items are
+    # counted along with its sums; telling them apart would take as long again.
+    day_before = models.DateField(null=True, blank=True, help_text="The item's last day before this one; null: none.")
     calls = models.BigIntegerField(default=0)
     cost_units = models.BigIntegerField(default=0)
     waste_units = models.BigIntegerField(default=0)

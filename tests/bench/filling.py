@@ -425,6 +425,7 @@ def _sums() -> None:
     _insert(CostRollup, {**columns, "is_estimate": "false"}, f"{done} {day}, agent_id, soul_id, {waste}, model_used")
     wasted = f"(coalesce(sum(cost_usd) FILTER (WHERE {waste}), 0) * 100000000)::bigint"
     columns = {"department_id": "department_id", "item_id": "item_id", "day": day, "calls": "count(*)"}
+    columns["day_before"] = f"lag({day}) OVER (PARTITION BY item_id ORDER BY {day})"
     _insert(ItemCost, {**columns, "cost_units": units, "waste_units": wasted}, f"{done} item_id, {day} ORDER BY {day}")
 
 

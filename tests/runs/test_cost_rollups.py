@@ -5,17 +5,19 @@ from __future__ import annotations
 import random
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import partial
+from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from agents.causes import Cause
 from agents.models import Department
 from agents.pricing import Usage, load_price_book, sync_prices
-from runs import cost_items
+from runs import cost_items, cost_rollups
 from runs.cost_report import make_reports
-from runs.cost_rollups import BREATH_SECONDS, TOKENS, keep_up, roll_up, unrolled
+from runs.cost_rollups import BREATH_SECONDS, TOKENS, group_calls, keep_up, roll_up, unrolled
 from runs.cost_sums import Cost, Period, total
 from runs.costs import Ledger, break_down
 from runs.database import snapshot
@@ -23,6 +25,7 @@ from runs.models import AgentRun, CostRollup, Item, ItemCost, ModelCall
 from runs.what_if import load_usages, what_if
 from tests.engine import in_threads
 from tests.factories import make_agent_run, make_department, make_lead, make_model_call
+from tests.runs.test_races import ORDERS, meet, times
 
 pytestmark = pytest.mark.django_db
 FIRST = date(2026, 11, 2)
@@ -178,6 +181,61 @@ def test_two_workers_at_once_add_every_call_once() -> None:
     roll_up()
     found = total(break_down([department], PERIOD, "day"))
     assert (found.calls, found.usd) == (wanted.calls, wanted.usd)
+    assert_days_are_linked()
+
+
+def assert_days_are_linked() -> None:
+    """Each day of an item knows the one before it, told apart here in Python."""
+    before: dict[int, date] = {}
+    for row in ItemCost.objects.order_by("item", "day"):
+        assert row.day_before == before.get(row.item_id), row
+        before[row.item_id] = row.day
+
+
+def count_items(departments: list[Department], period: Period) -> set[int]:
+    """The items of the calls themselves."""
+    begin, end = period.moments
+    calls = ModelCall.objects.exclude(status="started").filter(department__in=departments)
+    return set(calls.filter(started_at__gte=begin, started_at__lt=end).values_list("item", flat=True))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_items_are_counted_once_whatever_days_they_were_worked_on_and_rolled_up_in(seed: int) -> None:
+    department, chance = make_department(), random.Random(seed)
+    calls = make_calls(department, 40, seed)
+    chance.shuffle(calls)
+    # The later days of an item may come first: each call is rolled up on its own.
+    ModelCall.objects.filter(pk__in=[call.pk for call in calls]).update(rolled="done")
+    for number, call in enumerate(calls):
+        ModelCall.objects.filter(pk=call.pk).update(rolled="")
+        if number % 3 == 0:
+            roll_up()
+            assert_days_are_linked()
+    roll_up()
+    assert_days_are_linked()
+    for _ in range(5):
+        first, last = sorted(FIRST + timedelta(days=chance.randrange(-1, 8)) for _ in range(2))
+        period = Period(first, last)
+        for by in ("item", "status", "source"):
+            assert total(break_down([department], period, by)).items == len(count_items([department], period)), by
+
+
+@pytest.mark.django_db(transaction=True)
+@ORDERS
+def test_two_who_add_two_days_of_one_item_know_of_each_other(order: str) -> None:
+    department = make_department()
+    for _ in times(order):
+        run = make_agent_run(make_lead(department).item, "intake")
+        calls = [make_model_call(run, number=n, started_at=PERIOD.moments[0] + timedelta(days=n)) for n in (1, 2)]
+        rows = list(ModelCall.objects.filter(pk__in=[call.pk for call in calls]).values())
+
+        def add(number: int, rows: list[Any] = rows) -> None:
+            with transaction.atomic():
+                cost_rollups._add_to_items(group_calls([rows[number]])[1])
+
+        meet(partial(add, 0), partial(add, 1), order)
+        assert_days_are_linked()
+        assert ItemCost.objects.filter(item=run.item_id).count() == 2
 
 
 @pytest.mark.django_db(transaction=True)
