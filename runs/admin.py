@@ -169,6 +169,12 @@ class AgentAdmin(ScopedAdmin[Agent]):
         ),
     )
 
+    def get_form(self, request: HttpRequest, obj: Agent | None = None, change: bool = False, **kwargs: Any) -> Any:
+        """The form knows who asks."""
+        form = super().get_form(request, obj, change, **kwargs)
+        form.user = request.user  # type: ignore[attr-defined]
+        return form
+
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Agents are declared in code, because their output has a schema there."""
         return False

@@ -7,6 +7,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.core.validators import URLValidator, validate_email
 from django.http import HttpRequest
@@ -14,12 +15,16 @@ from django.http import HttpRequest
 from agents.admin_access import ModelForm, ScopedAdmin
 from runs.models import Channel
 from runs.send_channels import CHANNELS
+from runs.variables import why_not_name
 
 SETTINGS = ("sender", "reply_to", "dkim_selector", "url")
 
 
 class ChannelForm(ModelForm[Channel]):
     """A channel; what its kind does not use is left empty."""
+
+    user: User | None = None
+    """Who fills it in."""
 
     kind = forms.ChoiceField(choices=[(name, name) for name in CHANNELS])
     sender = forms.CharField(required=False, help_text="E-mail: for example Mara Lindqvist <mara@company.example>.")
@@ -61,6 +66,11 @@ class ChannelForm(ModelForm[Channel]):
             self.add_error("quiet_to", "Quiet hours begin and end: fill in both, or neither.")
         if cleaned.get("is_enabled") and cleaned.get("kind") == "email" and not cleaned.get("sender"):
             self.add_error("sender", "Mails need a sender before the channel is switched on.")
+        department = cleaned.get("department") or (self.instance.department if self.instance.pk else None)
+        if self.user is not None and department is not None and "secret_env" in self.changed_data:
+            names = [cleaned.get("secret_env", "")]
+            if problem := why_not_name(department=department, user=self.user, names=names):
+                self.add_error("secret_env", problem)
         return cleaned
 
     def save(self, commit: bool = True) -> Channel:
@@ -84,6 +94,12 @@ class ChannelAdmin(ScopedAdmin[Channel]):
         *("department", "kind", "is_enabled", *SETTINGS, "secret_env"),
         *("undo_seconds", "per_minute", "daily_cap", "quiet_from", "quiet_to"),
     )
+
+    def get_form(self, request: HttpRequest, obj: Channel | None = None, change: bool = False, **kwargs: Any) -> Any:
+        """The form knows who asks."""
+        form = super().get_form(request, obj, change, **kwargs)
+        form.user = request.user  # type: ignore[attr-defined]
+        return form
 
     def get_readonly_fields(self, request: HttpRequest, obj: Channel | None = None) -> tuple[str, ...]:
         """Messages name the kind of their channel."""

@@ -25,6 +25,7 @@ from runs.facts import agent_view, rule_view
 from runs.models import Rule, Suppression
 from runs.router import RuleView
 from runs.rules import CLAUSES, check_configuration, check_rule, validate_rule
+from runs.variables import variables_in, why_not_name
 
 MAX_OUTPUT_TOKENS = 128_000
 MAX_TIMEOUT_SECONDS = 300
@@ -179,6 +180,9 @@ class SuppressionForm(ModelForm[Suppression]):
 class AgentForm(ModelForm[Agent]):
     """One agent, with the words that each of its lists may hold."""
 
+    user: User | None = None
+    """Who fills it in."""
+
     fallback_models = forms.CharField(
         required=False, help_text="In the order in which they are tried, separated by commas."
     )
@@ -247,6 +251,10 @@ class AgentForm(ModelForm[Agent]):
                 cleaned[name] = _in_order(before, cleaned[name])
         if {"model", "fallback_models", "effort"} & set(self.changed_data):
             self._check_effort(cleaned)
+        if "escalate_channel" in self.changed_data and self.user is not None:
+            names = variables_in(cleaned.get("escalate_channel", ""))
+            if problem := why_not_name(department=self.instance.department, user=self.user, names=names):
+                self.add_error("escalate_channel", problem)
         if not self.errors:
             self._check_wiring(cleaned)
         return cleaned

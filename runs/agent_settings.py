@@ -44,7 +44,8 @@ class AgentSettingsForm(AgentForm):
             "escalate_channel": "email:ops@example.com, slack, slack:NAME_OF_A_VARIABLE, or log.",
         }
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, user: User | None = None, **kwargs: Any) -> None:
+        self.user = user
         super().__init__(*args, **kwargs)
         superior = self.fields["reports_to"]
         if isinstance(superior, forms.ModelChoiceField):
@@ -80,7 +81,7 @@ def change(*, agent: Agent, given: QueryDict, user: User, seen: str) -> tuple[Al
     with transaction.atomic():
         row = Agent.objects.select_for_update(of=("self",)).select_related("department").get(pk=agent.pk)
         before, now = _values(row), stamp(row)
-        form = AgentSettingsForm(given, instance=row)
+        form = AgentSettingsForm(given, instance=row, user=user)
         if now != seen:
             return no("Somebody else has changed this agent meanwhile. Below is what you entered; load it anew."), form
         if not form.is_valid():

@@ -86,7 +86,7 @@ def let_through(runs: Sequence[AgentRun], staff: Staff, now: datetime) -> dict[i
     passed, waiting, probes = _past_the_line(runs, staff, now)
     choices: dict[int, Choice] = {}
     states = load_states()
-    in_flight = _in_flight(states)
+    in_flight = count_in_flight(states)
     # By model, because probes lock its state; runs of one model stay in the order of their urgency.
     for run in sorted(passed, key=lambda run: _key(run, staff)):
         desk = staff.desks[run.department_id]
@@ -161,7 +161,7 @@ def _take_line_probe(key: str, now: datetime) -> bool:
     return bool(due.exclude(stopped_by_error="").update(next_probe_at=now + timedelta(seconds=PROBE_SECONDS)))
 
 
-def _in_flight(states: dict[Key, ModelState]) -> Counter[Key]:
+def count_in_flight(states: dict[Key, ModelState]) -> Counter[Key]:
     """Calls under way, counted only where a rate limit has lowered how many there may be."""
     capped = [key for key, state in states.items() if state.in_flight_cap < FULL_CAP]
     if not capped:
@@ -215,8 +215,13 @@ def _if_free(choice: Choice, state: ModelState | None, in_flight: int, now: date
     if is_closed(state, now):
         until = state.closed_until or now
         return _Wait(until, f"{state.model} takes no calls until {until:%H:%M:%S} UTC: {state.reason}")
-    if in_flight >= state.in_flight_cap:
-        return _Wait(
-            now + CROWDED, f"{state.model} takes {state.in_flight_cap} calls at once for now, after a rate limit."
-        )
+    if crowded := why_crowded(state, in_flight):
+        return _Wait(now + CROWDED, crowded)
     return choice
+
+
+def why_crowded(state: ModelState | None, in_flight: int) -> str:
+    """Why no further call of the model may start while so many are under way; empty if one may."""
+    if state is None or in_flight < state.in_flight_cap:
+        return ""
+    return f"{state.model} takes {state.in_flight_cap} calls at once for now, after a rate limit."

@@ -11,9 +11,8 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.db.models import Q
 
-from agents.models import Department, Member
+from agents.models import Department
 from agents.spec import DepartmentSpec
 from agents.syncing import default_settings
 from runs.allowed import YES, Allowed, no
@@ -21,18 +20,13 @@ from runs.database import now as database_now
 from runs.models import Action, LogEntry
 from runs.rule_editing import CHANGED
 from runs.schedules import next_run
+from runs.variables import why_not_name
 
 VERB = "settings_change"
 COLUMNS = ("name", "time_zone", "schedule", "api_key_env", "webhook_secret_env")
 """Columns of ``Department`` that are settings; the switch has a page of its own."""
 SECRETS = ("api_key_env", "webhook_secret_env")
 """Those that name a variable of the environment, which all departments share."""
-_OURS = frozenset(
-    {
-        *("SECRET_KEY", "SECRET_KEY_FALLBACKS", "DATABASE_URL", "REDIS_URL", "EMAIL_URL", "ANYMAIL"),
-        *("KONTOR_METRICS_TOKEN", "KONTOR_PING_URL", "KONTOR_SLACK_WEBHOOK_URL"),
-    }
-)
 """Secrets of the installation: a key is sent to the model API, and these must not be."""
 
 
@@ -111,7 +105,7 @@ def write_changes(held: Department, user: User, values: Mapping[str, Any]) -> Al
     after = {name: value for name, value in values.items() if value != stored[name]}
     if not after:
         return no("Nothing was changed.")
-    if problem := _why_not_name(held, user, {name: after[name] for name in SECRETS if name in after}):
+    if problem := why_not_name(department=held, user=user, names=[after[name] for name in SECRETS if name in after]):
         return no(problem)
     before = {name: stored[name] for name in after}
     for name in set(after) & set(COLUMNS):
@@ -131,20 +125,6 @@ def write_changes(held: Department, user: User, values: Mapping[str, Any]) -> Al
     )
     LogEntry.objects.create(department=held, kind="settings", text=f"{user} changed {names}.", at=now)
     return YES
-
-
-def _why_not_name(held: Department, user: User, named: Mapping[str, str]) -> str:
-    """One client's administrator must not spend another's money: whose variable it is has to be theirs too."""
-    if ours := sorted(_OURS & set(named.values())):
-        return f"{ours[0]} is a secret of the installation itself. Name a variable of the department's own."
-    if not named or user.is_superuser:
-        return ""
-    users = Q(api_key_env__in=named.values()) | Q(webhook_secret_env__in=named.values())
-    administered = Member.objects.filter(user=user, role=Member.Role.ADMINISTRATOR).values("department")
-    if Department.objects.filter(users).exclude(pk=held.pk).exclude(pk__in=administered).exists():
-        names = " or ".join(named.values())
-        return f"{names} belongs to another department. Name a variable of its own, or ask who runs this installation."
-    return ""
 
 
 def _names(section: Section) -> Collection[str]:

@@ -102,6 +102,8 @@ def publish_draft(*, draft: Soul, note: str, user: User, seen: str) -> Allowed:
             return no("The draft, or what is in force, has changed since you looked at it. Read again what changes.")
         if problems := find_problems(sections_of(row)):
             return no(" ".join(problems.values()))
+        if before is not None and sections_of(row) == sections_of(before):
+            return no(f"The draft says the same as SOUL {before.number}, which is in force. Change it, or discard it.")
         row.note = note
         row.save(update_fields=["note"])
         try:

@@ -6,7 +6,7 @@ One whose worker is lost ends as failed, with what its call had reserved, and a 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -17,10 +17,12 @@ from django.db.models import Q
 
 from agents.budgets import Refused
 from agents.causes import Cause
+from agents.model_state import load_states
 from agents.models import Department, Installation, Soul
 from agents.souls import sections_of
 from runs.calls import CallAsk, abandon_try_outs, find_open, open_calls, settle_calls
 from runs.database import now as database_now
+from runs.gates import count_in_flight, why_crowded
 from runs.inputs import Prepared, gather_inputs
 from runs.models import TryOut
 from runs.staff import Staff
@@ -36,7 +38,10 @@ _LOST = "The worker was lost before the answer was seen. What the call had reser
 
 
 def claim(mine: Collection[UUID], *, staff: Staff, worker: str, room: int = AT_ONCE) -> list[Work]:
-    """Take what is queued, while nobody else holds any. Each has its budget reserved and its call written down."""
+    """Take what is queued, while nobody else holds any. Each has its budget reserved and its call written down.
+
+    What a model has no room for, because a rate limit has lowered how many calls it takes, stays queued and says so.
+    """
     with transaction.atomic():
         now = database_now()
         rows = list(
@@ -49,8 +54,7 @@ def claim(mine: Collection[UUID], *, staff: Staff, worker: str, room: int = AT_O
         if any(not _expired(row, now) for row in running):
             return []
         queued = [row for row in rows if row.status == Status.QUEUED]
-        works = [_claim_one(row, staff, worker, now) for row in queued[: max(room - len(mine), 0)]]
-    return [work for work in works if work is not None]
+        return _claim_free(queued[: max(room - len(mine), 0)], staff, worker, now)
 
 
 def renew(tokens: Collection[UUID]) -> set[UUID]:
@@ -140,6 +144,22 @@ def is_desk_busy() -> bool:
     return any(not _expired(row, now) for row in running)
 
 
+def _claim_free(queued: Sequence[TryOut], staff: Staff, worker: str, now: datetime) -> list[Work]:
+    states = load_states()
+    in_flight = count_in_flight(states)
+    works = []
+    for row in queued:
+        desk = staff.desks.get(row.department_id)
+        key = (row.model, desk.department.api_key_env if desk else "")
+        if crowded := why_crowded(states.get(key), in_flight[key]):
+            row.error = f"It waits: {crowded}"
+            row.save(update_fields=["error"])
+        elif (work := _claim_one(row, staff, worker, now)) is not None:
+            works.append(work)
+            in_flight[key] += 1
+    return works
+
+
 def _claim_one(row: TryOut, staff: Staff, worker: str, now: datetime) -> Work | None:
     try:
         with transaction.atomic():
@@ -169,9 +189,9 @@ def _begin(row: TryOut, staff: Staff, worker: str, now: datetime) -> Work | None
     if isinstance(opened, Refused):
         end(row, Status.FAILED, now, error=f"Nothing was called: {opened.reason}")
         return None
-    row.status, row.worker, row.started_at = Status.RUNNING, worker, now
+    row.status, row.worker, row.started_at, row.error = Status.RUNNING, worker, now, ""
     row.lease_token, row.lease_expires_at = uuid4(), now + timedelta(seconds=settings.LEASE_SECONDS)
-    row.save(update_fields=["status", "worker", "started_at", "lease_token", "lease_expires_at"])
+    row.save(update_fields=["status", "worker", "started_at", "error", "lease_token", "lease_expires_at"])
     spec = desk.agent_spec(agent)
     return Work(
         run_id=row.pk,

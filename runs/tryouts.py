@@ -24,7 +24,7 @@ from agents.model_state import is_closed, load_states
 from agents.models import Agent, Soul
 from agents.pricing import UnknownPrice
 from agents.souls import SoulError, check_complete, name_of, sections_of
-from runs.allowed import YES, Allowed, no
+from runs.allowed import ERASED, YES, Allowed, no
 from runs.calls import abandon_try_outs
 from runs.control import act
 from runs.database import now as database_now
@@ -92,6 +92,8 @@ def start(
         return no("SOUL, agent and items must belong together."), []
     if not (allowed := can_try(soul)):
         return allowed, []
+    if any(one.item.is_erased for one in wanted):
+        return no(ERASED), []
     foreseen = preview(agent=agent, wanted=wanted, soul=soul, model=model)
     for one, found in zip(wanted, foreseen, strict=True):
         if found.problem:

@@ -68,3 +68,19 @@ def test_channels_of_other_departments_do_not_exist(ada: Client) -> None:
     assert save(ada, channel, sender="a@x.example").status_code == 302
     channel.refresh_from_db()
     assert channel.settings == {}
+
+
+def test_a_channel_cannot_name_the_variable_of_another_department(ada: Client, department: Department) -> None:
+    other = make_department(slug="second", api_key_env="THEIR_KEY")
+    Channel.objects.create(department=other, kind="email", secret_env="THEIR_SECRET")
+    channel = Channel.objects.create(department=department, kind="email", secret_env="MINE")
+    for name in ("THEIR_SECRET", "THEIR_KEY"):
+        response = save(ada, channel, sender="a@x.example", secret_env=name)
+        assert response.status_code == 200
+        assert f"{name} belongs to another department." in response.content.decode()
+    new = {**FIELDS, "kind": "slack", "department": str(department.pk), "secret_env": "THEIR_SECRET"}
+    assert "belongs to another department" in ada.post(reverse("admin:runs_channel_add"), new).content.decode()
+    assert not Channel.objects.filter(department=department, secret_env__startswith="THEIR").exists()
+    Channel.objects.filter(pk=channel.pk).update(secret_env="THEIR_SECRET")
+    assert save(ada, channel, sender="b@x.example", secret_env="THEIR_SECRET").status_code == 302, "as it was"
+    assert save(ada, channel, sender="b@x.example", secret_env="MINE_TOO").status_code == 302

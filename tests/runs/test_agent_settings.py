@@ -142,3 +142,15 @@ def test_switching_off_and_on(agent: Agent, ada: User) -> None:
     assert AgentRun.objects.get(pk=run.pk).waiting_for == ""
     verbs = list(Action.objects.order_by("pk").values_list("verb", "reason"))
     assert verbs == [("disable_agent", "Too long"), ("enable_agent", "")]
+
+
+def test_alerts_cannot_go_through_the_variable_of_another_department(agent: Agent, ada: User) -> None:
+    other = factories.make_department(slug="second")
+    Agent.objects.filter(pk=factories.agent_of(other, "writer").pk).update(escalate_channel="slack:THEIR_SLACK")
+    for name in ("THEIR_SLACK", "KONTOR_SLACK_WEBHOOK_URL_SECOND"):
+        allowed, form = change(agent, ada, escalate_channel=f"slack:{name}")
+        assert not allowed
+        assert f"{name} belongs to another department." in form.errors["escalate_channel"][0]
+    assert Agent.objects.get(pk=agent.pk).escalate_channel == ""
+    assert change(agent, ada, escalate_channel="slack:MY_OWN")[0]
+    assert change(Agent.objects.get(pk=agent.pk), ada, escalate_channel="email:ops@acme.example")[0]

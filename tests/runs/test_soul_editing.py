@@ -111,6 +111,20 @@ def test_publishing_retires_the_old_one_and_says_why(agent: Agent, ada: User) ->
     assert Action.objects.filter(verb="publish_soul").count() == 1
 
 
+def test_a_draft_that_says_what_is_in_force_is_not_published(agent: Agent, ada: User) -> None:
+    before = published_soul(agent)
+    assert before is not None
+    _, draft = save(agent, ada, **{**sections_of(before), "identity": "Something else."})
+    assert draft is not None
+    Soul.objects.filter(pk=draft.pk).update(identity=before.identity)
+    draft.refresh_from_db()
+    seen = soul_editing.stamp(draft, before)
+    refused = soul_editing.publish_draft(draft=draft, note="Why not", user=ada, seen=seen)
+    assert refused.reason == "The draft says the same as SOUL 1, which is in force. Change it, or discard it."
+    assert agent.souls.filter(status="published").get() == before
+    assert not Action.objects.filter(verb="publish_soul").exists()
+
+
 def test_an_empty_section_is_saved_and_not_published(agent: Agent, ada: User) -> None:
     _, draft = save(agent, ada, prohibitions="  ")
     assert draft is not None

@@ -240,6 +240,44 @@ def test_what_the_api_refuses_is_its_own_trouble_and_nobody_elses(
     assert_settled()
 
 
+def test_it_waits_while_a_rate_limit_leaves_no_room(item: Item, simulator: SimulatorServer) -> None:
+    run = factories.make_agent_run(item, "intake", status="running")
+    call = factories.make_model_call(run, status="started", model_asked=MODEL)
+    key = item.department.api_key_env
+    ModelState.objects.create(model=MODEL, api_key_env=key, in_flight_cap=1)
+    row = start(item)
+    carry_out()
+    row = again(row)
+    assert row.status == "queued", "nothing is lost by it"
+    assert row.error == f"It waits: {MODEL} takes 1 calls at once for now, after a rate limit."
+    assert not ModelCall.objects.filter(try_out=row).exists()
+    ModelCall.objects.filter(pk=call.pk).update(status="finished")
+    OrmQ.objects.all().delete()
+    tryout_claims.look_after()
+    assert OrmQ.objects.count() == 1, "each minute sees to it"
+    carry_out()
+    assert (again(row).status, again(row).error) == ("done", "")
+
+
+def test_several_go_one_after_the_other_where_there_is_room_for_one(item: Item, simulator: SimulatorServer) -> None:
+    ModelState.objects.create(model=MODEL, api_key_env=item.department.api_key_env, in_flight_cap=1)
+    rows = [start(item), start(item), start(item)]
+    staff = load_staff()
+    (work,) = tryout_claims.claim((), staff=staff, worker="host:1")
+    assert tryout_claims.claim([work.token], staff=staff, worker="host:1") == []
+    assert sorted(again(row).status for row in rows) == ["queued", "queued", "running"]
+
+
+def test_an_erased_person_is_nobody_to_try_on(item: Item) -> None:
+    Item.objects.filter(pk=item.pk).update(tags=[Item.ERASED])
+    agent = factories.agent_of(item.department, "intake")
+    soul = Soul.objects.get(agent=agent)
+    wanted = [tryouts.Wanted(Item.objects.get(pk=item.pk))]
+    allowed, rows = tryouts.start(agent=agent, wanted=wanted, soul=soul, model=MODEL, user=factories.make_user())
+    assert "was erased" in allowed.reason
+    assert not rows
+
+
 def test_it_starts_a_task_of_its_own(item: Item) -> None:
     start(item)
     tasks = [task.task for task in OrmQ.objects.all()]

@@ -1,0 +1,65 @@
+"""Whose variable of the environment it is, and who may name it: for keys, for channels and for alerts."""
+
+from __future__ import annotations
+
+import pytest
+from django.contrib.auth.models import User
+
+from agents.models import Agent, Department, Member
+from runs.models import Channel
+from runs.variables import variables_in, why_not_name
+from tests.factories import agent_of, make_department, make_user
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def mine() -> Department:
+    return make_department(slug="mine", api_key_env="MINE_KEY")
+
+
+@pytest.fixture
+def theirs() -> Department:
+    department = make_department(slug="their-house", api_key_env="THEIR_KEY", webhook_secret_env="THEIR_HOOK")
+    Channel.objects.create(department=department, kind="slack", secret_env="THEIR_CHANNEL")
+    agent = agent_of(department, "writer")
+    Agent.objects.filter(pk=agent.pk).update(escalate_channel=" slack: THEIR_SLACK")
+    return department
+
+
+@pytest.fixture
+def ada(mine: Department) -> User:
+    return make_user("ada", department=mine, role=Member.Role.ADMINISTRATOR)
+
+
+THEIRS = ["THEIR_KEY", "THEIR_HOOK", "THEIR_CHANNEL", "THEIR_SLACK", "KONTOR_SLACK_WEBHOOK_URL_THEIR_HOUSE"]
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_what_another_department_uses_is_not_for_its_neighbour(
+    mine: Department, theirs: Department, ada: User, name: str
+) -> None:
+    assert f"{name} belongs to another department." in why_not_name(department=mine, user=ada, names=[name])
+    Member.objects.create(department=theirs, user=ada, role=Member.Role.OPERATOR)
+    assert why_not_name(department=mine, user=ada, names=[name])
+    Member.objects.filter(department=theirs).update(role=Member.Role.ADMINISTRATOR)
+    assert why_not_name(department=mine, user=ada, names=[name]) == "", "whose department it is may share it"
+    root = make_user("root", is_superuser=True)
+    assert why_not_name(department=mine, user=root, names=[name]) == ""
+
+
+@pytest.mark.parametrize("name", ["SECRET_KEY", "DATABASE_URL", "KONTOR_SLACK_WEBHOOK_URL"])
+def test_what_is_the_installations_is_for_no_department(mine: Department, name: str) -> None:
+    root = make_user("root", is_superuser=True)
+    assert f"{name} is a secret of the installation" in why_not_name(department=mine, user=root, names=["X", name])
+
+
+def test_ones_own_and_what_nobody_uses_may_be_named(mine: Department, theirs: Department, ada: User) -> None:
+    Channel.objects.create(department=mine, kind="slack", secret_env="MINE_CHANNEL")
+    names = ["MINE_KEY", "MINE_CHANNEL", "NOBODYS", "KONTOR_SLACK_WEBHOOK_URL_MINE", ""]
+    assert why_not_name(department=mine, user=ada, names=names) == ""
+
+
+def test_of_a_target_only_slack_names_a_variable() -> None:
+    assert variables_in(" slack: ACME_URL ") == ["ACME_URL"]
+    assert variables_in("slack") == variables_in("email:ops@acme.example") == variables_in("log") == []
