@@ -14,7 +14,7 @@ from runs.escalation import targets_for_agent, targets_for_department
 from runs.models import Absence, Action, LogEntry, Review
 from runs.review_deadlines import act_on_deadlines
 from runs.review_queue import Filters, claim, open_reviews
-from tests.engine import make_office
+from tests.engine import in_threads, make_office
 from tests.factories import make_user
 from tests.runs.desk import make_drafted
 
@@ -105,6 +105,26 @@ def test_two_do_not_cover_for_each_other_at_the_same_time(people: dict[str, User
     assert plan(bo, cleo, 1, 2) == ""
     assert "covered in the end by you" in plan(cleo, ada, 1, 2), "the other way round as well: ada, bo, cleo, ada"
     assert plan(cleo, ada, 4, 5) == "", "at another time it is nobody's loop"
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_a_ring_of_covers_that_is_planned_at_once_is_not_closed(office: Department, count: int) -> None:
+    ring = [make_user(f"r{n}", department=office, role=Member.Role.REVIEWER) for n in range(count)]
+    refused = in_threads(lambda number: plan(ring[number], ring[(number + 1) % count], -1), count)
+    assert sorted(bool(reason) for reason in refused) == [False] * (count - 1) + [True]
+    assert "covered in the end by you" in max(refused)
+    roster = read_roster()
+    (there,) = [person for person in ring if roster.absence_of(person.pk) is None]
+    assert all(roster.cover_of(person.pk) == there for person in ring if person != there)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_windows_one_plans_the_same_days(people: dict[str, User]) -> None:
+    refused = in_threads(lambda number: plan(people["ada"], people["bo"]), 3)
+    assert sorted(refused)[0] == ""
+    assert all("away at that time already" in reason for reason in sorted(refused)[1:])
+    assert Absence.objects.count() == 1
 
 
 @pytest.mark.parametrize(
