@@ -62,7 +62,7 @@ def break_down_by_path(
     departments: Sequence[Department], period: Period, by: str, live: Live, live_before: Live
 ) -> tuple[list[Cost], Before]:
     """By the items' status, or by a dimension of their kind; and the same in the days before."""
-    path = STATUS if by == STATUS else _path(departments, by)
+    path = path_of(departments, by)
     found: defaultdict[Any, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     earlier: defaultdict[Any, int] = defaultdict(int)
     for value, calls, cost, waste, before, items in _sum_by_value(departments, period, path):
@@ -99,7 +99,7 @@ def _sum_by_value(departments: Sequence[Department], period: Period, path: str) 
         return list(cursor.fetchall())
 
 
-def _values(path: str) -> QuerySet[Any, dict[str, Any]]:
+def _values(path: str) -> QuerySet[Any, Any]:
     """``{of_item, value}`` of all items, straight from the table that has the value: one large join less."""
     head, _, rest = path.partition("__")
     relation = Item._meta.get_field(head)
@@ -132,6 +132,8 @@ def _item_cost(key: Any, label: str, sums: Sequence[int]) -> Cost:
     return Cost(key, label, calls, usd=dollars(units), waste_usd=dollars(waste), items=items)
 
 
-def _path(departments: Sequence[Department], by: str) -> str:
-    """The way from an item to the dimension; the departments that have it must agree on it."""
+def path_of(departments: Sequence[Department], by: str) -> str:
+    """The way from an item to the dimension; the departments that have it must agree on it. For one that they have."""
+    if by == STATUS:
+        return STATUS
     return next(d.spec.cost_dimensions[by] for d in departments if by in d.spec.cost_dimensions)

@@ -16,6 +16,7 @@ from django.views.decorators.http import require_safe
 
 from agents.models import Agent, Member
 from runs.access import Access, access_of, signed_in
+from runs.cost_items import path_of
 from runs.cost_report import Line, Report, make_reports
 from runs.cost_sums import Cost, Period
 from runs.costs import CHECKS, Ledger, dimensions
@@ -94,7 +95,7 @@ def costs_context(request: HttpRequest, access: Access, choice: Choice) -> dict[
         "periods": PERIODS,
         "dimensions": dimensions([department.spec for department in access.shown]),
         "report": report,
-        "rows": _rows(request, choice, report, pauses),
+        "rows": _rows(request, access, choice, report, pauses),
         "what_if": _what_if(request, report, agents),
         "budgets": load_fills(access.shown, now=timezone.now()),
         "administered": [d.pk for d in access.shown if access.can(d.pk, Member.Role.ADMINISTRATOR)],
@@ -139,6 +140,9 @@ def cost_calls(request: HttpRequest) -> HttpResponse:
             calls = calls.filter(Q(model_used=value) | Q(model_used="", model_asked=value))
         elif value.isascii() and value.isdigit() and len(value) < 19:
             calls = calls.filter(**{column: value})
+    for name in _of_items(access):
+        if value := request.GET.get(name, ""):
+            calls = calls.filter(**{f"item__{path_of(access.shown, name)}": value})
     if request.GET.get("try_outs"):
         calls = calls.filter(try_out__isnull=False)
     if request.GET.get("checks"):
@@ -196,20 +200,28 @@ def _period(request: HttpRequest, name: str, today: date) -> Period:
     return Period(today - timedelta(days=29), today)
 
 
-def _rows(request: HttpRequest, choice: Choice, report: Report, pauses: Mapping[int, Pause]) -> list[Row]:
+def _rows(
+    request: HttpRequest, access: Access, choice: Choice, report: Report, pauses: Mapping[int, Pause]
+) -> list[Row]:
     dearest = max((line.cost.usd for line in report.lines), default=Decimal(0))
     return [
         Row(
             line,
             round(line.cost.usd * 100 / dearest) if dearest else 0,
-            _calls_url(request, choice, line.cost),
+            _calls_url(request, access, choice, line.cost),
             pauses.get(line.cost.key),
         )
         for line in report.lines
     ]
 
 
-def _calls_url(request: HttpRequest, choice: Choice, cost: Cost) -> str:
+def _of_items(access: Access) -> list[str]:
+    """Dimensions of what items are, which open the calls of those that are it now."""
+    known = dimensions([department.spec for department in access.shown])
+    return [name for name in known if name != "day" and name not in CALLS_BY]
+
+
+def _calls_url(request: HttpRequest, access: Access, choice: Choice, cost: Cost) -> str:
     params = request.GET.copy()
     for name in ("before", "after", "by"):
         params.pop(name, None)
@@ -217,7 +229,7 @@ def _calls_url(request: HttpRequest, choice: Choice, cost: Cost) -> str:
         params["period"], params["from"], params["to"] = "custom", str(cost.key), str(cost.key)
     elif cost.key == CHECKS:
         params["checks"] = "1"
-    elif choice.by in CALLS_BY and cost.key is not None:
+    elif choice.by in (*CALLS_BY, *_of_items(access)) and cost.key not in (None, ""):
         params[choice.by] = str(cost.key)
     else:
         return ""

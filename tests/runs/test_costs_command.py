@@ -13,7 +13,7 @@ from agents.models import Agent
 from runs.costs import dimensions
 from runs.models import ItemOutcome, ModelCall
 from tests.factories import make_department
-from tests.runs.test_views_costs import DAY, make_costs
+from tests.runs.test_views_costs import DAY, item_of, make_costs
 
 pytestmark = pytest.mark.django_db
 DAYS = ("--from", "2026-11-10", "--to", "2026-11-10")
@@ -63,7 +63,7 @@ def test_it_says_what_one_of_each_outcome_cost() -> None:
     department = make_department()
     call = make_costs(department, "0.30")
     other = make_costs(department, "0.30")
-    for item, at in ((call.item, DAY), (other.item, DAY), (other.item, datetime(2026, 11, 9, tzinfo=UTC))):
+    for item, at in ((item_of(call), DAY), (item_of(other), DAY), (item_of(other), datetime(2026, 11, 9, tzinfo=UTC))):
         name = "reply" if at == DAY else "meeting"
         ItemOutcome.objects.create(department=department, item=item, outcome=name, at=at)
     assert report()["outcomes"] == [

@@ -12,8 +12,9 @@ from django.utils import timezone
 
 from agents.models import Department
 from agents.pricing import sync_prices
+from leads.models import Lead
 from runs.cost_rollups import roll_up
-from runs.models import ModelCall, TryOut
+from runs.models import Item, ModelCall, TryOut
 from tests.factories import make_agent_run, make_department, make_lead, make_model_call, make_user
 
 pytestmark = pytest.mark.django_db
@@ -25,6 +26,12 @@ def make_costs(department: Department, usd: str = "0.25", at: datetime = DAY) ->
     sync_prices()
     run = make_agent_run(make_lead(department, name=f"Lead of {department.slug}").item, "intake")
     return make_model_call(run, cost_usd=Decimal(usd), input_tokens=1_234_567, started_at=at)
+
+
+def item_of(call: ModelCall) -> Item:
+    """The item of a call that is no check."""
+    assert call.item is not None
+    return call.item
 
 
 def signed_in(department: Department, client: Client) -> Client:
@@ -114,7 +121,7 @@ def test_try_outs_have_a_sum_that_opens_their_calls(client: Client) -> None:
     row = TryOut.objects.create(
         department=department,
         agent=settled.agent,
-        item=settled.item,
+        item=item_of(settled),
         soul_name="the draft",
         sections={},
         model="claude-sonnet-5-5",
@@ -152,8 +159,8 @@ def test_the_export_is_exact(client: Client) -> None:
 def test_a_title_that_is_a_formula_is_quoted_in_the_export(client: Client) -> None:
     department = make_department()
     call = make_costs(department)
-    call.item.title = "=HYPERLINK(1)"
-    call.item.save()
+    item_of(call).title = "=HYPERLINK(1)"
+    item_of(call).save()
     response = signed_in(department, client).get(reverse("runs:costs_csv"), {**CUSTOM, "by": "item"})
     (row,) = csv.DictReader(io.StringIO(b"".join(response).decode()))
     assert row["label"] == "'=HYPERLINK(1)"
@@ -162,8 +169,8 @@ def test_a_title_that_is_a_formula_is_quoted_in_the_export(client: Client) -> No
 def test_so_is_a_value_of_a_dimension(client: Client) -> None:
     department = make_department()
     call = make_costs(department)
-    call.item.lead.source = "@SUM(1)"
-    call.item.lead.save()
+    item_of(call).lead.source = "@SUM(1)"
+    item_of(call).lead.save()
     response = signed_in(department, client).get(reverse("runs:costs_csv"), {**CUSTOM, "by": "source"})
     (row,) = csv.DictReader(io.StringIO(b"".join(response).decode()))
     assert (row["key"], row["label"]) == ("'@SUM(1)", "'@SUM(1)")
@@ -179,6 +186,25 @@ def test_a_line_opens_its_calls(client: Client) -> None:
     assert [shown[0].pk for shown in found.context["rows"]] == [call.pk]
     assert other.pk not in [shown[0].pk for shown in found.context["rows"]]
     assert client.get(reverse("runs:cost_calls"), {**CUSTOM, "agent": "x'"}).status_code == 200
+
+
+@pytest.mark.parametrize(("by", "value"), [("status", "meeting"), ("source", "A fair & more")])
+def test_a_line_by_what_items_are_opens_the_calls_of_those(client: Client, by: str, value: str) -> None:
+    department = make_department()
+    calls = [make_costs(department), make_costs(department)]
+    Item.objects.filter(pk=calls[0].item_id).update(status="meeting")
+    Lead.objects.filter(pk=calls[0].item_id).update(source="A fair & more")
+    Lead.objects.filter(pk=calls[1].item_id).update(source="")
+    signed_in(department, client)
+    for _ in range(2):
+        rows = {
+            row.line.cost.key: row for row in client.get(reverse("runs:costs"), {**CUSTOM, "by": by}).context["rows"]
+        }
+        found = client.get(rows.pop(value).url)
+        assert [shown[0].pk for shown in found.context["rows"]] == [calls[0].pk]
+        (other,) = rows.values()
+        assert bool(other.url) == (by == "status"), "nobody can say which have none"
+        roll_up()
 
 
 def test_a_model_that_the_server_names_otherwise_breaks_nothing_and_opens_its_calls(client: Client) -> None:
