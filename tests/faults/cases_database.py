@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
+import threading
 import time
 
 import psycopg
@@ -18,6 +20,8 @@ from tests.faults.work import add_items, healed_at, wait_in_flight, wait_settled
 
 ITEMS = 20
 LOCKED_SECONDS = 10.0
+GRACE_SECONDS = 10.0
+"""A worker that is told to stop waits 5 s for calls in flight; its processes need a moment to end."""
 
 
 @SUITE.add("postgres")
@@ -95,6 +99,34 @@ def writer_locked(bench: Bench) -> list[Row]:
                 wait_settled(ids)
                 row.heal_seconds.append(healed_at(ids, locked_at) - locked_at)
                 row.tried += 1
+            _check_failures(row)
+    return [row]
+
+
+@SUITE.add("sqlite")
+def stopped_while_locked(bench: Bench) -> list[Row]:
+    """SIGTERM with calls in flight while somebody else holds the writer lock: it gives back what it holds and ends."""
+    row = Row("SQLite: SIGTERM while the writer lock is held", limit_seconds=LOCKED_SECONDS + GRACE_SECONDS)
+    with bench.site(latency_ms=50, LEASE_SECONDS="30") as place:
+        slow = {"kind": "delay", "delay_ms": 4_000 * GRACE_SECONDS}
+        place.simulator.faults([{"match": {"times": ITEMS}, "what": slow}])
+        worker = place.start_worker()
+        with audited(row, place, is_watched=False):
+            ids = add_items(ITEMS)
+            wait_in_flight(ids, ITEMS)
+            locking = threading.Thread(target=_lock, args=(str(settings.DATABASES["default"]["NAME"]),), daemon=True)
+            locking.start()
+            stopped_at = time.time()
+            worker.process.send_signal(signal.SIGTERM)
+            code = worker.process.wait(6 * LOCKED_SECONDS)
+            row.heal_seconds.append(time.time() - stopped_at)
+            locking.join(6 * LOCKED_SECONDS)
+            held = AgentRun.objects.filter(status=AgentRun.Status.RUNNING).count()
+            if code or held:
+                row.findings.lost.append(f"it ended with {code} and kept {held} agent runs for the length of a lease")
+            place.start_worker()
+            wait_settled(ids)
+            row.tried += 1
             _check_failures(row)
     return [row]
 
