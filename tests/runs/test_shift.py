@@ -190,6 +190,7 @@ def test_no_row_of_one_department_crosses_to_another(
         assert run.soul.agent_id == run.agent_id
     for call in ModelCall.objects.select_related("agent", "agent_run", "item"):
         assert call.agent_run is not None
+        assert call.item is not None
         assert {call.agent.department_id, call.agent_run.department_id, call.item.department_id} == {call.department_id}
     for entry in LogEntry.objects.select_related("item").exclude(item=None):
         assert entry.item is not None
@@ -305,7 +306,8 @@ def test_a_shift_that_is_cancelled_together_with_news_ends(simulator: SimulatorS
     async def cancel() -> bool:
         one = Shift(1, token, seconds=600)
         working = asyncio.create_task(one.run())
-        while not one._news._waiters:  # type: ignore[attr-defined] # until it waits for news and nothing else
+        while not one._news._waiters:  # until it waits for news and nothing else
+            assert not working.done()
             await asyncio.sleep(0)
         one._news.set()
         for _ in range(turns):
