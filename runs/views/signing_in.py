@@ -27,7 +27,7 @@ class _Guarded(AuthenticationForm):
 
     def clean(self) -> dict[str, Any]:
         name = self.cleaned_data.get("username")
-        if not name or not self.cleaned_data.get("password"):
+        if not name or not self.cleaned_data.get("password") or self.request is None:
             return super().clean()
         attempt = _begin(self.request, name)
         try:
@@ -91,7 +91,7 @@ class Reset(_ByMail, auth.PasswordResetView):
 
     def get_form(self, form_class: type[forms.Form] | None = None) -> forms.Form:  # type: ignore[override]
         form = super().get_form(form_class)  # type: ignore[arg-type]
-        form.request = self.request
+        form.request = self.request  # type: ignore[attr-defined]
         return form
 
 

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
+from leads.models import Lead
 from runs.models import Item, SavedView
 from tests import factories
 from tests.browser.conftest import Visit
@@ -126,13 +128,50 @@ def test_owner_tags_and_fields_are_changed_on_the_page(olga: Any, visit: Open) -
     opened.page.get_by_role("button", name="Assign to me").click()
     opened.page.get_by_text("It is olga's now.").wait_for()
     opened.page.locator(f"#tags-{lead.pk} > summary").click()
-    opened.page.get_by_label("Tags, with commas between").fill("fair, big")
-    opened.page.get_by_role("button", name="Set", exact=True).click()
+    field = opened.page.get_by_label("New tags, with commas between")
+    field.fill("fair, big")
+    opened.page.get_by_role("button", name="Add", exact=True).click()
     opened.page.locator(".k-tag", has_text="fair").wait_for()
+    expect(field).to_have_value("")
+    opened.page.get_by_role("button", name="Take away fair").click()
+    opened.page.locator(".k-tag", has_text="fair").wait_for(state="detached")
+    opened.page.locator(".k-tag", has_text="big").wait_for()
     opened.page.get_by_role("link", name="Edit", exact=True).click()
     opened.page.get_by_label("Company").fill("Amsel Werke")
     opened.page.get_by_role("button", name="Save").click()
     opened.page.get_by_text("Changed: company.").wait_for()
     lead.refresh_from_db()
-    assert (lead.owner, lead.company) == (olga, "Amsel Werke")
+    assert (lead.owner, lead.company, Item.objects.get(pk=lead.pk).tags) == (olga, "Amsel Werke", ["big"])
+    assert opened.complaints == []
+
+
+def test_who_was_slower_keeps_what_they_typed_and_sees_what_the_other_wrote(olga: Any, visit: Open) -> None:
+    lead = factories.make_lead(olga.memberships.get().department, name="Anna", company="Amsel", title="Buyer")
+    opened = visit()
+    opened.open(f"/leads/{lead.pk}/edit/")
+    opened.page.get_by_label("Company").fill("Amsel Werke")
+    Lead.objects.filter(pk=lead.pk).update(company="Amsel AG", title="Head of buying")
+    opened.page.get_by_role("button", name="Save").click()
+    opened.page.get_by_text("Nothing was saved yet, and what you typed is still here.").wait_for()
+    expect(opened.page.get_by_label("Company")).to_have_value("Amsel Werke")
+    opened.page.locator("q", has_text="Amsel AG").wait_for()
+    expect(opened.page.get_by_label("Title")).to_have_value("Head of buying")
+    opened.page.get_by_role("button", name="Save").click()
+    opened.page.get_by_text("Changed: company.").wait_for()
+    lead.refresh_from_db()
+    assert (lead.company, lead.title) == ("Amsel Werke", "Head of buying")
+    assert opened.complaints == []
+
+
+def test_a_person_is_erased_after_their_address_was_typed(olga: Any, visit: Open) -> None:
+    olga.memberships.update(role="administrator")
+    lead = factories.make_lead(olga.memberships.get().department, name="Anna Amsel", email="anna@amsel.example")
+    opened = visit()
+    opened.open(f"/leads/{lead.pk}/")
+    opened.page.get_by_role("link", name="Erase", exact=True).click()
+    opened.page.get_by_label("Type anna@amsel.example").fill("anna@amsel.example")
+    opened.page.get_by_role("button", name="Erase the person").click()
+    opened.page.get_by_text("The person is erased.").wait_for()
+    opened.page.get_by_text("The person was erased").first.wait_for()
+    assert opened.page.get_by_text("anna@amsel.example").count() == 0
     assert opened.complaints == []

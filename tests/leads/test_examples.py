@@ -208,7 +208,8 @@ def test_a_batch_that_comes_after_go_on_is_not_held_again(
 ) -> None:
     monkeypatch.setattr("leads.importing.BATCH_ROWS", 8)
     job = upload(browser)
-    real, said = hold_back, []
+    real = hold_back
+    said: list[Any] = []
 
     def hold_and_go_on(*args: Any, **kwargs: Any) -> list[int]:
         """Somebody says go on between the first batch and the second."""
