@@ -37,8 +37,9 @@ class Lead(models.Model):
         indexes = [
             # filters.find_sources, and the list by source.
             models.Index(fields=["source", "department"], name="lead_by_source"),
-            # the list by name.
+            # the list by name, of one department and of several.
             models.Index(fields=["department", "name", "item"], name="lead_by_name"),
+            models.Index(fields=["name", "item"], name="lead_by_name_of_all"),
         ]
         constraints = [
             models.UniqueConstraint(fields=["department", "email"], condition=~Q(email=""), name="lead_email_unique"),

@@ -256,11 +256,10 @@ def load_verdicts(agent: Agent, *, since: datetime | None = None) -> tuple[Verdi
     if since is not None:
         rows = rows.filter(answered_at__gte=since)
     whole, by_soul = Verdicts(), dict[int, Verdicts]()
-    latest = Review.objects.filter(pk__in=rows.values("pk")[:MOST_READ]).order_by()
-    for answer, soul, count in latest.values_list("answer", "agent_run__soul").annotate(Count("pk")):
-        whole.add(answer, count)
+    for answer, soul in rows.values_list("answer", "agent_run__soul")[:MOST_READ]:
+        whole.add(answer)
         if soul is not None:
-            by_soul.setdefault(soul, Verdicts()).add(answer, count)
+            by_soul.setdefault(soul, Verdicts()).add(answer)
     return whole, by_soul
 
 

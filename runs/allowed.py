@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from django.db.models import Exists, OuterRef, QuerySet
+
 from agents.models import Member
 from agents.spec import ITEM
 from runs.access import Access
@@ -130,8 +132,7 @@ def can_inject(item: Item, key: str, trigger: Trigger | None, access: Access | N
     occasion = trigger.kind if trigger else ITEM
     if item.department.spec.writer(key, occasion) is None:
         return no(f"No agent of {item.department} writes “{_words(key)}” for this occasion.")
-    current = item.outputs.filter(key=key, trigger=trigger, is_current=True).first()
-    if current is not None and has_left(current):
+    if _left_among(item.outputs.filter(key=key, trigger=trigger, is_current=True)).exists():
         return no(LEFT_ALREADY)
     return _role(access, item.department_id, Role.OPERATOR)
 
@@ -148,8 +149,13 @@ LEFT_ALREADY = "It has left the house, or may have: what was sent stays as it wa
 
 def has_left(output: Output) -> bool:
     """Whether the output was sent, or given to a channel that may have sent it."""
-    written = Message.objects.filter(output=output, direction=Message.Direction.OUT)
-    return written.exists() or OutboxMessage.objects.filter(output=output, status__in=OutboxMessage.LEFT).exists()
+    return _left_among(Output.objects.filter(pk=output.pk)).exists()
+
+
+def _left_among(outputs: QuerySet[Output]) -> QuerySet[Output]:
+    written = Message.objects.filter(output=OuterRef("pk"), direction=Message.Direction.OUT)
+    handed = OutboxMessage.objects.filter(output=OuterRef("pk"), status__in=OutboxMessage.LEFT)
+    return outputs.filter(Exists(written) | Exists(handed))
 
 
 # --- Agent runs -----------------------------------------------------------------------------------------------
@@ -185,7 +191,7 @@ def can_rerun(run: AgentRun, access: Access | None = None) -> Allowed:
     if others.filter(status__in=AgentRun.ACTIVE).exists():
         return no(f"{run.agent.title} is at work on it already. Cancel that step first.")
     made = Output.objects.filter(item=run.item_id, key=run.agent.writes, trigger=run.trigger_id, is_current=True)
-    if any(has_left(output) for output in made):
+    if _left_among(made).exists():
         return no(LEFT_ALREADY)
     return _role(access, run.department_id, Role.OPERATOR)
 

@@ -63,6 +63,9 @@ class Ledger:
 
         ``item`` brings the dearest hundred and the sum of the rest. LookupError for a dimension nobody has.
         """
+        if by in _CALL_DIMENSIONS and self.departments:
+            # Without the days before, which are as much work again.
+            return _in_order(self._by_call(period, by), by)
         return self.compare(period, by)[0]
 
     def compare(self, period: Period, by: str) -> tuple[list[Cost], Before]:
@@ -80,7 +83,7 @@ class Ledger:
             found, before = self._with_checks(period, *by_path)
         else:
             raise LookupError(f"Costs cannot be broken down by {by!r}.")
-        return sorted(found, key=(lambda cost: cost.key) if by == "day" else dearest_first), before
+        return _in_order(found, by), before
 
     def sum_calls(
         self, period: Period, names: Sequence[str], agents: Collection[int] = (), starts: Sequence[date] = ()
@@ -146,6 +149,10 @@ class Ledger:
         for value, cost in found.items():
             cost.label = labels.get(value) or str(value)
         return [cost for cost in found.values() if cost.calls]
+
+
+def _in_order(costs: Iterable[Cost], by: str) -> list[Cost]:
+    return sorted(costs, key=(lambda cost: cost.key) if by == "day" else dearest_first)
 
 
 def _as_before(costs: Iterable[Cost]) -> Before:

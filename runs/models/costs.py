@@ -71,8 +71,11 @@ class ItemTotal(models.Model):
     cost_units = models.BigIntegerField(default=0)
 
     class Meta:
-        # lists: the dearest items first.
-        indexes = [models.Index(fields=["department", "-cost_units", "-item"], name="item_total_dearest")]
+        # lists: the dearest items first, of one department and of several.
+        indexes = [
+            models.Index(fields=["department", "-cost_units", "-item"], name="item_total_dearest"),
+            models.Index(fields=["-cost_units", "-item"], name="item_total_dearest_of_all"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.item_id}: {self.cost_units}"

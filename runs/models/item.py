@@ -73,6 +73,11 @@ class Item(models.Model):
             models.Index(fields=["department", "-id"], name="item_newest"),
             # lists: where something has happened last.
             models.Index(fields=["department", "-changed_at", "-id"], name="item_last_changed"),
+            # lists of several departments: the same order, and what is due next.
+            models.Index(fields=["-changed_at", "-id"], name="item_last_changed_of_all"),
+            models.Index(
+                fields=["route_due_at", "id"], condition=Q(route_due_at__isnull=False), name="item_due_next_of_all"
+            ),
             # overview, undecided alerts: the few that a person should look at.
             models.Index(fields=["department", "-id"], condition=~Q(flag=""), name="item_flagged"),
             # examples: those that wait for a person's word.

@@ -177,7 +177,9 @@ class Review(models.Model):
         indexes = [
             # review_queue.act_on_deadlines.
             models.Index(fields=["deadline"], condition=Q(status="open"), name="review_deadline"),
-            # review_queue.figures and the auto-approval's look at recent answers.
+            # review_figures: the latest answers of several departments, without sorting all of the last month.
+            models.Index(fields=["-answered_at"], condition=Q(status="answered"), name="review_answered_lately"),
+            # the auto-approval's look at recent answers.
             models.Index(fields=["department", "-answered_at"], condition=Q(status="answered"), name="review_answered"),
             # the badge of the menu, and what needs a person.
             models.Index(fields=["department", "-risk", "deadline"], condition=Q(status="open"), name="review_open"),

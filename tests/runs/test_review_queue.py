@@ -188,7 +188,7 @@ def test_the_figures_of_people_by_agent(office: Department, rita: User, django_a
     assert correct(output=output, user=rita, changes={"category": "spam"})
     again = Output.objects.get(item=item, key="intake", is_current=True)
     assert correct(output=again, user=rita, changes={"category": "lead"}), "a person's own, which counts against nobody"
-    with django_assert_num_queries(4):
+    with django_assert_num_queries(3):
         figures = read_figures([office.pk], now=timezone.now())
     assert figures.waiting == 2
     assert figures.oldest_at is not None
@@ -219,6 +219,9 @@ def test_only_the_latest_decisions_are_looked_at(
     figures = read_figures([office.pk])
     assert (figures.total.approved, figures.total.sent_back, figures.total.rejected) == (1, 1, 0)
     assert figures.median_seconds == pytest.approx(90)
+    assert figures.is_cut, "and it is said"
+    monkeypatch.setattr(review_figures, "MOST_READ", 4)
+    assert not read_figures([office.pk]).is_cut
 
 
 def test_without_a_decision_there_is_no_share(office: Department) -> None:
