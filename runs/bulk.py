@@ -67,16 +67,20 @@ def begin(
     verb: str,
     selection: Mapping[str, Any],
     arguments: Mapping[str, Any],
-    total: int,
+    total: int = 0,
+    ids: Sequence[int] = (),
     target: str = "",
 ) -> BulkAction:
-    """Write down a bulk action; the caller has it worked on by ``work_on`` once this is committed."""
-    reason = str(arguments.get("reason", ""))[:300]
+    """Write down a bulk action; the caller has it worked on by ``work_on`` once this is committed.
+
+    ``ids`` are the items if they are settled now; else ``total`` is how many there will be.
+    """
+    reason, total = str(arguments.get("reason", ""))[:300], len(ids) or total
     bulk = BulkAction.objects.create(
         department=department,
         user=user,
         verb=verb,
-        selection=dict(selection),
+        selection={**selection, "ids": list(ids)} if ids else dict(selection),
         arguments={**arguments, "reason": reason},
         total=total,
     )
@@ -139,7 +143,7 @@ def _step(bulk_id: int) -> bool:
     The bulk action's row is the lock, before the item's: its cursor says from where on.
     """
     with transaction.atomic():
-        rows = BulkAction.objects.filter(pk=bulk_id).select_related("user", "department")
+        rows = BulkAction.objects.filter(pk=bulk_id).select_related("user", "department").defer("selection")
         bulk = rows.select_for_update(skip_locked=True, of=("self",)).first()
         if bulk is None or bulk.status != BulkAction.Status.RUNNING or bulk.verb not in _verbs:
             return False

@@ -1,15 +1,21 @@
-"""Verbs on all items that a filter of their kind has chosen. An empty filter is refused."""
+"""Verbs on all items that a filter of their kind has chosen. An empty filter is refused.
+
+Which items those are is settled when the person is asked, and never looked up again: what has changed since is left
+out by the verb, with the reason. Items that come later are left alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import transaction
-from django.db.models import Count, Max, QuerySet
+from django.db.models import Count, QuerySet
 from django.utils.dateparse import parse_datetime
 
 from agents.models import Department, Member
@@ -25,6 +31,8 @@ from runs.triggers import request_run
 
 MAX_VALUE = 4_000
 """The most characters of one parameter: two hundred ticked rows."""
+MOST_NAMED = 20_000
+"""So many items a page names one by one in its form; of more it only says how many there were."""
 UNTIL = ("pause", "take_over", "close")
 """Verbs that may hold until a time."""
 
@@ -95,10 +103,12 @@ def start(
     reason: str = "",
     until: datetime | None = None,
     seen: int | None = None,
+    ids: Iterable[int] = (),
 ) -> BulkAction | Allowed:
-    """Do something to all items that the filter chooses now; else why not. Items that come later are left alone.
+    """Do something to these items, or to all that the filter chooses now; else why not.
 
-    ``seen`` is how many there were when the person was asked: if there are more by now, they are asked again.
+    ``ids`` are those that the filter chose when the person was asked. Where they were too many for that, ``seen`` is
+    how many there were: if there are more by now, they are asked again.
     """
     if verb not in VERBS:
         return no("There is no such action.")
@@ -107,11 +117,12 @@ def start(
     if until is not None and until <= database_now():
         return no("The time at which it goes on by itself has to lie ahead.")
     with transaction.atomic():
-        found = select_items(department, chosen).aggregate(total=Count("pk"), last=Max("pk"))
-        if not found["total"]:
+        named = sorted(set(ids))
+        found = named or find_ids(department, chosen)
+        if not found:
             return no("Nothing fits the filter any more.")
-        if seen is not None and found["total"] > seen:
-            return no(f"{found['total']:,} fit the filter by now, {seen:,} did when you looked. Look again.")
+        if not named and seen is not None and len(found) > seen:
+            return no(f"{len(found):,} fit the filter by now, {seen:,} did when you looked. Look again.")
         bulk = bulks.begin(
             department=department,
             user=user,
@@ -121,25 +132,42 @@ def start(
                 "reason": reason,
                 "until": until.isoformat() if until and verb in UNTIL else "",
                 "after": [0],
-                "last": found["last"],
             },
-            total=found["total"],
+            ids=found,
         )
     return bulks.work_on(bulk)
 
 
+def find_ids(department: Department, chosen: Mapping[str, str]) -> list[int]:
+    """The ids of the items that fit the filter, in their order."""
+    return list(select_items(department, chosen).order_by("pk").values_list("pk", flat=True))
+
+
 def _next_item(bulk: BulkAction) -> bulks.Target | None:
-    """What fits the filter still, in id order: an item that has changed meanwhile is left alone."""
-    after, last = bulk.arguments["after"][0], bulk.arguments["last"]
-    items = select_items(bulk.department, bulk.selection["filter"]).filter(pk__gt=after, pk__lte=last)
-    item = items.order_by("pk").first()
-    return bulks.Target(item, item.pk, [item.pk]) if item is not None else None
+    """The next of the items that were chosen, whatever has become of it; None as its row if it is gone."""
+    ids = _ids_of(bulk.pk, bulk.created_at)
+    place = bisect_right(ids, bulk.arguments["after"][0])
+    if place == len(ids):
+        return None
+    item = Item.objects.filter(pk=ids[place], department=bulk.department_id).first()
+    return bulks.Target(item, ids[place], [ids[place]])
 
 
-def _do(bulk: BulkAction, item: Item) -> Allowed:
+@lru_cache(maxsize=8)
+def _ids_of(bulk_id: int, created_at: datetime) -> Sequence[int]:
+    """What was chosen, once a process: a hundred thousand ids are not read for each of them, and never change."""
+    bulk = BulkAction.objects.select_related("department").get(pk=bulk_id, created_at=created_at)
+    chosen: list[int] | None = bulk.selection.get("ids")
+    # One that was begun by an earlier version has no ids yet.
+    return find_ids(bulk.department, bulk.selection["filter"]) if chosen is None else chosen
+
+
+def _do(bulk: BulkAction, item: Item | None) -> Allowed:
     user, reason = bulk.user, str(bulk.arguments["reason"])
     if user is None:
         return no("Who asked for it is no longer here.")
+    if item is None:
+        return no("It is no longer here.")
     verb = next(name for name, slug in VERBS.items() if slug == bulk.verb)
     if verb in UNTIL:
         until = parse_datetime(str(bulk.arguments["until"])) if bulk.arguments["until"] else None

@@ -35,6 +35,7 @@ def bulk_new(request: HttpRequest) -> HttpResponse:
     chosen = selections.read_filter(department.spec, request.GET)
     verb = request.GET.get("verb", "")
     allowed = selections.can_act_on_many(department, chosen, access_of(request))
+    ids = selections.find_ids(department, chosen) if allowed else []
     context = {
         "access": access_of(request),
         "department": department,
@@ -45,6 +46,7 @@ def bulk_new(request: HttpRequest) -> HttpResponse:
         "until_verbs": selections.UNTIL,
         "allowed": allowed,
         "foreseen": selections.foresee(selections.select_items(department, chosen)),
+        "ids": ",".join(map(str, ids)) if len(ids) <= selections.MOST_NAMED else "",
     }
     return render(request, "runs/bulk_new.html", context)
 
@@ -62,8 +64,9 @@ def bulk_start(request: HttpRequest) -> HttpResponse:
     if problem:
         return answer(request, problem, changed=False, url=again)
     seen = read_number(request.POST.get("seen", ""))
+    named = [number for text in request.POST.get("items", "").split(",") if (number := read_number(text)) is not None]
     started = selections.start(
-        department=department, user=user, verb=verb, chosen=chosen, reason=reason, until=until, seen=seen
+        department=department, user=user, verb=verb, chosen=chosen, reason=reason, until=until, seen=seen, ids=named
     )
     if not isinstance(started, BulkAction):
         return answer(request, started.reason, changed=False, url=again)
@@ -76,7 +79,7 @@ def bulk_start(request: HttpRequest) -> HttpResponse:
 def bulk_list(request: HttpRequest) -> HttpResponse:
     """The actions on many of the departments shown, newest first."""
     access = access_of(request)
-    rows = BulkAction.objects.filter(department__in=access.ids).select_related("department", "user")
+    rows = BulkAction.objects.filter(department__in=access.ids).select_related("department", "user").defer("selection")
     page = read_page(request, rows)
     shown = [(bulk, bulks.label_of(bulk)) for bulk in page.rows]
     return render(request, "runs/bulk_list.html", {"access": access, "page": page, "rows": shown})

@@ -211,16 +211,60 @@ def test_a_stopped_one_leaves_the_rest_alone(office: Department, olga: User) -> 
 
 
 @pytest.mark.usefixtures("slowly")
-def test_items_that_come_later_or_change_meanwhile_are_left_alone(office: Department, olga: User) -> None:
-    items = make_items()
+def test_it_is_done_to_those_that_were_chosen_and_what_has_changed_since_is_left_out_with_the_reason(
+    office: Department, olga: User
+) -> None:
+    items = make_items(5)
     bulk = do(office, olga)
     (late,) = make_items(1)
-    Item.objects.filter(pk=items[1].pk).update(status="contacted")
+    Item.objects.filter(pk=items[1].pk).update(status="contacted")  # it does not fit the filter any more
+    control.take_over_item(item=items[2], user=olga, reason="I know her.")
+    items[3].delete()
     tasks.carry_on_bulk(bulk.pk)
     bulk.refresh_from_db()
-    assert (bulk.status, bulk.done, bulk.total) == ("done", 2, 3)
+    assert (bulk.status, bulk.done, bulk.total) == ("done", 3, 5)
+    assert bulk.refused == {
+        str(items[2].pk): "It is taken over by olga: I know her.",
+        str(items[3].pk or bulk.selection["ids"][3]): "It is no longer here.",
+    }
+    assert Item.objects.get(pk=items[1].pk).automation == "paused"
     assert Item.objects.get(pk=late.pk).automation == "active"
-    assert Item.objects.get(pk=items[1].pk).automation == "active"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_what_others_change_while_it_runs_each_item_is_done_or_left_out_once(office: Department, olga: User) -> None:
+    items = make_items(8)
+    rudi = make_user("rudi", department=office)
+
+    def job(number: int) -> int:
+        if number == 0:
+            return do(office, olga).pk
+        taken = [control.take_over_item(item=item, user=rudi, reason="Mine.") for item in reversed(items)]
+        return sum(map(bool, taken))
+
+    started, _ = in_threads(job, 2)
+    tasks.carry_on_bulk(started)
+    bulk = BulkAction.objects.get()
+    assert (bulk.status, bulk.done + len(bulk.refused)) == ("done", 8)
+    assert set(bulk.refused.values()) <= {"It is taken over by rudi: Mine."}
+    paused = Action.objects.filter(bulk=bulk, verb="pause").values_list("item_id", flat=True)
+    assert {item.pk for item in items} == {*paused} | {int(pk) for pk in bulk.refused}
+    assert states() == ["taken_over"] * 8, "who comes after a pause takes over too"
+
+
+def test_one_that_an_earlier_version_began_goes_on(office: Department, olga: User) -> None:
+    items = make_items()
+    bulk = bulks.begin(
+        department=office,
+        user=olga,
+        verb="bulk_pause",
+        selection={"filter": FILTER},
+        arguments={"until": "", "after": [items[0].pk], "last": items[2].pk},
+        total=3,
+    )
+    tasks.carry_on_bulk(bulk.pk)
+    bulk.refresh_from_db()
+    assert (bulk.status, bulk.done) == ("done", 2)
 
 
 def test_an_error_on_one_item_stops_nothing(office: Department, olga: User, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,6 +357,24 @@ def test_more_than_the_question_said_are_asked_about_again(client: Any, olga: Us
     assert states() == ["active"] * 4
     client.post(reverse("runs:bulk_start"), form(seen="5"))
     assert states() == ["paused"] * 4, "fewer are no surprise"
+
+
+def test_those_of_the_question_are_meant_whatever_the_filter_finds_by_then(client: Any, olga: User) -> None:
+    items = make_items()
+    client.force_login(olga)
+    html = client.get(reverse("runs:bulk_new"), form()).content.decode()
+    named = ",".join(str(item.pk) for item in items)
+    assert f'<input type="hidden" name="items" value="{named}">' in html
+    (late,) = make_items(1)
+    Item.objects.filter(pk=items[0].pk).update(status="contacted")
+    theirs = make_lead(make_office("other"), status="qualified").item
+    client.post(reverse("runs:bulk_start"), form(seen="3", items=f"{named},{theirs.pk},x"))
+    bulk = BulkAction.objects.get()
+    assert bulk.selection["ids"] == [*(item.pk for item in items), theirs.pk]
+    assert (bulk.done, bulk.refused) == (3, {str(theirs.pk): "It is no longer here."})
+    assert states() == ["active"] * 2 + ["paused"] * 3
+    assert Item.objects.get(pk=late.pk).automation == "active"
+    assert Action.objects.get(bulk=bulk, item=None).after == {"selection": {"filter": FILTER}, "total": 4}
 
 
 @pytest.mark.parametrize(
