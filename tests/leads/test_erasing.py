@@ -226,8 +226,7 @@ def test_money_and_counts_stay_what_they_were() -> None:
     def sums() -> tuple[Any, ...]:
         calls = ModelCall.objects.aggregate(usd=Sum("cost_usd"), tokens=Sum("input_tokens"))
         counted = [
-            model.objects.count()
-            for model in (ModelCall, AgentRun, OutboxMessage, Trigger, ItemCost, Item, Lead)
+            model.objects.count() for model in (ModelCall, AgentRun, OutboxMessage, Trigger, ItemCost, Item, Lead)
         ]
         return calls["usd"], calls["tokens"], counted, item.messages.count(), item.outputs.count(), item.reviews.count()
 
