@@ -47,6 +47,9 @@ _FIELDS = (
 )
 _VOICE = ("company_name", "company_pitch", "tone", "sender_name", "language_policy")
 
+# Sonnet writes what a prospect reads. Who classifies, extracts, checks and notes works on Haiku, at high effort where
+# others rely on it: a twentieth of the price, so that a whole conversation with a Hot lead stays under 0.04 USD
+# (make economics). Each agent's model is a field of its page, and what another one had cost stands on the costs page.
 AGENTS = (
     AgentSpec(
         slug="intake",
@@ -86,8 +89,8 @@ AGENTS = (
     AgentSpec(
         slug="researcher",
         job="Researcher: finds out what is known about the company",
-        model=SONNET,
-        fallback_models=(OPUS,),
+        model=HAIKU,
+        fallback_models=(SONNET,),
         writes="research",
         schema=Research,
         uses=("intake", "qualification"),
@@ -95,8 +98,8 @@ AGENTS = (
         tools=("read_website", "search_knowledge"),
         settings=("company_pitch",),
         scope="item",
-        effort="medium",
-        max_tokens=5_000,
+        effort="high",
+        max_tokens=8_000,
         timeout_seconds=180,
         latency_target_seconds=30,
         reports_to="strategist",
@@ -171,16 +174,16 @@ AGENTS = (
     AgentSpec(
         slug="fact_checker",
         job="Fact-Checker: holds every claim against its source",
-        model=SONNET,
-        fallback_models=(OPUS,),
+        model=HAIKU,
+        fallback_models=(SONNET,),
         writes="fact_check",
         schema=FactCheck,
         needs=("draft",),
         uses=("research",),
         settings=("company_name", "company_facts"),
         facets=("unsupported",),
-        effort="medium",
-        max_tokens=5_000,
+        effort="high",
+        max_tokens=8_000,
         latency_target_seconds=20,
         # Not to the Writer's chain of command: who checks must not answer to whom he checks.
         reports_to="strategist",

@@ -15,7 +15,7 @@ import itertools
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -54,6 +54,8 @@ EUR_PER_USD = Decimal("0.92")
 """An assumed rate, so that the column can be read; not a quotation."""
 MIXED_AIM, HOT_AIM = Decimal("0.02"), Decimal("0.04")
 OPUS, SONNET = "claude-opus-5-5", "claude-sonnet-5-5"
+RELIED_ON = ("researcher", "fact_checker")
+"""Who works on Haiku although others rely on it: what the dearer choice would cost is shown."""
 CONTEXT_TOKENS = 40_000
 MIXED_LEADS = 500
 REPLY = "Yes, that sounds good. What does it cost for 1,200 consignments a month?"
@@ -106,11 +108,12 @@ class Table:
         return self.aim is None or self.lines[0].per_lead <= self.aim
 
 
-def price(calls: Sequence[Call], prices: PriceBook, name: str, model: str = "") -> Line:
-    """These calls as they are, or all on one model."""
+def price(calls: Sequence[Call], prices: PriceBook, name: str, model: str = "", agents: Collection[str] = ()) -> Line:
+    """These calls as they are, or all on one model, or those of some agents on it."""
     today, usd = timezone.now().date(), Decimal(0)
     for call in calls:
-        usd += cost_usd(call.usage, prices.price_for(model or call.model, today, call.prompt))
+        other = model if not agents or call.agent in agents else ""
+        usd += cost_usd(call.usage, prices.price_for(other or call.model, today, call.prompt))
     leads = len({call.item_id for call in calls})
     return Line(name, leads, len(calls), sum(c.prompt for c in calls), sum(c.output for c in calls), usd)
 
@@ -283,10 +286,11 @@ def compute(calls: Sequence[Call], hot: Iterable[int], prices: PriceBook, base: 
     """All leads up to their first mail, the Hot ones among them, and these all the way."""
     chosen = set(hot)
     first = _first_mails(calls)
+    whole = _compare(_of(calls, chosen), prices, base)
     return [
         Table("A lead of a mixed set, up to its first mail", _compare(first, prices, base), MIXED_AIM),
         Table("A Hot lead, up to its first mail", _compare(_of(first, chosen), prices, base), HOT_AIM),
-        Table("A Hot lead with follow-up, reply, answer and decisions", _compare(_of(calls, chosen), prices, base)),
+        Table("A Hot lead with follow-up, reply, answer and decisions", whole, HOT_AIM),
     ]
 
 
@@ -310,6 +314,7 @@ def _first_mails(calls: Sequence[Call]) -> list[Call]:
 def _compare(calls: Sequence[Call], prices: PriceBook, base: int) -> list[Line]:
     return [
         price(calls, prices, "the shipped choice of models"),
+        price(calls, prices, "research and checks on Sonnet 5.5 too", SONNET, RELIED_ON),
         price(calls, prices, "all on Sonnet 5.5", SONNET),
         price(calls, prices, "all on Opus 5.5", OPUS),
         price_one_agent(calls, prices, base=base, is_cached=False),

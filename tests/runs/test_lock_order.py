@@ -100,7 +100,7 @@ def test_who_reopens_a_line_does_not_wait_for_the_run_that_is_claimed_as_its_pro
 def test_commits_about_the_same_models_in_opposite_order_do_not_wait_in_a_circle(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    haiku, sonnet = [claim_one("intake") for _ in range(2)], [claim_one("researcher") for _ in range(2)]
+    haiku, sonnet = [claim_one("intake") for _ in range(2)], [claim_one("writer") for _ in range(2)]
     models = {haiku[0].model, sonnet[0].model}
     for model in models:
         ModelState.objects.create(model=model, failures=1)
@@ -117,7 +117,7 @@ def test_commits_about_the_same_models_in_opposite_order_do_not_wait_in_a_circle
 def test_claims_that_probe_the_same_models_in_opposite_order_do_not_wait_in_a_circle(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    agents = ("researcher", "intake", "intake", "researcher")
+    agents = ("writer", "intake", "intake", "writer")
     runs = [make_queued(agent, priority=number) for number, agent in enumerate(agents)]
     pause_over = timezone.now() - timedelta(seconds=1)
     for model in {run.agent.model for run in runs}:
