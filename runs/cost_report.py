@@ -6,12 +6,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any, NamedTuple
 
 from agents.models import Department
 from agents.pricing import PriceBook, UnknownPrice, load_price_book
 from runs.cost_sums import Before, Cost, Period, total
 from runs.costs import Ledger
 from runs.database import snapshot
+from runs.models import ModelCall
 from runs.outcomes import count_outcomes
 from runs.what_if import CacheUse, Usages, cache_by_agent, cache_saving, read_usages, what_if
 
@@ -39,6 +41,13 @@ class OutcomeCost:
     usd: Decimal | None
 
 
+class Apart(NamedTuple):
+    """Calls that no step made, included in all sums."""
+
+    calls: int
+    usd: Decimal
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """The costs of some departments in a period. ``by_model`` is what one model alone had cost, the cheapest first."""
@@ -52,6 +61,8 @@ class Report:
     by_model: Sequence[tuple[str, Decimal]]
     usages: Sequence[Usages]
     prices: PriceBook
+    try_outs: Apart
+    checks: Apart
 
     @property
     def waste_percent(self) -> int:
@@ -70,11 +81,31 @@ def make_reports(departments: Collection[Department], period: Period, dimensions
         ledger, prices = Ledger(departments), load_price_book()
         usages = read_usages(ledger, period, prices)
         counts = count_outcomes(departments, *period.moments)
-        return [_report(ledger, period, by, usages, counts, prices) for by in dimensions]
+        apart = {
+            "try_outs": _sum_apart(departments, period, try_out__isnull=False),
+            "checks": _sum_apart(departments, period, item=None),
+        }
+        return [_report(ledger, period, by, usages, counts, prices, apart) for by in dimensions]
+
+
+def _sum_apart(departments: Collection[Department], period: Period, **which: Any) -> Apart:
+    """Of calls that have ended, as in the sums. Few, and found by an index."""
+    begin, end = period.moments
+    calls = ModelCall.objects.filter(**which, department__in=[d.pk for d in departments])
+    calls = calls.exclude(status=ModelCall.Status.STARTED).filter(started_at__gte=begin, started_at__lt=end)
+    # Added up here: SQLite has no decimals.
+    amounts = list(calls.values_list("cost_usd", flat=True))
+    return Apart(len(amounts), sum(amounts, Decimal(0)))
 
 
 def _report(
-    ledger: Ledger, period: Period, by: str, usages: Sequence[Usages], counts: Mapping[str, int], prices: PriceBook
+    ledger: Ledger,
+    period: Period,
+    by: str,
+    usages: Sequence[Usages],
+    counts: Mapping[str, int],
+    prices: PriceBook,
+    apart: Mapping[str, Apart],
 ) -> Report:
     found, before = ledger.compare(period, by)
     caches = cache_by_agent(usages, prices) if by == "agent" else {}
@@ -91,6 +122,7 @@ def _report(
         by_model=_by_model(usages, prices),
         usages=usages,
         prices=prices,
+        **apart,
     )
 
 

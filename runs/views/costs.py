@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from django.db.models import Count, Q, Sum
+from django.db.models import Q
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.urls import reverse
 from django.utils import timezone
@@ -100,8 +100,6 @@ def costs_context(request: HttpRequest, access: Access, choice: Choice) -> dict[
         "budgets": load_fills(access.shown, now=timezone.now()),
         "administered": [d.pk for d in access.shown if access.can(d.pk, Member.Role.ADMINISTRATOR)],
         "query": request.GET.urlencode(),
-        "try_outs": _sum_apart(access, choice.period, try_out__isnull=False),
-        "checks": _sum_apart(access, choice.period, item=None),
     }
 
 
@@ -158,14 +156,6 @@ def cost_calls(request: HttpRequest) -> HttpResponse:
         "rows": [(call, show_model_call(call)) for call in page.rows],
     }
     return show(request, "runs/cost_calls.html", "runs/_cost_calls.html", context)
-
-
-def _sum_apart(access: Access, period: Period, **which: Any) -> dict[str, Any]:
-    """``{"usd", "calls"}`` of try-outs or checks that have ended, as in the sums. Few, and found by an index."""
-    begin, end = period.moments
-    settled = (ModelCall.Status.FINISHED, ModelCall.Status.UNSEEN)
-    calls = ModelCall.objects.filter(**which, department__in=access.ids, status__in=settled)
-    return calls.filter(started_at__gte=begin, started_at__lt=end).aggregate(usd=Sum("cost_usd"), calls=Count("pk"))
 
 
 def read_choice(request: HttpRequest, access: Access) -> Choice:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
 from datetime import timedelta
 from decimal import Decimal
+from io import StringIO
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.db import IntegrityError, transaction
 from django.test import Client
 from django.urls import reverse
@@ -91,9 +93,12 @@ def test_the_page_shows_them_apart_and_opens_them(
     usd = sum(call.cost_usd for call in ModelCall.objects.all())
     for by in ("agent", "item"):
         response = client.get(reverse("runs:costs"), {"by": by})
-        assert response.context["checks"] == {"usd": usd, "calls": 10}
+        assert response.context["report"].checks == (10, usd)
         assert response.context["report"].whole.cost.usd == usd
         assert "checks=1" in response.content.decode()
+    out = StringIO()
+    call_command("costs", stdout=out)
+    assert json.loads(out.getvalue())["checks"] == {"calls": 10, "cost_usd": f"{usd:.8f}"}
     (row,) = response.context["rows"]
     claim_one()
     listed = client.get(row.url)
@@ -146,13 +151,11 @@ def test_a_command_that_is_killed_leaves_its_call_at_what_it_had_reserved(
 def test_one_that_was_given_up_and_answers_late_counts_as_what_it_cost(
     simulator: SimulatorServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real: Callable[..., None] = checks.settle_calls
-
     def late(seen: list[SeenCall], *args: Any, **kwargs: Any) -> None:
         make_older(LOST_AFTER + timedelta(seconds=1))
         abandon_checks()
         roll_up()
-        real(seen, *args, **kwargs)
+        settle_calls(seen, *args, **kwargs)
 
     monkeypatch.setattr(checks, "settle_calls", late)
     check_agents(load_staff())

@@ -32,6 +32,7 @@ def test_the_lines_and_their_sum_are_exact() -> None:
     make_costs(department, "0.00000001")
     found = report()
     assert found["total"]["cost_usd"] == "0.12345679"
+    assert found["try_outs"] == found["checks"] == {"calls": 0, "cost_usd": "0.00000000"}
     assert [line["cost_usd"] for line in found["by"]["agent"]] == ["0.12345679"]
 
 

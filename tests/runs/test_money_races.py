@@ -18,6 +18,7 @@ from django.utils import timezone
 from agents import budgets
 from agents.budgets import Ask, Granted, Settlement, reserve, settle
 from agents.models import Agent, Budget, BudgetPeriod, Department
+from runs.access import require
 from runs.budget_changes import allow_once, change_budget, delete_budget, set_extra
 from runs.calls import abandon_calls, settle_calls
 from runs.cost_rollups import roll_up
@@ -158,7 +159,7 @@ def test_a_claim_does_not_fail_because_a_budget_was_deleted_before_its_period_wa
 def test_a_page_says_that_the_budget_was_deleted_meanwhile(
     name: str, office: Department, ada: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    budget, require = fresh_budget(office), budget_views.require
+    budget = fresh_budget(office)
 
     def too_late(*args: Any) -> User:
         delete_budget(budget=budget, user=ada)

@@ -133,7 +133,7 @@ def test_try_outs_have_a_sum_that_opens_their_calls(client: Client) -> None:
         ModelCall.objects.filter(pk=call.pk).update(agent_run=None, try_out=row, number=number)
     ModelCall.objects.filter(pk=open_one.pk).update(status="started")
     response = client.get(reverse("runs:costs"), CUSTOM)
-    assert response.context["try_outs"] == {"usd": Decimal("0.02"), "calls": 1}
+    assert response.context["report"].try_outs == (1, Decimal("0.02"))
     assert response.context["report"].whole.cost.usd == Decimal("0.32"), "included"
     assert "try_outs=1" in response.content.decode()
     listed = client.get(reverse("runs:cost_calls"), {**CUSTOM, "try_outs": "1"})
@@ -192,9 +192,9 @@ def test_a_line_opens_its_calls(client: Client) -> None:
 def test_a_line_by_what_items_are_opens_the_calls_of_those(client: Client, by: str, value: str) -> None:
     department = make_department()
     calls = [make_costs(department), make_costs(department)]
-    Item.objects.filter(pk=calls[0].item_id).update(status="meeting")
-    Lead.objects.filter(pk=calls[0].item_id).update(source="A fair & more")
-    Lead.objects.filter(pk=calls[1].item_id).update(source="")
+    Item.objects.filter(pk=item_of(calls[0]).pk).update(status="meeting")
+    Lead.objects.filter(pk=item_of(calls[0]).pk).update(source="A fair & more")
+    Lead.objects.filter(pk=item_of(calls[1]).pk).update(source="")
     signed_in(department, client)
     for _ in range(2):
         rows = {

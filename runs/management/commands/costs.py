@@ -83,6 +83,8 @@ def _as_json(reports: Sequence[Report], departments: Sequence[Department], choic
         "departments": [department.slug for department in departments],
         "total": {**_line(report.whole), "waste_percent": report.waste_percent},
         "prompt_cache": {"read_percent": whole.cached_percent, "saved_usd": _usd(report.saving_usd)},
+        "try_outs": {"calls": report.try_outs.calls, "cost_usd": _usd(report.try_outs.usd)},
+        "checks": {"calls": report.checks.calls, "cost_usd": _usd(report.checks.usd)},
         "outcomes": [{"outcome": one.name, "count": one.count, "usd_each": _usd(one.usd)} for one in report.outcomes],
         "what_if": {
             "one_model": {model: _usd(usd) for model, usd in report.by_model},
