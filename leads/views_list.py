@@ -62,6 +62,7 @@ def lead_list(request: HttpRequest) -> HttpResponse:
     chosen = choose(current.columns if current and current.columns else choice.columns)
     sort, order = order_of(request.GET.get("sort", ""))
     page = read_ordered_page(request, _rows(access, filters, user), order, departments=access.ids)
+    access.give_departments(lead.item for lead in page.rows)
     counts = count_by_status(access, filters)
     operated = [department for department in access.shown if access.can(department.pk, Role.OPERATOR)]
     context = {
@@ -109,7 +110,7 @@ def lead_csv(request: HttpRequest) -> HttpResponseBase:
 
 def _rows(access: Access, filters: Filters, user: User) -> QuerySet[Lead]:
     rows = filter_leads(access, filters, user_id=user.pk)
-    return rows.select_related("item__automation_by", "item__department", "item__total", "owner")
+    return rows.select_related("item__automation_by", "item__total", "owner")
 
 
 def _choices(access: Access, filters: Filters) -> dict[str, Any]:

@@ -104,4 +104,4 @@ def _floor(wanted: LineFilter, before: int | None) -> int | None:
 
 
 def _with_names(rows: QuerySet[LogEntry]) -> QuerySet[LogEntry]:
-    return rows.select_related("department", "item__department")
+    return rows.select_related("item")

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 from django import template
 from django.conf import settings
 from django.http import HttpRequest
+from django.template.loader import render_to_string
 from django.templatetags.static import static
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
@@ -209,10 +210,20 @@ def soul_edit_url(agent: Agent, pattern: Pattern) -> str:
     return f"{address}?{urlencode({'suggest': pattern.suggestion})}"
 
 
-@register.inclusion_tag("_status.html")
-def status(shown: Shown, details: bool = False) -> dict[str, Any]:
+@register.simple_tag
+def status(shown: Shown, details: bool = False) -> SafeString:
     """A state as a badge; with ``details`` also what it waits for, since when, and what comes next."""
-    return {"shown": shown, "details": details}
+    badge = _badge(shown.label, shown.colour, shown.icon, shown.is_live)
+    if not details or not shown.note:
+        return badge
+    return format_html('{}<span class="k-waits">{}</span>', badge, render_to_string("_waits.html", {"shown": shown}))
+
+
+@lru_cache(maxsize=1_000, typed=True)
+def _badge(label: str, colour: str, icon_name: str, is_live: bool) -> SafeString:
+    # Kept as icons are: a list has one in every row.
+    live = SafeString(" data-changing" if is_live else "")
+    return format_html('<span class="k-status" data-colour="{}"{}>{}{}</span>', colour, live, icon(icon_name), label)
 
 
 @register.inclusion_tag("_navigation.html", takes_context=True)

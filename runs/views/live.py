@@ -27,6 +27,7 @@ def live(request: HttpRequest) -> HttpResponse:
     chosen = {name: request.GET.get(name, "").strip()[:100] for name in FILTERS}
     query = {name: value for name, value in chosen.items() if value}
     lines = read_lines(_filter(access, chosen), before=before)
+    access.give_departments([*lines.rows, *(line.item for line in lines.rows if line.item)])
     context: dict[str, Any] = {
         "lines": lines,
         "names_departments": len(access.shown) > 1,

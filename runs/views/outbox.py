@@ -91,9 +91,11 @@ def outbox_list(request: HttpRequest) -> HttpResponse:
     """Newest first; state, channel, day and text filter by the query string, which is the page."""
     access, chosen = access_of(request), read_chosen(request)
     visible = OutboxMessage.objects.filter(department__in=access.ids)
-    related = visible.select_related("item__department", "department", "approved_by", "output")
+    related = visible.select_related("item", "approved_by", "output")
     page = read_page(request, filter_messages(related, chosen, access))
-    unsure = related.filter(status=Status.UNKNOWN).order_by("pk")[:UNSURE_ROWS] if not chosen.is_any else []
+    unsure = list(related.filter(status=Status.UNKNOWN).order_by("pk")[:UNSURE_ROWS]) if not chosen.is_any else []
+    shown = [*page.rows, *unsure]
+    access.give_departments([*shown, *(message.item for message in shown)])
     context = {
         "access": access,
         "page": page,

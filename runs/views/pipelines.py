@@ -55,7 +55,7 @@ def run_list(request: HttpRequest) -> HttpResponse:
     known = {"status": PipelineRun.Status.values, "since": list(PERIODS)}
     problems = unknown_among({"status": status, "since": since}, known)
     everything = PipelineRun.objects.filter(item__department__in=access.ids)
-    runs = everything.select_related("item__department")
+    runs = everything.select_related("item")
     if status in PipelineRun.Status.values:
         runs = runs.filter(status=status)
     if text:
@@ -67,6 +67,7 @@ def run_list(request: HttpRequest) -> HttpResponse:
         window = Window(read_page(request, runs), 0)
     else:
         window = read_window(request, runs, everything, ends=lambda run: run.started_at < begin)
+    access.give_departments(run.item for run in window.page.rows)
     context = {
         "access": access,
         "page": window.page,

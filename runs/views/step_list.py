@@ -71,6 +71,10 @@ def step_list(request: HttpRequest) -> HttpResponse:
     access, now = access_of(request), timezone.now()
     filters = read_step_filters(request.GET.dict())
     window = _read(request, filters, access, now)
+    agents = {agent.pk: agent for agent in Agent.objects.filter(department__in=access.ids).order_by("pk")}
+    access.give_departments([*window.page.rows, *agents.values()])
+    for run in window.page.rows:
+        run.agent = agents[run.agent_id]
     context = {
         "access": access,
         "filters": filters,
@@ -78,7 +82,7 @@ def step_list(request: HttpRequest) -> HttpResponse:
         "looked_to": window.looked_to,
         "rows": _rows(window.page.rows, now, describe_halt(access.installation)),
         "chips": count_steps(access, now),
-        "agents": _agents(access),
+        "agents": list({agent.slug: agent.title for agent in agents.values()}.items()),
         "models": sorted(load_price_book().models),
         "causes": [(value, label) for value, label in Cause.choices if value],
         "periods": PERIOD_LABELS.items(),
@@ -125,7 +129,7 @@ def _read(request: HttpRequest, filters: StepFilters, access: Access, now: datet
 
 
 def _selected(rows: QuerySet[AgentRun]) -> QuerySet[AgentRun]:
-    return rows.select_related("agent", "item__automation_by", "department__state_by")
+    return rows.select_related("item__automation_by")
 
 
 def _rows(runs: Sequence[AgentRun], now: datetime, halt: str) -> list[StepRow]:
@@ -141,9 +145,3 @@ def _rows(runs: Sequence[AgentRun], now: datetime, halt: str) -> list[StepRow]:
         )
         for run in runs
     ]
-
-
-def _agents(access: Access) -> list[tuple[str, str]]:
-    """The agents to choose from, one for each slug: departments of a kind have the same."""
-    found = {agent.slug: agent.title for agent in Agent.objects.filter(department__in=access.ids).order_by("pk")}
-    return list(found.items())

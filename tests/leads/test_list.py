@@ -107,7 +107,7 @@ def test_the_page_takes_as_many_queries_for_many_leads(browser: Client, django_a
             factories.make_output(item)
             factories.make_agent_run(item, "researcher")
             factories.make_review(item)
-        with django_assert_num_queries(22, exact=False) as found:
+        with django_assert_num_queries(20, exact=False) as found:
             browser.get(LIST)
         numbers.append(len(found))
     assert numbers[0] == numbers[1]

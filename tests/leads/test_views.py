@@ -84,7 +84,7 @@ def test_the_list_takes_as_many_queries_for_many_leads(django_assert_num_queries
     scene = make_scene()
     client, numbers = scene.client(scene.operator), []
     for _ in range(2):
-        with django_assert_num_queries(22, exact=False) as found:
+        with django_assert_num_queries(20, exact=False) as found:
             client.get(reverse(LIST))
         numbers.append(len(found))
         for _ in range(8):

@@ -126,7 +126,7 @@ def test_it_takes_as_many_queries_for_many_steps(query: dict[str, str], django_a
     scene = make_scene()
     client, numbers = scene.client(scene.operator), []
     for _ in range(2):
-        with django_assert_num_queries(26, exact=False) as found:
+        with django_assert_num_queries(18, exact=False) as found:
             client.get(reverse("runs:steps"), query)
         numbers.append(len(found))
         for _ in range(5):
@@ -140,7 +140,7 @@ def test_the_list_of_runs_takes_as_many_queries_for_many(query: dict[str, str], 
     scene = make_scene()
     client, numbers = scene.client(scene.operator), []
     for _ in range(2):
-        with django_assert_num_queries(24, exact=False) as found:
+        with django_assert_num_queries(18, exact=False) as found:
             client.get(reverse("runs:list"), query)
         numbers.append(len(found))
         for _ in range(5):

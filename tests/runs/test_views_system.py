@@ -174,7 +174,7 @@ def test_the_number_of_queries_does_not_grow_with_the_rows(django_assert_max_num
         factories.make_agent_run(item, status="running", lease_expires_at=lost)
         factories.make_log_entry(item, kind="lost", text=f"Lost {number}.")
         ModelState.objects.create(model=f"claude-{number}")
-    with django_assert_max_num_queries(42):
+    with django_assert_max_num_queries(36):
         client.get(reverse("runs:system"))
 
 
