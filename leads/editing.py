@@ -19,7 +19,7 @@ from runs.allowed import ERASED, YES, Allowed, no
 from runs.commits import lock_items
 from runs.control import act
 from runs.database import now as database_now
-from runs.models import OutboxMessage
+from runs.models import BulkAction, OutboxMessage
 from runs.send_channels import CHANNELS
 
 FIELDS = ("name", "email", "company", "title", "phone", "website", "country", "message")
@@ -120,7 +120,9 @@ def edit_lead(*, lead: Lead, user: User, values: Mapping[str, str], seen: str, r
         return Edited(YES, tuple(before), _made_from(lead, set(before)))
 
 
-def assign_owner(*, lead: Lead, user: User, owner: User | None) -> Allowed:
+def assign_owner(
+    *, lead: Lead, user: User, owner: User | None, reason: str = "", bulk: BulkAction | None = None
+) -> Allowed:
     """Give the lead to a member of the department, or to nobody."""
     if owner is not None and owner not in candidates(lead.department):
         return no(f"{owner} is no member of {lead.department}.")
@@ -132,7 +134,8 @@ def assign_owner(*, lead: Lead, user: User, owner: User | None) -> Allowed:
         before, lead.owner = lead.owner, owner
         lead.save(update_fields=["owner"])
         item.save(update_fields=["changed_at"])
-        act(item, user, "assign_owner", before={"owner": str(before or "")}, after={"owner": str(owner or "")})
+        was, now = {"owner": str(before or "")}, {"owner": str(owner or "")}
+        act(item, user, "assign_owner", reason=reason, before=was, after=now, bulk=bulk)
         text = f"{user} gave it to {owner}." if owner else f"{user} took it from {before}."
         log.write([log.item_entry(item, "owner", text, at=database_now())])
     return YES

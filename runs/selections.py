@@ -7,7 +7,7 @@ out by the verb, with the reason. Items that come later are left alone.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -45,6 +45,38 @@ class Foreseen:
     automation: tuple[tuple[str, int], ...]
     active_runs: int
     failed_runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class OwnVerb:
+    """A verb that one kind has beside those of every kind, with one thing to choose.
+
+    ``choices(department)`` are value and words; ``do(bulk, item, user, choice)`` does it to one item.
+    """
+
+    label: str
+    asks: str
+    choices: Callable[[Department], Sequence[tuple[str, str]]]
+    do: Callable[[BulkAction, Item, User, str], Allowed]
+
+
+_own: dict[str, dict[str, OwnVerb]] = {}
+
+
+def register_own(kind: str, verb: str, own: OwnVerb) -> None:
+    """Make a verb of one kind known."""
+    _own.setdefault(kind, {})[verb] = own
+    bulks.register(bulks.Verb(f"bulk_{verb}", own.label, _next_item, _do))
+
+
+def own_verbs(department: Department) -> Mapping[str, OwnVerb]:
+    """The verbs that only this kind of department has."""
+    return _own.get(department.kind, {})
+
+
+def labels_of(department: Department) -> dict[str, str]:
+    """Every verb that can be done to many of the department's items, in words."""
+    return {**LABELS, **{verb: own.label for verb, own in own_verbs(department).items()}}
 
 
 def read_filter(spec: DepartmentSpec, params: Mapping[str, Any]) -> dict[str, str]:
@@ -104,14 +136,18 @@ def start(
     until: datetime | None = None,
     seen: int | None = None,
     ids: Iterable[int] = (),
+    choice: str = "",
 ) -> BulkAction | Allowed:
     """Do something to these items, or to all that the filter chooses now; else why not.
 
     ``ids`` are those that the filter chose when the person was asked. Where they were too many for that, ``seen`` is
-    how many there were: if there are more by now, they are asked again.
+    how many there were: if there are more by now, they are asked again. ``choice`` is what an own verb asks for.
     """
-    if verb not in VERBS:
+    if verb not in labels_of(department):
         return no("There is no such action.")
+    own = own_verbs(department).get(verb)
+    if own is not None and choice not in dict(own.choices(department)):
+        return no(f"{own.asks}: choose one of those that are offered.")
     if not (answer := can_act_on_many(department, chosen)):
         return answer
     if until is not None and until <= database_now():
@@ -126,11 +162,12 @@ def start(
         bulk = bulks.begin(
             department=department,
             user=user,
-            verb=VERBS[verb],
+            verb=f"bulk_{verb}",
             selection={"filter": dict(chosen)},
             arguments={
                 "reason": reason,
                 "until": until.isoformat() if until and verb in UNTIL else "",
+                "choice": choice if own is not None else "",
                 "after": [0],
             },
             ids=found,
@@ -168,7 +205,9 @@ def _do(bulk: BulkAction, item: Item | None) -> Allowed:
         return no("Who asked for it is no longer here.")
     if item is None:
         return no("It is no longer here.")
-    verb = next(name for name, slug in VERBS.items() if slug == bulk.verb)
+    verb = bulk.verb.removeprefix("bulk_")
+    if (own := own_verbs(bulk.department).get(verb)) is not None:
+        return own.do(bulk, item, user, str(bulk.arguments["choice"]))
     if verb in UNTIL:
         until = parse_datetime(str(bulk.arguments["until"])) if bulk.arguments["until"] else None
         return _UNTIL[verb](item=item, user=user, reason=reason, until=until, bulk=bulk)

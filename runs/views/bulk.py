@@ -24,6 +24,8 @@ from runs.views.paging import read_page
 
 Role = Member.Role
 SHOWN = 200
+TYPED = ("verb", "reason", "until", "choice_")
+"""What somebody has typed and chosen in the question, beside the filter: it is there again after a refusal."""
 
 
 @signed_in
@@ -36,13 +38,20 @@ def bulk_new(request: HttpRequest) -> HttpResponse:
     verb = request.GET.get("verb", "")
     allowed = selections.can_act_on_many(department, chosen, access_of(request))
     ids = selections.find_ids(department, chosen) if allowed else []
+    labels = selections.labels_of(department)
     context = {
         "access": access_of(request),
         "department": department,
         "chosen": chosen,
         "list_url": f"{item_list_url(department.spec)}?{urlencode(chosen)}",
-        "verbs": selections.LABELS,
-        "verb": verb if verb in selections.LABELS else "pause",
+        "verbs": labels,
+        "verb": verb if verb in labels else "pause",
+        "own_verbs": [
+            (name, own, own.choices(department), request.GET.get(f"choice_{name}", ""))
+            for name, own in selections.own_verbs(department).items()
+        ],
+        "reason": request.GET.get("reason", ""),
+        "until": request.GET.get("until", ""),
         "until_verbs": selections.UNTIL,
         "allowed": allowed,
         "foreseen": selections.foresee(selections.select_items(department, chosen)),
@@ -60,17 +69,26 @@ def bulk_start(request: HttpRequest) -> HttpResponse:
     chosen = selections.read_filter(department.spec, request.POST)
     verb, reason = request.POST.get("verb", ""), request.POST.get("reason", "").strip()
     until, problem = read_moment(request.POST.get("until", ""), department)
-    again = f"{reverse('runs:bulk_new')}?{urlencode({**chosen, 'department': department.slug, 'verb': verb})}"
+    typed = {name: value for name, value in request.POST.items() if value and name.startswith(TYPED)}
+    again = f"{reverse('runs:bulk_new')}?{urlencode({**typed, **chosen, 'department': department.slug})}"
     if problem:
         return answer(request, problem, changed=False, url=again)
     seen = read_number(request.POST.get("seen", ""))
     named = [number for text in request.POST.get("items", "").split(",") if (number := read_number(text)) is not None]
     started = selections.start(
-        department=department, user=user, verb=verb, chosen=chosen, reason=reason, until=until, seen=seen, ids=named
+        department=department,
+        user=user,
+        verb=verb,
+        chosen=chosen,
+        reason=reason,
+        until=until,
+        seen=seen,
+        ids=named,
+        choice=request.POST.get(f"choice_{verb}", ""),
     )
     if not isinstance(started, BulkAction):
         return answer(request, started.reason, changed=False, url=again)
-    text = f"{selections.LABELS[verb]}: {started.done} of {started.total} done."
+    text = f"{bulks.label_of(started)}: {started.done} of {started.total} done."
     return answer(request, text, changed=True, url=reverse("runs:bulk", args=[started.pk]))
 
 

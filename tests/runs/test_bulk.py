@@ -359,6 +359,19 @@ def test_more_than_the_question_said_are_asked_about_again(client: Any, olga: Us
     assert states() == ["paused"] * 4, "fewer are no surprise"
 
 
+def test_what_was_typed_is_there_again_after_a_refusal(client: Any, olga: User) -> None:
+    make_items()
+    client.force_login(olga)
+    values = form(verb="close", reason="Sold & gone", until="2001-02-03T04:05")
+    html = client.post(reverse("runs:bulk_start"), values, follow=True).content.decode()
+    assert "has to lie ahead" in html
+    assert '<option value="close" selected>' in html
+    assert 'value="Sold &amp; gone"' in html
+    assert 'value="2001-02-03T04:05"' in html
+    assert "Do it to 3" in html
+    assert states() == ["active"] * 3
+
+
 def test_those_of_the_question_are_meant_whatever_the_filter_finds_by_then(client: Any, olga: User) -> None:
     items = make_items()
     client.force_login(olga)
