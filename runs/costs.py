@@ -73,7 +73,7 @@ class Ledger:
         if not self.departments:
             return [], Before({}, Decimal(0))
         if by in _CALL_DIMENSIONS:
-            found, before = self._by_call(period, by), _as_before(self._by_call(period.before, by))
+            found, before = self._by_call(period, by), _as_before(self._sums_by(period.before, by))
         elif by == ITEM:
             live, live_before = self._live_items(period), self._live_items(period.before)
             found, before = self._with_checks(period, *break_down_items(self.departments, period, live, live_before))
@@ -142,12 +142,17 @@ class Ledger:
         return Cost(CHECKS, cost.label, cost.calls, usd=cost.usd, waste_usd=cost.waste_usd)
 
     def _by_call(self, period: Period, by: str) -> list[Cost]:
+        found = self._sums_by(period, by)
+        labels = _labels(by, [cost.key for cost in found], self.departments)
+        for cost in found:
+            cost.label = labels.get(cost.key) or str(cost.key)
+        return found
+
+    def _sums_by(self, period: Period, by: str) -> list[Cost]:
+        """Without labels, which the days before need not have."""
         found: dict[Any, Cost] = {}
         for ((value,), waste, estimate), sums in self.sum_calls(period, [_CALL_DIMENSIONS[by]]).items():
             found.setdefault(value, Cost(value)).add(sums, is_waste=waste, is_estimate=estimate)
-        labels = _labels(by, found, self.departments)
-        for value, cost in found.items():
-            cost.label = labels.get(value) or str(value)
         return [cost for cost in found.values() if cost.calls]
 
 

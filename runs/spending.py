@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -28,11 +28,17 @@ _Waits = dict[tuple[int, str], dict[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """One budget now: how full it is, and how many runs wait for it. ``period`` None: nothing was asked of it yet."""
+    """One budget now: how full it is, and how many steps of which agent (id) wait for it. ``period`` None: nothing was
+    asked of it yet."""
 
     budget: Budget
     period: BudgetPeriod | None
-    waiting: int
+    waits: Mapping[int, int]
+
+    @property
+    def waiting(self) -> int:
+        """How many steps wait for it."""
+        return sum(self.waits.values())
 
     @property
     def allowed_usd(self) -> Decimal | None:
@@ -55,18 +61,17 @@ class Fill:
 
 def load_fills(departments: Iterable[Department], *, now: datetime) -> list[Fill]:
     """The enabled budgets of these departments, the fullest first; three queries."""
-    ids = [department.pk for department in departments]
-    return _load_fills(ids, now, _count_waits(ids))
+    return _load_fills([department.pk for department in departments], now)
 
 
-def _load_fills(ids: Collection[int], now: datetime, waits: _Waits) -> list[Fill]:
+def _load_fills(ids: Collection[int], now: datetime) -> list[Fill]:
+    waits = _count_waits(ids)
     budgets = list(
         Budget.objects.filter(department__in=ids, is_enabled=True).select_related("department", "agent").order_by("pk")
     )
     current = BudgetPeriod.objects.filter(budget__in=budgets, starts_at__lte=now, ends_at__gt=now)
     periods = {period.budget_id: period for period in current}
-    waiting = {budget.pk: sum(waits.get(_wait_key(budget), {}).values()) for budget in budgets}
-    fills = [Fill(budget, periods.get(budget.pk), waiting[budget.pk]) for budget in budgets]
+    fills = [Fill(budget, periods.get(budget.pk), waits.get(_wait_key(budget), {})) for budget in budgets]
     return sorted(fills, key=lambda fill: (-fill.waiting, -fill.percent, fill.budget.pk))
 
 
@@ -78,22 +83,23 @@ class Pause(NamedTuple):
     waiting: int
 
 
-def paused_by_budget(agents: Collection[Agent], *, now: datetime | None = None) -> dict[int, Pause]:
-    """Those of the agents that a budget holds up now: ``{agent id: Pause}``; three queries.
+def paused_by_budget(
+    agents: Collection[Agent], *, now: datetime | None = None, fills: Collection[Fill] | None = None
+) -> dict[int, Pause]:
+    """Those of the agents that a budget holds up now: ``{agent id: Pause}``; three queries, none with ``fills``.
 
     It does if steps of the agent wait for it, or if all that it allows is spent. Of several the one that turns last.
     """
     now = now or database_now()
-    ids = {agent.department_id for agent in agents}
-    waits = _count_waits(ids)
-    fills = _load_fills(ids, now, waits)
+    if fills is None:
+        fills = _load_fills({agent.department_id for agent in agents}, now)
     found: dict[int, Pause] = {}
     for agent in agents:
         pauses = [
             Pause(fill.budget, fill.period.ends_at if fill.period else None, waiting)
             for fill in fills
             if _concerns(fill.budget, agent)
-            and ((waiting := waits.get(_wait_key(fill.budget), {}).get(agent.pk, 0)) or fill.percent >= WARN_AT[-1])
+            and ((waiting := fill.waits.get(agent.pk, 0)) or fill.percent >= WARN_AT[-1])
         ]
         if pauses:
             found[agent.pk] = max(pauses, key=lambda pause: pause.until or now)

@@ -88,7 +88,8 @@ def costs_context(request: HttpRequest, access: Access, choice: Choice) -> dict[
         .select_related("department")
         .order_by("department", "pk")
     )
-    pauses = paused_by_budget(agents) if choice.by == "agent" else {}
+    fills = load_fills(access.shown, now=timezone.now())
+    pauses = paused_by_budget(agents, fills=fills) if choice.by == "agent" else {}
     return {
         "access": access,
         "choice": choice,
@@ -97,7 +98,7 @@ def costs_context(request: HttpRequest, access: Access, choice: Choice) -> dict[
         "report": report,
         "rows": _rows(request, access, choice, report, pauses),
         "what_if": _what_if(request, report, agents),
-        "budgets": load_fills(access.shown, now=timezone.now()),
+        "budgets": fills,
         "administered": [d.pk for d in access.shown if access.can(d.pk, Member.Role.ADMINISTRATOR)],
         "query": request.GET.urlencode(),
     }
