@@ -74,7 +74,7 @@ def models_for(agent: Agent) -> list[str]:
 
 def preview(run: AgentRun, *, now: datetime) -> Preview:
     """What doing this step anew would mean; nothing is changed."""
-    desk = load_staff().desks[run.department_id]
+    desk = load_staff(only=run.department_id).desks[run.department_id]
     plan = outputs.plan_replacement(run.item, desk, run.agent.writes, run.trigger_id)
     made = _made_again(run.item, desk, plan, now)
     gone = {(output.key, output.trigger_id): output for output in plan.outputs}

@@ -28,9 +28,11 @@ def find_stale(item: Item, outputs: Sequence[Output]) -> dict[int, str]:
     so of agents that read it only SOUL and inputs count. Outputs need ``agent_run`` and ``trigger`` selected.
     """
     made = [output for output in outputs if output.agent_run is not None and output.fingerprint]
-    staff = load_staff()
+    if not made:
+        return {}
+    staff = load_staff(only=item.department_id)
     desk = staff.desks.get(item.department_id)
-    if desk is None or not made:
+    if desk is None:
         return {}
     runs = []
     for output in made:
