@@ -276,7 +276,7 @@ def test_live_names_a_model_that_the_api_does_not_know_and_one_without_a_price(
     found = findings(out)
     assert "claude-nothing-9" in found["sales/writer"][1]
     assert "has no price" in found["sales/intake"][1]
-    assert found["sales/researcher"][0]
+    assert found["sales/followup_writer"][0]
 
 
 @pytest.mark.django_db
