@@ -305,6 +305,31 @@ def test_an_answer_that_fails_after_the_next_ones_names_its_question_and_leads_b
     assert SendBack.objects.latest("pk").note == "Shorter, and warmer."
 
 
+def test_an_answer_to_a_text_that_was_replaced_meanwhile_is_refused_once_and_what_was_typed_stays(
+    drafts: list[Review], visit: Open
+) -> None:
+    opened = visit()
+    page = opened.page
+    opened.open(f"/reviews/{drafts[0].pk}/")
+    wait_until_ahead(page, "Send mail 0?")
+    page.keyboard.press("r")
+    page.keyboard.type("Too pushy.")
+    rudi = make_user("rudi")
+    assert reviews.approve_edited(review=drafts[0], user=rudi, changes={"subject": "Another subject"})
+    assert reviews.undo(review=drafts[0], user=rudi)
+    reason = page.locator("#reason-reject")
+    # The card shows the new text by now; what somebody types is about what they began to read.
+    expect(page.locator("#review")).to_contain_text("Another subject")
+    reason.press("Enter")
+    expect(page.locator("#messages")).to_contain_text("It is about another text than the one that you were shown.")
+    expect(page.locator("h1")).to_have_text("Send mail 0?")
+    expect(reason).to_have_value("Too pushy.")
+    assert answers()[0] == ""
+    reason.press("Enter")
+    wait_for(lambda: answers()[0] == "reject", "the second look counts", LIMIT_SECONDS)
+    assert Review.objects.get(pk=drafts[0].pk).answer_note == "Too pushy."
+
+
 def test_a_late_failure_is_in_sight_wherever_one_reads(drafts: list[Review], visit: Open) -> None:
     opened = visit(width=375)
     page = opened.page

@@ -392,6 +392,26 @@ def test_an_edited_mail_shows_what_was_changed_and_what_nobody_has_checked(offic
     assert "Approved with changes by rudi" in html
 
 
+PINNED = ("approve", "approve_edited", "send_back", "reject", "correct")
+"""Answers about a text or a classification that stands on the page."""
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_an_answer_says_which_output_it_is_about_and_is_taken_for_no_other(office: Office, name: str) -> None:
+    post = POSTS[name]
+    review = office.doubt if name == "correct" else office.draft
+    form = card(office, post.who, review).partition(f'action="{post.url(office)}"')[2].partition("</form>")[0]
+    assert f'name="output" value="{review.output_id}"' in form
+    other, before = make_output(make_lead(office.department).item, "email"), changes()
+    client = office.client(post.who)
+    data = {**post.data, "queue": "", "output": str(other.pk)}
+    html = client.post(post.url(office), data, headers=HTMX).content.decode()
+    assert "It is about another text than the one that you were shown. Look again." in html
+    assert changes() == before
+    client.post(post.url(office), {**data, "output": str(review.output_id)}, headers=HTMX)
+    assert changes() != before
+
+
 @pytest.mark.parametrize("kind", Review.Kind.values)
 @pytest.mark.parametrize("status", ["open", "answered", "withdrawn"])
 def test_every_kind_of_question_has_a_card(office: Office, kind: str, status: str) -> None:
