@@ -45,10 +45,9 @@ CALLS_BY = {
     "agent": "agent_id",
     "model": "model",
     "soul": "soul_id",
-    "department": "department_id",
     "item": "item_id",
 }
-"""Dimensions whose rows open the calls behind them, by the column of the call."""
+"""Dimensions whose rows open the calls behind them, by the column of the call; a department is chosen by its slug."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +208,7 @@ def _rows(
 def _of_items(access: Access) -> list[str]:
     """Dimensions of what items are, which open the calls of those that are it now."""
     known = dimensions([department.spec for department in access.shown])
-    return [name for name in known if name != "day" and name not in CALLS_BY]
+    return [name for name in known if name not in ("day", "department", *CALLS_BY)]
 
 
 def _calls_url(request: HttpRequest, access: Access, choice: Choice, cost: Cost) -> str:
@@ -218,6 +217,8 @@ def _calls_url(request: HttpRequest, access: Access, choice: Choice, cost: Cost)
         params.pop(name, None)
     if choice.by == "day":
         params["period"], params["from"], params["to"] = "custom", str(cost.key), str(cost.key)
+    elif choice.by == "department":
+        params["department"] = next(d.slug for d in access.shown if d.pk == cost.key)
     elif cost.key == CHECKS:
         params["checks"] = "1"
     elif choice.by in (*CALLS_BY, *_of_items(access)) and cost.key not in (None, ""):

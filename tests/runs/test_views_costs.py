@@ -176,16 +176,23 @@ def test_so_is_a_value_of_a_dimension(client: Client) -> None:
     assert (row["key"], row["label"]) == ("'@SUM(1)", "'@SUM(1)")
 
 
-def test_a_line_opens_its_calls(client: Client) -> None:
-    department = make_department()
+@pytest.mark.parametrize("by", ["agent", "model", "soul", "department", "day", "item", "status", "source"])
+def test_a_line_opens_its_calls(client: Client, by: str) -> None:
+    department, second = make_department(slug="ours"), make_department(slug="second")
     call = make_costs(department)
-    other = make_costs(department, at=DAY - timedelta(days=2))
-    signed_in(department, client)
-    (row,) = client.get(reverse("runs:costs"), CUSTOM).context["rows"]
-    found = client.get(row.url)
-    assert [shown[0].pk for shown in found.context["rows"]] == [call.pk]
-    assert other.pk not in [shown[0].pk for shown in found.context["rows"]]
-    assert client.get(reverse("runs:cost_calls"), {**CUSTOM, "agent": "x'"}).status_code == 200
+    Lead.objects.filter(pk=item_of(call).pk).update(source="fair")
+    ModelCall.objects.filter(pk=call.pk).update(soul=call.agent.souls.get())
+    elsewhere = make_costs(second, "0.75")
+    ModelCall.objects.filter(pk=elsewhere.pk).update(model_asked="claude-opus-5-5", model_used="claude-opus-5-5")
+    Item.objects.filter(pk=item_of(elsewhere).pk).update(status="meeting")
+    make_costs(department, at=DAY - timedelta(days=2))
+    client.force_login(make_user("viewer", is_superuser=True))
+    rows = client.get(reverse("runs:costs"), {**CUSTOM, "by": by}).context["rows"]
+    if by == "day":
+        assert [shown[0].pk for shown in client.get(rows[0].url).context["rows"]] == [elsewhere.pk, call.pk]
+        return
+    (row,) = [row for row in rows if row.line.cost.usd == Decimal("0.25")]
+    assert [shown[0].pk for shown in client.get(row.url).context["rows"]] == [call.pk]
 
 
 @pytest.mark.parametrize(("by", "value"), [("status", "meeting"), ("source", "A fair & more")])
