@@ -95,6 +95,8 @@ class RunFact:
     agent: str
     occasion: int | None
     state: Literal["active", "failed"]
+    is_running: bool = True
+    """Of an active one: whether a worker holds it. One that is queued is not claimed while its agent is disabled."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,7 +135,8 @@ def _runs(ids: list[int]) -> dict[int, list[RunFact]]:
     found: dict[int, list[RunFact]] = {}
     for item_id, slug, trigger_id, status in _RUNS.rows(items=ids):
         state: Literal["active", "failed"] = "failed" if status == AgentRun.Status.FAILED else "active"
-        found.setdefault(item_id, []).append(RunFact(slug, trigger_id, state))
+        is_running = status == AgentRun.Status.RUNNING
+        found.setdefault(item_id, []).append(RunFact(slug, trigger_id, state, is_running))
     return found
 
 

@@ -85,11 +85,12 @@ Missing = tuple[Edge, Occasion]
 class Graph:
     """The agents of a department, linked once for each kind of occasion."""
 
-    __slots__ = ("_steps", "_writers", "_writes", "kinds")
+    __slots__ = ("_enabled", "_steps", "_writers", "_writes", "kinds")
 
     def __init__(self, agents: Sequence[AgentView], kinds: Iterable[str] = ()) -> None:
         self.kinds = {ITEM, OTHER, *kinds, *(kind for agent in agents for kind in agent.serves)}
         self._writes = {agent.slug: agent.writes for agent in agents}
+        self._enabled = {agent.slug for agent in agents if agent.is_enabled}
         self._writers: dict[tuple[str, str], AgentView] = {}
         self._steps = {(agent.slug, kind): Step(agent) for agent in agents for kind in self.kinds}
         # Enabled ones first; sorted() is stable, so else the order of the agents decides.
@@ -113,8 +114,16 @@ class Graph:
         return self._steps[agent.slug, ITEM if agent.scope == "item" else kind]
 
     def coming(self, known: Known) -> set[Node]:
-        """The keys that active runs write, each with its occasion, also those of agents disabled since."""
-        return {(self._writes.get(slug, ""), occasion) for slug, occasion in known.active}
+        """The keys that active runs write, each with its occasion.
+
+        Those of an agent disabled since only while they run: what is queued waits until somebody enables the agent.
+        """
+        enabled, writes = self._enabled, self._writes
+        return {
+            (writes.get(run.agent, ""), run.occasion)
+            for run in known.facts.runs
+            if run.state == "active" and (run.is_running or run.agent in enabled)
+        }
 
     def steps(self) -> Iterable[Step]:
         """Every step, once for each kind of occasion."""

@@ -64,7 +64,8 @@ def test_runs_count_while_they_are_active_or_have_failed(status: str, state: Any
     item = make_item()
     reply = make_trigger(item, "reply")
     make_agent_run(item, "reply_handler", status=status, trigger=reply)
-    assert facts_of(item).runs == ((RunFact("reply_handler", reply.pk, state),) if state else ())
+    is_running = status == AgentRun.Status.RUNNING
+    assert facts_of(item).runs == ((RunFact("reply_handler", reply.pk, state, is_running),) if state else ())
 
 
 def test_open_triggers_count_and_say_whether_they_are_due() -> None:

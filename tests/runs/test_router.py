@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agents.spec import Facts, OutputFact
+from agents.spec import Facts, OutputFact, RunFact
 from runs.plan import AgentView
 from runs.router import Router, RuleView, Skipped, Start, Waiting, decide
 from tests.runs.routing import agent, begin, outputs, rule, run, started, trigger
@@ -124,8 +124,9 @@ def test_a_key_that_a_replaced_agent_is_still_writing_is_written_by_nobody_else_
     team = [agent("old", "draft", is_enabled=False), agent("new", "draft", uses="research"), agent("research")]
     decision = decide(Facts("new", runs=(run("old", "active"),)), [rule("draft")], team)
     assert (started(decision), decision.waiting, decision.finished) == (set(), (), False)
-    decision = decide(Facts("new", runs=(run("old", "failed"),)), [rule("draft")], team)
-    assert started(decision) == {("research", None)}
+    # What failed, or waits in the queue of an agent that nobody enables, comes to nothing.
+    for lost in (RunFact("old", None, "failed"), RunFact("old", None, "active", is_running=False)):
+        assert started(decide(Facts("new", runs=(lost,)), [rule("draft")], team)) == {("research", None)}
 
 
 def test_a_key_that_nobody_writes_cannot_come() -> None:
