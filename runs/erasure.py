@@ -1,24 +1,18 @@
 """Erases the person of an item: what was said, written and sent goes; what was done, when, and what it cost stays.
 
 Rows of the item are blanked one table after the other, so that counts and sums stay what they were. Rows of others
-that name the person, such as a filter somebody saved, have the name taken out. Mail addresses stay on the list of
-those nobody writes to, as hashes.
+that name the person are ``runs.mentions``. Mail addresses stay on the list of those nobody writes to, as hashes.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.contrib.admin.models import LogEntry as AdminEntry
 from django.contrib.auth.models import User
 from django.db import transaction
-from django.db.models import Model, Q, QuerySet, TextField
-from django.db.models.functions import Cast
+from django.db.models import Q, QuerySet
 
 from agents.models import Member
 from runs import log
@@ -30,13 +24,10 @@ from runs.commits import lock_items
 from runs.control import act
 from runs.database import now as database_now
 from runs.facts import SUPPRESSED_TAG
+from runs.mentions import Mentions, Person, find_mentions, forget, without
 from runs.models import (
     Action,
     AgentRun,
-    Alert,
-    AlertDelivery,
-    BulkAction,
-    EditPattern,
     Item,
     LogEntry,
     Message,
@@ -45,7 +36,6 @@ from runs.models import (
     OutboxMessage,
     Output,
     Review,
-    SavedView,
     SendBack,
     Suppression,
     ToolCall,
@@ -54,24 +44,12 @@ from runs.models import (
 )
 
 ERASED = "Erased."
-INSTEAD = "[erased]"
-"""What stands in texts of others where the person was named."""
 LATE_ANSWER = timedelta(minutes=15)
 """A call whose end nobody saw may still answer: three times as long as the longest call takes."""
-_NAMED_FROM = 5
-"""Shorter texts than this would be found in words that are not about the person."""
 
 
 class _UnderWayError(Exception):
     """Something began while the person was being erased."""
-
-
-@dataclass(frozen=True, slots=True)
-class Person:
-    """Who is erased, besides what the engine knows itself: ``addresses`` are written to, ``texts`` name them."""
-
-    addresses: frozenset[str] = frozenset()
-    texts: frozenset[str] = frozenset()
 
 
 def can_erase(item: Item, access: Access | None = None) -> Allowed:
@@ -83,11 +61,17 @@ def can_erase(item: Item, access: Access | None = None) -> Allowed:
     return no(reason) if (reason := _under_way(item)) else YES
 
 
-def erase_item(*, item: Item, user: User | None, person: Person, reason: str = "") -> Allowed:
+def find_of(item: Item, person: Person) -> Mentions:
+    """Look where others name the item's person, before anything is locked: for ``erase_item``."""
+    return find_mentions(_with_addresses(item, person), item.department_id)
+
+
+def erase_item(*, item: Item, user: User | None, person: Person, mentions: Mentions, reason: str = "") -> Allowed:
     """Close the item and erase its person, or say what is under way that has to end first.
 
-    The kind blanks its own row in the same transaction. ``user`` None: by command on the server. What a person types
-    as the reason must not name who was erased, and is cleaned like any other text.
+    The kind blanks its own row in the same transaction. ``mentions`` is what ``find_of`` said of the same person.
+    ``user`` None: by command on the server. What a person types as the reason must not name who was erased, and is
+    cleaned like any other text.
     """
     try:
         with transaction.atomic():
@@ -97,12 +81,12 @@ def erase_item(*, item: Item, user: User | None, person: Person, reason: str = "
                 return answer
             who = str(user or "A command on the server")
             log.write(wind_up(item, user, f"{who} erases the person.", now))
-            person = _with_addresses(item, person)
-            _keep_suppressed(person.addresses, item, user)
+            if _with_addresses(item, person) != mentions.person:
+                raise _UnderWayError("An address came in just now. Try again.")
+            _keep_suppressed(mentions.person.addresses, item, user)
             blank_item(item, now, user)
-            forget(person.addresses | person.texts)
-            pattern = _pattern(person.addresses | person.texts)
-            act(item, user, "erase_person", reason=_without(reason, pattern) if pattern else reason)
+            forget(mentions)
+            act(item, user, "erase_person", reason=without(reason, mentions.person))
             log.write([log.item_entry(item, "erased", f"{who} erased the person.", at=now)])
             if problem := _under_way(item):
                 raise _UnderWayError(problem)
@@ -113,9 +97,10 @@ def erase_item(*, item: Item, user: User | None, person: Person, reason: str = "
 
 def forget_address(address: str, *, user: User | None = None) -> None:
     """Of an address that no item has: keep it as a hash on the list of those nobody writes to, and nowhere else."""
+    mentions = find_mentions(Person(frozenset({address})))
     with transaction.atomic():
         _keep_suppressed({address}, None, user)
-        forget({address})
+        forget(mentions)
 
 
 def blank_item(item: Item, now: datetime, user: User | None) -> None:
@@ -128,15 +113,6 @@ def blank_item(item: Item, now: datetime, user: User | None) -> None:
     item.automation, item.automation_until, item.automation_by = Item.Automation.CLOSED, None, user
     item.automation_reason, item.flag, item.route_due_at = "The person was erased", "", None
     item.save()
-
-
-def forget(texts: Collection[str]) -> int:
-    """Take these texts out of rows that belong to no item, or to all of them; how many rows were changed."""
-    texts = {text for text in texts if len(text) >= _NAMED_FROM}
-    pattern = _pattern(texts)
-    if pattern is None:
-        return 0
-    return sum(_forget_in(rows, names, texts, pattern) for rows, names in _shared())
 
 
 # --- What is under way ----------------------------------------------------------------------------------------
@@ -186,7 +162,8 @@ def _blanks(item: Item) -> list[tuple[QuerySet[Any], dict[str, Any]]]:
         (Action.objects.filter(item=item), {"before": {}, "after": {}, "reason": ""}),
         (item.pipeline_runs.all(), {"cause": "", "missing": ""}),
         (item.agent_runs.all(), {"why": ERASED, "waiting_for": "", "error": ""}),
-        (ModelCall.objects.filter(item=item), {"error": ""}),
+        # That there was an error stays: such a call brought nothing, and its costs were added up as that.
+        (ModelCall.objects.filter(item=item).exclude(error=""), {"error": ERASED}),
         (ToolCall.objects.filter(model_call__item=item), {"arguments": {}, "result": "", "detail": {}}),
         (TryOut.objects.filter(item=item), {"error": ""}),
         (TryOut.objects.filter(item=item, payload__isnull=False), {"payload": {}}),
@@ -217,7 +194,7 @@ def _with_addresses(item: Item, person: Person) -> Person:
     return Person(person.addresses | written, person.texts | wrote)
 
 
-# --- Rows of others -------------------------------------------------------------------------------------------
+# --- Those nobody writes to -------------------------------------------------------------------------------------
 
 
 def _keep_suppressed(addresses: Iterable[str], item: Item | None, user: User | None) -> None:
@@ -226,59 +203,8 @@ def _keep_suppressed(addresses: Iterable[str], item: Item | None, user: User | N
         listed = Suppression.objects.filter(address__iexact=address)
         if Suppression.objects.filter(address__in=erased_entries(address)).exists():
             listed.delete()
-        elif not listed.update(address=entry, note="", item=item):
+        # Whose entry it is and why it is there stays: another department's opt-out is not this one's to lift.
+        elif not listed.update(address=entry, note=""):
             Suppression.objects.create(
                 address=entry, reason=Suppression.Reason.OPT_OUT, note="By erasing the person.", item=item, author=user
             )
-
-
-def _shared() -> list[tuple[QuerySet[Any], tuple[str, ...]]]:
-    """Rows that may name a person without being about one item, with their columns."""
-    return [
-        (LogEntry.objects.filter(item=None), ("text", "data")),
-        (Action.objects.all(), ("target", "before", "after", "reason")),
-        (BulkAction.objects.all(), ("selection", "arguments", "refused")),
-        (Review.objects.filter(item=None), ("ask", "answer_note")),
-        (Alert.objects.all(), ("text", "next_step")),
-        (AlertDelivery.objects.all(), ("error",)),
-        (SavedView.objects.all(), ("name", "params")),
-        (EditPattern.objects.all(), ("text", "became")),
-        (Suppression.objects.all(), ("note",)),
-        (AdminEntry.objects.all(), ("object_repr", "change_message")),
-    ]
-
-
-def _forget_in(rows: QuerySet[Any], names: tuple[str, ...], texts: Collection[str], pattern: re.Pattern[str]) -> int:
-    found = Q(pk__in=())
-    # SQLite keeps JSON with other letters than ASCII written as \u….
-    forms = {*texts, *(json.dumps(text)[1:-1] for text in texts)}
-    for name in names:
-        rows = rows.alias(**{f"{name}_text": Cast(name, TextField())})
-        for text in forms:
-            found |= Q(**{f"{name}_text__icontains": text})
-    count = 0
-    for row in rows.filter(found):
-        changes = {name: _fitting(row, name, _without(getattr(row, name), pattern)) for name in names}
-        count += type(row)._base_manager.filter(pk=row.pk).update(**changes)
-    return count
-
-
-def _pattern(texts: Collection[str]) -> re.Pattern[str] | None:
-    longest_first = sorted((text for text in texts if text), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE) if longest_first else None
-
-
-def _without(value: Any, pattern: re.Pattern[str]) -> Any:
-    """The same text, or JSON of any depth, without what the pattern finds."""
-    if isinstance(value, str):
-        return pattern.sub(INSTEAD, value)
-    if isinstance(value, Mapping):
-        return {_without(key, pattern): _without(entry, pattern) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_without(entry, pattern) for entry in value]
-    return value
-
-
-def _fitting(row: Model, name: str, value: Any) -> Any:
-    most = getattr(row._meta.get_field(name), "max_length", None)
-    return value[:most] if isinstance(value, str) and most else value

@@ -27,6 +27,9 @@ from leads.models import ImportJob, ImportRemark, Lead, StagedLead
 from runs import control, suppressions
 from runs.addresses import erased_entry
 from runs.allowed import ERASED
+from runs.cost_rollups import roll_up
+from runs.cost_sums import Period
+from runs.costs import break_down
 from runs.models import (
     Action,
     AgentRun,
@@ -47,6 +50,7 @@ from runs.models import (
     TryOut,
 )
 from runs.tagging import change_tags
+from runs.views.item_costs import sum_costs
 from tests import factories
 from tests.crossings import paths
 from tests.engine import claim, in_threads
@@ -236,6 +240,29 @@ def test_money_and_counts_stay_what_they_were() -> None:
     assert sums() == before
     assert not ModelCallBody.objects.filter(call__item=item).exists()
     assert OutboxMessage.objects.get(item=item).status == "sent"
+
+
+def test_what_brought_nothing_is_the_same_sum_afterwards() -> None:
+    """A repaired answer has an error and no cause: taking the words out must not make it a useful one."""
+    lead = factories.make_lead()
+    run = factories.make_agent_run(lead.item, status="done")
+    now = timezone.now()
+    period = Period(now.date(), now.date())
+    factories.make_model_call(run, cost_usd=Decimal("0.10"), started_at=now, error=f"name: {ADDRESS} is too long")
+    factories.make_model_call(run, cost_usd=Decimal("0.25"), started_at=now)
+    roll_up()
+    factories.make_model_call(run, cost_usd=Decimal("0.02"), started_at=now, error=f"name: {ADDRESS} is too long")
+
+    def wasted() -> list[Decimal]:
+        by_dimension = [break_down([lead.item.department], period, by)[0].waste_usd for by in ("item", "agent")]
+        return [*by_dimension, sum_costs(lead.item)["total"].waste_usd]
+
+    assert wasted() == [Decimal("0.12")] * 3
+    assert erase_lead(lead=lead, user=factories.make_user())
+    assert wasted() == [Decimal("0.12")] * 3
+    roll_up()
+    assert wasted() == [Decimal("0.12")] * 3
+    assert sorted(ModelCall.objects.values_list("error", flat=True)) == ["", "Erased.", "Erased."]
 
 
 def test_nobody_writes_to_an_erased_address_and_it_is_not_stored_again() -> None:
