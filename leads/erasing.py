@@ -14,7 +14,8 @@ from leads.models import ImportRemark, Lead
 from runs.addresses import compared
 from runs.allowed import Allowed
 from runs.commits import lock_items
-from runs.erasure import Person, erase_item
+from runs.erasure import erase_item, find_of
+from runs.mentions import Person
 from runs.models import LogEntry, Message, ModelCall, OutboxMessage, Output
 
 _TEXTS = ("name", "email", "company", "title", "phone", "website", "country", "external_id", "message")
@@ -49,12 +50,12 @@ def word_of(lead: Lead) -> str:
 
 def erase_lead(*, lead: Lead, user: User | None, reason: str = "") -> Allowed:
     """Erase the person, or say what has to end first. ``user`` None: by command on the server."""
+    mentions = find_of(lead.item, _person(Lead.objects.get(pk=lead.pk)))
     with transaction.atomic():
         item = lock_items({lead.pk})[lead.pk]
         lead = Lead.objects.select_for_update(of=("self",)).get(pk=lead.pk)
         remarks = _remarks(lead)
-        person = Person(frozenset({lead.email} - {""}), frozenset(_names(lead)))
-        if done := erase_item(item=item, user=user, person=person, reason=reason):
+        if done := erase_item(item=item, user=user, person=_person(lead), mentions=mentions, reason=reason):
             remarks.delete()
             for name in _TEXTS:
                 setattr(lead, name, "")
@@ -76,12 +77,15 @@ def mentioned_by(address: str) -> list[Lead]:
     return list(leads.order_by("pk")[:20])
 
 
-def _names(lead: Lead) -> set[str]:
-    """What would name the person in a text of somebody else: whole name, number, and addresses kept beside."""
-    names = {lead.phone, lead.external_id, *_ADDRESS.findall(json.dumps(lead.attributes, ensure_ascii=False))}
-    if " " in lead.name:  # a single word may be a word
-        names.add(lead.name)
-    return names - {""}
+def _person(lead: Lead) -> Person:
+    """Their address, and what names them in texts of their department: whole name, number, other addresses.
+
+    What is written there may be anything. A single word may be a word, and what has no digits is no number.
+    """
+    names = set(_ADDRESS.findall(json.dumps(lead.attributes, ensure_ascii=False)))
+    names |= {text for text in (lead.phone, lead.external_id) if any(letter.isdigit() for letter in text)}
+    names |= {lead.name} if " " in lead.name else set()
+    return Person(frozenset({lead.email} - {""}), frozenset(names))
 
 
 def _remarks(lead: Lead) -> QuerySet[ImportRemark]:

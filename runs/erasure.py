@@ -82,7 +82,7 @@ def erase_item(*, item: Item, user: User | None, person: Person, mentions: Menti
             who = str(user or "A command on the server")
             log.write(wind_up(item, user, f"{who} erases the person.", now))
             if _with_addresses(item, person) != mentions.person:
-                raise _UnderWayError("An address came in just now. Try again.")
+                raise _UnderWayError("What is known of the person has changed just now. Try again.")
             _keep_suppressed(mentions.person.addresses, item, user)
             blank_item(item, now, user)
             forget(mentions)

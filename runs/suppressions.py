@@ -9,6 +9,7 @@ from django.db import transaction
 from django.db.models import Q
 
 from runs.addresses import compared, entries_for, erased_entries, normalise_entry
+from runs.allowed import YES, Allowed, no
 from runs.database import now as database_now
 from runs.facts import SUPPRESSED_TAG
 from runs.models import Action, Item, OutboxMessage, Suppression
@@ -33,8 +34,15 @@ def suppress(*, address: str, reason: str, note: str = "", item: Item | None = N
     return is_new
 
 
-def lift(*, suppression: Suppression, user: User, reason: str) -> bool:
-    """Take an entry off the list, on a person's word and for a reason; False if somebody was first.
+def can_lift(suppression: Suppression, user: User) -> Allowed:
+    """Whether this person may take the entry off the list, if it is one that they see."""
+    if suppression.is_erased and not user.is_superuser:
+        return no("It is of an erased person. Only who runs this installation removes it.")
+    return YES
+
+
+def lift(*, suppression: Suppression, user: User, reason: str) -> Allowed:
+    """Take an entry off the list, on a person's word and for a reason, or say why not.
 
     The items through which the person has asked are no longer marked, or nobody could write to them all the same.
     """
@@ -45,14 +53,17 @@ def lift(*, suppression: Suppression, user: User, reason: str) -> bool:
         items = [item for item in concerned.select_for_update(no_key=True) if SUPPRESSED_TAG in item.tags]
         row = Suppression.objects.select_for_update().filter(pk=suppression.pk).first()
         if row is None:
-            return False
+            return no("Somebody was first.")
+        # Asked of the locked row: the person may have been erased since it was shown.
+        if not (answer := can_lift(row, user)):
+            return answer
         _act(user, "lift_suppression", row, {}, reason)
         row.delete()
         for item in items:
             item.tags = [tag for tag in item.tags if tag != SUPPRESSED_TAG]
             item.route_due_at = now
             item.save(update_fields=["tags", "route_due_at", "changed_at"])
-    return True
+    return YES
 
 
 def is_suppressed(address: str) -> bool:

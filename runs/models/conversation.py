@@ -216,4 +216,9 @@ class Suppression(models.Model):
 
     def __str__(self) -> str:
         # Of an erased person only a hash is kept.
-        return f"an erased address (#{self.address[1:9]})" if self.address.startswith("#") else self.address
+        return f"an erased address (#{self.address[1:9]})" if self.is_erased else self.address
+
+    @property
+    def is_erased(self) -> bool:
+        """Whether it is the hash of an erased person's address."""
+        return self.address.startswith("#")

@@ -60,9 +60,9 @@ def suppression_lift(request: HttpRequest, pk: int) -> HttpResponse:
     reason = request.POST.get("reason", "").strip()
     if not reason:
         return answer(request, "Say why they may be written to again.", changed=False, url=url)
-    changed = suppressions.lift(suppression=row, user=user, reason=reason)
-    text = f"{row} may be written to again." if changed else "Somebody was first."
-    return answer(request, text, changed=changed, url=url)
+    done = suppressions.lift(suppression=row, user=user, reason=reason)
+    text = done.reason or f"{row} may be written to again."
+    return answer(request, text, changed=bool(done), url=url)
 
 
 def visible_to(request: HttpRequest) -> QuerySet[Suppression]:
