@@ -14,6 +14,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
 
+from agents.causes import Cause
 from agents.models import ModelPrice
 
 PRICES_FILE = Path(__file__).parent / "prices.toml"
@@ -66,6 +67,11 @@ def cost_usd(usage: Usage, price: ModelPrice) -> Decimal:
     if usage.service_tier == "batch":
         millionths *= _HALF
     return (millionths * _PER_TOKEN).quantize(_PLACES, ROUND_HALF_UP)
+
+
+def billed_usd(usage: Usage, price: ModelPrice, cause: str) -> Decimal:
+    """What a call that ended so (a ``Cause``) costs: the API bills no request that it refused before any output."""
+    return Decimal(0) if cause == Cause.REFUSAL and not usage.output_tokens else cost_usd(usage, price)
 
 
 def reserve_bound(request_bytes: int, max_tokens: int) -> tuple[int, int]:

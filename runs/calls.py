@@ -18,7 +18,7 @@ from django.db.models import QuerySet
 from agents.budgets import Ask, Refused, Settlement, reserve, settle
 from agents.llm import ModelReply, ModelRequest
 from agents.models import Agent, ModelPrice
-from agents.pricing import UnknownPrice, Usage, cost_usd
+from agents.pricing import UnknownPrice, Usage, billed_usd, cost_usd
 from agents.reading import storable, storable_json
 from agents.statements import Among, Statement
 from runs.database import increase_rows, insert_rows, update_rows
@@ -222,7 +222,7 @@ def _cost(call: OpenCall, reply: ModelReply, staff: Staff) -> tuple[ModelPrice |
     else:
         return None, call.reserved_usd, True
     if reply.is_usage_final or not reply.was_sent:
-        return price, cost_usd(usage, price), False
+        return price, billed_usd(usage, price, reply.cause), False
     return price, cost_usd(_at_most(call, usage), price) if usage.total_tokens else call.reserved_usd, True
 
 

@@ -12,7 +12,7 @@ from django.db.models import Q
 
 from agents.budgets import Settlement, settle
 from agents.models import ModelPrice
-from agents.pricing import PriceBook, UnknownPrice, Usage, cost_usd
+from agents.pricing import PriceBook, UnknownPrice, Usage, billed_usd
 from runs.commits import lock_items
 from runs.cost_rollups import add_correction
 from runs.database import increase_rows, insert_rows, update_rows
@@ -85,7 +85,7 @@ def _change(call: ModelCall, prices: PriceBook) -> Change | None:
             price = prices.price_for(model, day, usage.prompt_tokens)
         except UnknownPrice:
             continue
-        usd = cost_usd(usage, price)
+        usd = billed_usd(usage, price, call.cause)
         return Change(call, price, usd) if usd != call.cost_usd or call.price_id is None else None
     return None
 

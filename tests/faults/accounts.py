@@ -82,9 +82,9 @@ def _differences(call: ModelCall, record: dict[str, Any]) -> Iterable[str]:
 
 
 def price(record: dict[str, Any], day: date) -> Decimal:
-    """What a provider bills for the request, 8 places; 0 for one that was refused."""
+    """What a provider bills for the request, 8 places; 0 for one that was refused, by the API or before any output."""
     usage = record["usage"]
-    if usage is None:
+    if usage is None or (record["outcome"] == "refusal" and not usage["output_tokens"]):
         return Decimal(0)
     plain, output, written, read = (usage[kind] for kind in _BILLED)
     row = _row(record["model"], day, plain + written + read)

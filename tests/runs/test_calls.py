@@ -14,9 +14,10 @@ from agents.budgets import Refused
 from agents.causes import Cause
 from agents.llm import ModelReply
 from agents.models import Agent, Budget, BudgetPeriod, Department, ModelPrice
-from agents.pricing import Usage
+from agents.pricing import Usage, load_price_book
 from runs.calls import CallAsk, abandon_calls, open_calls, settle_calls
 from runs.models import AgentRun, ModelCall, ToolCall
+from runs.repricing import find_changes
 from runs.staff import load_staff
 from runs.work import OpenCall, SeenCall, Work
 from tests.engine import USED, answered, assert_accounts_agree, claim_one, make_office, run_of
@@ -211,6 +212,19 @@ def test_cached_tokens_are_kept_and_priced_apart() -> None:
         + 200 * price.output_usd
     )
     assert call.cost_usd == round(parts / Decimal(1_000_000), 8)
+
+
+@pytest.mark.parametrize(("output_tokens", "is_billed"), [(0, False), (7, True)])
+def test_a_refusal_is_billed_only_if_something_was_put_out(output_tokens: int, is_billed: bool) -> None:
+    work = claim_one()
+    usage = Usage(input_tokens=1_000, output_tokens=output_tokens)
+    reply = replace(seen(work).reply, stop_reason="refusal", cause=Cause.REFUSAL, error="No.", usage=usage)
+    settle(SeenCall(work.first_call, reply))
+    call = ModelCall.objects.get()
+    assert (call.cost_usd > 0, call.is_estimate, call.input_tokens) == (is_billed, False, 1_000)
+    assert period().spent_usd == call.cost_usd
+    assert_accounts_agree()
+    assert not list(find_changes(load_price_book(), call.started_at.date(), call.started_at.date()))
 
 
 def test_the_words_of_an_error_are_kept_without_what_a_database_refuses() -> None:

@@ -102,6 +102,14 @@ def test_estimates_and_calls_that_used_nothing_stand() -> None:
     assert "nothing to change" in recompute()
 
 
+def test_a_refusal_that_was_booked_although_nothing_was_put_out_is_corrected() -> None:
+    call = make_call(cause="refusal", output_tokens=0, cost_usd=Decimal("0.0001"))
+    BudgetPeriod.objects.update(spent_usd="0.0001")
+    assert "0.00010000 → 0.00000000 USD" in recompute(apply=True, reason="A refusal is not billed.")
+    call.refresh_from_db()
+    assert (call.cost_usd, BudgetPeriod.objects.get().spent_usd) == (0, 0)
+
+
 def test_a_call_that_was_settled_again_meanwhile_is_left() -> None:
     make_call()
     correct_price()
