@@ -16,14 +16,16 @@ from runs.database import snapshot
 
 
 class Usages(NamedTuple):
-    """What one agent's calls on one model used from ``day`` on, as long as no price changed: for "what if"."""
+    """What one agent's calls on one model used from ``day`` on, as long as no price changed: for "what if".
+
+    ``usage`` and ``calls`` leave out estimates: of those only a bound in dollars is known. ``cost`` is of all calls.
+    """
 
     agent_id: int
     model: str
     day: date
     usage: Usage
     calls: int
-    usd: Decimal
     cost: Cost
 
 
@@ -37,12 +39,15 @@ def read_usages(ledger: Ledger, period: Period, prices: PriceBook, agents: Colle
     """Tokens by agent, model and days of the same prices, of these agents (ids) or of all; one query beside the
     ledger's own."""
     found: dict[tuple[Any, ...], Cost] = {}
+    seen: dict[tuple[Any, ...], Cost] = {}
     starts = (period.first, *prices.changes_in(*period))
     for (values, waste, estimate), sums in ledger.sum_calls(period, ("agent_id", "model"), agents, starts).items():
-        found.setdefault(values, Cost()).add(sums, is_waste=waste, is_estimate=estimate)
+        for costs in (found,) if estimate else (found, seen):
+            costs.setdefault(values, Cost()).add(sums, is_waste=waste, is_estimate=estimate)
     return [
-        Usages(agent_id, model, starts[number], _usage(cost.tokens), cost.calls, cost.usd, cost)
-        for (agent_id, model, number), cost in found.items()
+        Usages(values[0], values[1], starts[values[2]], _usage(known.tokens), known.calls, cost)
+        for values, cost in found.items()
+        for known in [seen.get(values, Cost())]
     ]
 
 
@@ -50,16 +55,17 @@ def what_if(usages: Iterable[Usages], choices: Mapping[int, str], prices: PriceB
     """What the same tokens had cost if each agent (id) in ``choices`` had used that model; others as they were.
 
     Prices are those of the days, or the model's latest ones before it had any. The band is that of the average prompt.
+    Estimates stay at their bound, or each other model would seem cheaper by them.
     UnknownPrice if a chosen model has none.
     """
     sum_usd = Decimal(0)
     for row in usages:
         model = choices.get(row.agent_id)
         if model is None or model == row.model:
-            sum_usd += row.usd
+            sum_usd += row.cost.usd
             continue
         prompt = row.usage.prompt_tokens // max(row.calls, 1)
-        sum_usd += cost_usd(row.usage, _price(prices, model, row.day, prompt))
+        sum_usd += row.cost.estimated_usd + cost_usd(row.usage, _price(prices, model, row.day, prompt))
     return sum_usd
 
 
@@ -70,11 +76,11 @@ def cache_saving(usages: Iterable[Usages], prices: PriceBook) -> Decimal:
     """
     saved = Decimal(0)
     for row in usages:
-        used = row.usage
+        used = _usage(row.cost.tokens)
         if not used.cache_read_tokens + used.cache_write_5m_tokens + used.cache_write_1h_tokens:
             continue
         try:
-            price = _price(prices, row.model, row.day, used.prompt_tokens // max(row.calls, 1))
+            price = _price(prices, row.model, row.day, used.prompt_tokens // max(row.cost.calls, 1))
         except UnknownPrice:
             continue
         saved += cost_usd(Usage(input_tokens=used.prompt_tokens, output_tokens=used.output_tokens), price)
@@ -112,8 +118,8 @@ def cache_by_agent(usages: Iterable[Usages], prices: PriceBook) -> dict[int, Cac
         by_agent.setdefault(row.agent_id, []).append(row)
     return {
         agent_id: CacheUse(
-            prompt_tokens=sum(row.usage.prompt_tokens for row in rows),
-            read_tokens=sum(row.usage.cache_read_tokens for row in rows),
+            prompt_tokens=sum(row.cost.prompt_tokens for row in rows),
+            read_tokens=sum(row.cost.tokens["cache_read_tokens"] for row in rows),
             saved_usd=cache_saving(rows, prices),
         )
         for agent_id, rows in by_agent.items()

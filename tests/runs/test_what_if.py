@@ -71,6 +71,27 @@ def test_other_models_are_priced_as_on_the_days_of_the_calls() -> None:
         roll_up()
 
 
+def test_calls_whose_end_was_not_seen_stay_at_their_bound_whatever_the_model() -> None:
+    sync_prices()
+    department, prices = make_department(), load_price_book()
+    run = make_agent_run(make_lead(department).item, "intake")
+    mine = prices.price_for("claude-haiku-5-5", DAY.first)
+    seen = Usage(1_000_000, output_tokens=100_000)
+    tokens = {"input_tokens": seen.input_tokens, "output_tokens": seen.output_tokens}
+    make_model_call(
+        run, model_asked=mine.model, model_used=mine.model, cost_usd=cost_usd(seen, mine), started_at=NOON, **tokens
+    )
+    bound = {"model_asked": mine.model, "is_estimate": True, "started_at": NOON, "output_tokens": 0}
+    make_model_call(run, **bound, model_used="", status="unseen", input_tokens=0, reserved_usd="0.3", cost_usd="0.3")
+    make_model_call(run, **bound, model_used=mine.model, input_tokens=70_000, cause="timeout", cost_usd="0.04")
+    for _ in range(2):
+        usages = load_usages([department], DAY, prices)
+        for model in prices.models:
+            wanted = cost_usd(seen, prices.price_for(model, DAY.first)) + Decimal("0.34")
+            assert what_if(usages, {run.agent_id: model}, prices) == wanted, model
+        roll_up()
+
+
 def test_it_takes_a_fixed_number_of_queries(django_assert_num_queries: Any) -> None:
     sync_prices()
     department, prices = make_department(), load_price_book()
