@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
 from django.db import transaction
 from django.http import HttpRequest
+from django.utils import timezone
 
 from agents.admin_access import ReadOnlyAdmin, ScopedAdmin, SuperuserAdmin
 from agents.admin_forms import DocumentForm, PriceForm
@@ -49,10 +51,17 @@ class ModelPriceAdmin(SuperuserAdmin[ModelPrice]):
         """What a price is about stays: another model, date or band is another row."""
         return ("model", "effective_from", "prompt_tokens_over") if obj is not None else ()
 
+    def construct_change_message(self, request: HttpRequest, form: Any, formsets: Any, add: bool = False) -> Any:
+        """The history of a price keeps what it was: a correction replaces it in place."""
+        if add:
+            return super().construct_change_message(request, form, formsets, add)
+        changes = [f"{name} from {form.initial[name]} to {form.cleaned_data[name]}" for name in form.changed_data]
+        return f"Changed {', '.join(changes)}." if changes else "No fields changed."
+
     def save_model(self, request: HttpRequest, obj: ModelPrice, form: Any, change: bool) -> None:
-        """Say what a correction does not do by itself."""
+        """Say what a correction, or a price entered late, does not do by itself."""
         super().save_model(request, obj, form, change)
-        if change and form.changed_data:
+        if form.changed_data and obj.effective_from <= timezone.now().astimezone(UTC).date():
             text = (
                 "Calls from now on are priced with this. Those before keep their costs: "
                 f"manage.py recompute_costs --from {obj.effective_from} --model {obj.model} shows the difference."

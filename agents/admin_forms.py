@@ -11,8 +11,13 @@ from django.core.files.uploadedfile import UploadedFile
 from agents.admin_access import ModelForm
 from agents.knowledge import MAX_DOCUMENT_CHARS, DocumentError, read_document
 from agents.models import KnowledgeDocument, ModelPrice
-from agents.pricing import PRICE_FIELDS
+from agents.pricing import PRICE_FIELDS, PriceBook
 from agents.reading import storable
+
+_ENDS = (
+    "The model has a price of its own for prompts of more than {0:,} tokens, which would end with this one. "
+    "Enter first what those cost from {1} on, even if it is as before."
+)
 
 
 class PriceForm(ModelForm[ModelPrice]):
@@ -29,11 +34,20 @@ class PriceForm(ModelForm[ModelPrice]):
         )
 
     def clean(self) -> dict[str, Any]:
-        """No price is below zero."""
+        """No price is below zero, input and output cost something, and no band of longer prompts ends unnoticed."""
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         for name in PRICE_FIELDS:
-            if cleaned.get(name) is not None and cleaned[name] < 0:
+            usd = cleaned.get(name)
+            if usd is not None and usd < 0:
                 self.add_error(name, "A price is not below zero.")
+            elif usd == 0 and name in ("input_usd", "output_usd"):
+                self.add_error(name, "Enter what it costs: at 0 no budget would ever hold this model.")
+        about = {name: cleaned.get(name) for name in ("model", "effective_from", "prompt_tokens_over")}
+        if self.instance.pk is None and None not in about.values():
+            book = PriceBook(ModelPrice.objects.filter(model=about["model"]))
+            ended = book.ended_band(ModelPrice(**about))
+            if ended is not None:
+                self.add_error("prompt_tokens_over", _ENDS.format(ended, about["effective_from"]))
         return cleaned
 
 

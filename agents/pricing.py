@@ -118,6 +118,19 @@ class PriceBook:
                 return price
         raise UnknownPrice(self._sentence(model, on))
 
+    def ended_band(self, row: ModelPrice) -> int | None:
+        """The widest limit above the row's own that ends once the row is entered, as its day has no band above it.
+
+        A day's row for shorter prompts replaces every older row that it fits, those for longer prompts included.
+        """
+        before = [p for p in self._by_model.get(row.model, ()) if p.effective_from <= row.effective_from]
+        over = row.prompt_tokens_over
+        since = max((p.effective_from for p in before if p.prompt_tokens_over <= over), default=date.min)
+        above = [p for p in before if p.prompt_tokens_over > over and p.effective_from >= since]
+        if any(p.effective_from == row.effective_from for p in above):
+            return None
+        return max((p.prompt_tokens_over for p in above), default=None)
+
     def worst(
         self,
         model: str,
@@ -154,6 +167,11 @@ class PriceBook:
 
     def _sentence(self, model: str, on: date) -> str:
         rows = self._by_model.get(model)
+        if over := [row.prompt_tokens_over for row in rows or () if row.effective_from <= on]:
+            return (
+                f"The model {model} has a price for {on} only for prompts of more than {min(over):,} tokens. "
+                "Enter one for prompts of more than 0 tokens, with the same date."
+            )
         if rows:
             return (
                 f"The model {model} has no price for {on}: its first one is in force from "

@@ -102,7 +102,10 @@ class ItemOutcome(models.Model):
 
 
 class CostCorrection(models.Model):
-    """A call that was priced anew after a price was corrected. The old figure stays here."""
+    """A call that was priced anew after a price was corrected. The old figure stays here.
+
+    A price that was corrected in place is the same row before and after: its history in the admin has the old rates.
+    """
 
     call = models.ForeignKey(ModelCall, on_delete=models.CASCADE, related_name="corrections")
     price_before = models.ForeignKey(ModelPrice, null=True, on_delete=models.PROTECT, related_name="+")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,6 +22,7 @@ from agents import spec as registry
 from agents.budgets import BUDGET_WAIT
 from agents.knowledge import search_documents
 from agents.models import Agent, Budget, BudgetPeriod, Department, KnowledgeDocument, Member, ModelPrice, Soul
+from agents.pricing import load_price_book
 from agents.souls import create_draft, published_soul
 from agents.spec import DepartmentSpec
 from leads.department import SALES
@@ -622,8 +623,7 @@ class TestPrices:
         assert root.post(listing(ModelPrice, "add"), self.DATA).status_code == 302
         price = ModelPrice.objects.get()
         changes = {**self.DATA, "input_usd": "9", "model": "claude-other", "effective_from": "2026-12-24"}
-        response = root.post(page(price), changes, follow=True)
-        assert "recompute_costs --from 2026-12-01 --model claude-next shows the difference" in response.content.decode()
+        assert root.post(page(price), changes).status_code == 302
         price.refresh_from_db()
         assert (price.model, str(price.effective_from)) == ("claude-next", "2026-12-01")
         assert price.input_usd == 9
@@ -632,6 +632,44 @@ class TestPrices:
     def test_a_price_below_zero_is_refused(self, root: Client) -> None:
         response = root.post(listing(ModelPrice, "add"), {**self.DATA, "input_usd": "-1"})
         assert "not below zero" in errors_of(response)
+
+    def test_the_history_of_a_price_keeps_what_it_was(self, root: Client) -> None:
+        root.post(listing(ModelPrice, "add"), self.DATA)
+        price = ModelPrice.objects.get()
+        root.post(page(price), {**self.DATA, "input_usd": "9.5", "source": ""})
+        history = root.get(page(price, "history")).content.decode()
+        assert "Changed input_usd from 1.00000000 to 9.5, source from Price list to ." in history
+
+    @pytest.mark.parametrize("is_late", [True, False])
+    def test_who_enters_or_corrects_a_price_late_hears_what_calls_before_it_cost(
+        self, root: Client, is_late: bool
+    ) -> None:
+        day = timezone.now().astimezone(UTC).date() + timedelta(days=0 if is_late else 1)
+        data = {**self.DATA, "effective_from": str(day)}
+        hint = f"recompute_costs --from {day} --model claude-next shows the difference"
+        added = root.post(listing(ModelPrice, "add"), data, follow=True)
+        changed = root.post(page(ModelPrice.objects.get()), {**data, "input_usd": "9"}, follow=True)
+        for response in (added, changed):
+            assert (hint in response.content.decode()) is is_late
+
+    @pytest.mark.parametrize("name", ["input_usd", "output_usd"])
+    def test_a_price_of_nothing_is_refused(self, root: Client, name: str) -> None:
+        response = root.post(listing(ModelPrice, "add"), {**self.DATA, name: "0", "cache_read_usd": "0"})
+        assert errors_of(response).count("at 0 no budget would ever hold this model") == 1
+        assert not ModelPrice.objects.exists()
+
+    def test_a_price_for_longer_prompts_does_not_end_unnoticed(self, root: Client) -> None:
+        long = {"prompt_tokens_over": "100000", "input_usd": "5"}
+        for changes in ({}, long):
+            assert root.post(listing(ModelPrice, "add"), {**self.DATA, **changes}).status_code == 302
+        cheaper = {**self.DATA, "effective_from": "2027-01-01"}
+        response = root.post(listing(ModelPrice, "add"), cheaper)
+        assert "more than 100,000 tokens" in errors_of(response)
+        assert "Enter first what those cost from 2027-01-01 on" in errors_of(response)
+        assert 'value="2027-01-01"' in response.content.decode()
+        for changes in (long, {}):
+            assert root.post(listing(ModelPrice, "add"), {**cheaper, **changes}).status_code == 302
+        assert load_price_book().price_for("claude-next", date(2027, 1, 2), 100_001).input_usd == 5
 
 
 class TestSuppressions:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from agents.models import ModelPrice
 from agents.pricing import (
+    PRICE_FIELDS,
     REQUEST_OVERHEAD_TOKENS,
     PriceBook,
     UnknownPrice,
@@ -36,6 +37,12 @@ USAGES = st.builds(
     output_tokens=TOKENS,
     service_tier=st.sampled_from(["standard", "batch"]),
 )
+
+
+def row(model: str, day: date, *, over: int = 0, usd: int = 1) -> ModelPrice:
+    """A price at which every kind of token costs the same; not saved."""
+    prices = dict.fromkeys(PRICE_FIELDS, Decimal(usd))
+    return ModelPrice(model=model, effective_from=day, prompt_tokens_over=over, **prices)
 
 
 class TestCost:
@@ -91,24 +98,43 @@ class TestPriceBook:
         with pytest.raises(UnknownPrice):
             BOOK.reservation("claude-nobody", TODAY, 1, 1)
 
+    def test_a_model_with_a_price_for_long_prompts_only_says_so(self) -> None:
+        book = PriceBook([row("m", date(2026, 1, 1), over=1_000)])
+        with pytest.raises(UnknownPrice, match=r"only for prompts of more than 1,000 tokens\. Enter one"):
+            book.price_for("m", TODAY, 10)
+        with pytest.raises(UnknownPrice, match="in force from 2026-01-01"):
+            book.price_for("m", date(2025, 12, 31), 10)
+
+    @pytest.mark.parametrize(
+        ("bands", "over", "ended"),
+        [
+            ([(1, 0), (1, 100)], 0, 100),
+            ([(1, 0), (1, 100), (9, 100)], 0, None),
+            ([(1, 0), (1, 100), (9, 200)], 0, None),
+            ([(1, 0), (1, 100)], 100, None),
+            ([(1, 0), (1, 100), (5, 0)], 0, None),
+            ([(1, 0), (5, 100)], 0, 100),
+            ([(1, 0), (20, 100)], 0, None),
+            ([(1, 0), (1, 100), (1, 200)], 100, 200),
+            ([], 0, None),
+        ],
+    )
+    def test_a_new_row_ends_the_bands_above_it_unless_its_day_has_one(
+        self, bands: list[tuple[int, int]], over: int, ended: int | None
+    ) -> None:
+        rows = [row("m", date(2026, 1, day), over=limit) for day, limit in bands]
+        new = row("m", date(2026, 1, 9), over=over)
+        assert PriceBook(rows).ended_band(new) == ended
+        if ended is not None:
+            assert PriceBook(rows).price_for("m", TODAY, ended + 1).prompt_tokens_over == ended
+            assert PriceBook([*rows, new]).price_for("m", TODAY, ended + 1).prompt_tokens_over == over
+
     def test_the_worst_row_is_the_dearest_that_the_bound_can_reach(self) -> None:
         assert BOOK.worst(HAIKU, TODAY, 100_000).prompt_tokens_over == 0
         assert BOOK.worst(HAIKU, TODAY, 100_001).prompt_tokens_over == 100_000
 
     def test_the_worst_row_is_dear_even_where_long_prompts_are_cheap(self) -> None:
-        rows = [
-            ModelPrice(
-                model="m",
-                effective_from=date(2026, 1, 1),
-                prompt_tokens_over=over,
-                input_usd=usd,
-                output_usd=usd,
-                cache_write_5m_usd=usd,
-                cache_write_1h_usd=usd,
-                cache_read_usd=usd,
-            )
-            for over, usd in ((0, Decimal(9)), (1_000, Decimal(1)))
-        ]
+        rows = [row("m", date(2026, 1, 1), over=over, usd=usd) for over, usd in ((0, 9), (1_000, 1))]
         assert PriceBook(rows).worst("m", TODAY, 5_000, 10).input_usd == 9
 
     @given(usage=USAGES)
