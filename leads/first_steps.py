@@ -17,7 +17,7 @@ def first_steps(department: Any) -> list[FirstStep]:
     draft = jobs.filter(status=ImportJob.Status.DRAFT).first()
     running = jobs.filter(status__in=ImportJob.ACTIVE).first()
     if done is not None:
-        says, job = f"{done.file_name} has brought {done.created:,} leads.", done
+        says, job = f"{done.file_name} has brought {done.created:,} lead{'' if done.created == 1 else 's'}.", done
     elif running is not None:
         says, job = f"{running.file_name} is being read.", running
     elif draft is not None:

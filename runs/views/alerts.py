@@ -1,4 +1,4 @@
-"""Alerts as pages show them: since when, who was told, who is told next, and the section of the runbook."""
+"""Alerts: the list of those that are open, each with since when, who was told or is next, and what to do."""
 
 from __future__ import annotations
 
@@ -6,8 +6,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.views.decorators.http import require_safe
+
+from runs.access import Access, access_of, may_see_system, signed_in
 from runs.models import Alert, AlertDelivery
 from runs.runbook import section_of, url_of
+from runs.views.answers import show
+from runs.views.paging import read_page
 
 Status = AlertDelivery.Status
 _WORDS = {
@@ -37,14 +45,39 @@ class ShownAlert:
     alert: Alert
     tellings: Sequence[Telling]
     runbook_url: str
+    link: str
+    """The page to look at; empty where whoever asks may not see it."""
 
 
-def show_alert(alert: Alert, deliveries: Iterable[AlertDelivery]) -> ShownAlert:
-    """``deliveries``: those of the alert, the newest first."""
-    latest: dict[str, AlertDelivery] = {}
-    for delivery in deliveries:
-        latest.setdefault(delivery.target, delivery)
-    return ShownAlert(alert, [_telling(delivery) for delivery in latest.values()], url_of(section_of(alert)))
+@signed_in
+@require_safe
+def alert_list(request: HttpRequest) -> HttpResponse:
+    """The open alerts that concern whoever asks, the newest first."""
+    access, sees_system = access_of(request), may_see_system(request)
+    page = read_page(request, open_alerts(access, sees_system=sees_system))
+    alerts = show_alerts(page.rows, sees_system=sees_system)
+    context = {"access": access, "page": page, "alerts": alerts, "may_see_system": sees_system}
+    return show(request, "runs/alerts.html", "runs/_alerts.html", context)
+
+
+def open_alerts(access: Access, *, sees_system: bool) -> QuerySet[Alert]:
+    """Those of the departments shown; those of the whole installation for whoever sees the system."""
+    mine = Q(department__in=access.ids)
+    alerts = Alert.objects.filter(mine | Q(department=None) if sees_system else mine, state=Alert.State.OPEN)
+    return alerts.select_related("department")
+
+
+def show_alerts(alerts: Sequence[Alert], *, sees_system: bool) -> list[ShownAlert]:
+    """The same as pages show them, in one query. ``sees_system``: whether links to the System page lead anywhere."""
+    found: dict[int, dict[str, AlertDelivery]] = {alert.pk: {} for alert in alerts}
+    for delivery in AlertDelivery.objects.filter(alert__in=found).order_by("-pk"):
+        found[delivery.alert_id].setdefault(delivery.target, delivery)
+    return [_show(alert, found[alert.pk].values(), sees_system) for alert in alerts]
+
+
+def _show(alert: Alert, latest: Iterable[AlertDelivery], sees_system: bool) -> ShownAlert:
+    link = alert.link if sees_system or not alert.link.startswith(reverse("runs:system")) else ""
+    return ShownAlert(alert, [_telling(delivery) for delivery in latest], url_of(section_of(alert)), link)
 
 
 def _telling(delivery: AlertDelivery) -> Telling:

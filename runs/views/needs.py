@@ -11,13 +11,15 @@ from django.urls import reverse
 from django.utils import timezone
 
 from runs.access import Access
-from runs.models import Alert, Item, OutboxMessage, Review
+from runs.models import Item, OutboxMessage, Review
 from runs.review_queue import RISKS
+from runs.views.alerts import open_alerts
 from runs.views.kinds import kinds_of
 from runs.views.menu import item_list_url
 
 MANY = 1_000
 """Nobody counts further than this: it is the same work."""
+_UNSURE = "Say what is so; what may have left is never sent again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +41,12 @@ class Need:
 def find_needs(access: Access, *, may_see_system: bool) -> list[Need]:
     """Only what there is, the most urgent first; four queries."""
     unsure = _capped(OutboxMessage.objects.filter(department__in=access.ids, status=OutboxMessage.Status.UNKNOWN))
-    alerts = Alert.objects.filter(department__in=access.ids, state=Alert.State.OPEN).count()
-    system = f"{reverse('runs:system')}#alerts" if may_see_system else ""
+    alerts = open_alerts(access, sees_system=may_see_system).count()
     outbox = f"{reverse('runs:outbox')}?status={OutboxMessage.Status.UNKNOWN}"
     found = [
         *_reviews(access),
-        Need("messages that may have been sent", unsure, outbox, "bad", "Say what is so; they are never sent again."),
-        Need("open alerts", alerts, system, "warning", "Each says what to do."),
+        Need(f"{_plural('message', unsure)} that may have been sent", unsure, outbox, "bad", _UNSURE),
+        Need(_plural("open alert", alerts), alerts, reverse("runs:alerts"), "warning", "Each says what to do."),
         *_flagged(access),
     ]
     return [need for need in found if need.count]
@@ -59,7 +60,7 @@ def _reviews(access: Access) -> list[Need]:
     colours = {3: "bad", 2: "warning"}
     return [
         Need(
-            f"questions of {RISKS.get(str(risk), str(risk)).lower()} risk",
+            f"{_plural('question', counts[risk])} of {RISKS.get(str(risk), str(risk)).lower()} risk",
             counts[risk],
             f"{reverse('runs:reviews')}?{urlencode({'risk': risk})}",
             colours.get(risk, "neutral"),
@@ -75,8 +76,13 @@ def _flagged(access: Access) -> list[Need]:
         ids = [department.pk for department in access.shown if department.kind == spec.kind]
         query = f"?{urlencode({'flag': 'yes'})}" if "flag" in spec.filters else ""
         count = _capped(Item.objects.filter(department__in=ids).exclude(flag=""))
-        found.append(Need(f"flagged {spec.item_label}s", count, f"{item_list_url(spec)}{query}", "warning"))
+        label = _plural(f"flagged {spec.item_label}", count)
+        found.append(Need(label, count, f"{item_list_url(spec)}{query}", "warning"))
     return found
+
+
+def _plural(label: str, count: int) -> str:
+    return label if count == 1 else f"{label}s"
 
 
 def _capped(rows: object) -> int:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Count, Max, Prefetch, Q
+from django.db.models import Count, Max, Q
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
@@ -18,8 +18,8 @@ from agents.models import Department, Member, ModelState
 from runs import departures, restore
 from runs.access import Access, access_of, get_visible, may_see_system, require, signed_in
 from runs.health import SILENT, due_items, read_queue
-from runs.models import AgentRun, Alert, AlertDelivery, LogEntry, OutboxMessage, ShiftSlot
-from runs.views.alerts import ShownAlert, show_alert
+from runs.models import AgentRun, LogEntry, OutboxMessage, ShiftSlot
+from runs.views.alerts import ShownAlert, open_alerts, show_alerts
 from runs.views.answers import answer
 from runs.views.shown import Shown, show_agent_run
 from runs.views.verdicts import read_verdict
@@ -172,10 +172,8 @@ def _show_model(state: ModelState, now: datetime) -> Shown:
 
 def _alerts(access: Access) -> list[ShownAlert]:
     """Open alerts, the latest first, each with whom it was told."""
-    alerts = Alert.objects.filter(Q(department=None) | Q(department__in=access.ids), state=Alert.State.OPEN)
-    deliveries = Prefetch("deliveries", queryset=AlertDelivery.objects.order_by("-pk"), to_attr="newest_deliveries")
-    rows = alerts.select_related("department").prefetch_related(deliveries).order_by("-last_at")[:ROWS]
-    return [show_alert(alert, alert.newest_deliveries) for alert in rows]
+    rows = open_alerts(access, sees_system=True).order_by("-last_at")[:ROWS]
+    return show_alerts(list(rows), sees_system=True)
 
 
 def _lines(access: Access, kinds: Sequence[str]) -> list[LogEntry]:

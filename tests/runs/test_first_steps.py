@@ -60,6 +60,8 @@ def test_an_upload_is_done_when_it_has_brought_leads(desk: Department) -> None:
     assert (step.is_done, step.url) == (False, job.get_absolute_url())
     ImportJob.objects.filter(pk=job.pk).update(status="done", created=0)
     assert "upload" in open_steps(desk)
+    ImportJob.objects.filter(pk=job.pk).update(created=1)
+    assert any(step.says.endswith("has brought 1 lead.") for step in read_steps(desk))
     ImportJob.objects.filter(pk=job.pk).update(created=3)
     assert "upload" not in open_steps(desk)
 

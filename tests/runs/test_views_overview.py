@@ -13,12 +13,12 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from agents.models import Budget, Department, Installation, ModelState
+from agents.models import Budget, Department, Installation, Member, ModelState
 from runs import agent_health, cost_rollups
 from runs.models import AgentHour, Alert, DepartmentHour, HourCount, Item, Review, ShiftSlot
 from runs.views.banners import find_banners
 from tests import factories
-from tests.runs.scene import Scene, make_scene
+from tests.runs.scene import HTMX, Scene, make_scene
 
 pytestmark = pytest.mark.django_db
 
@@ -46,14 +46,90 @@ def test_what_needs_a_person_leads_to_its_list() -> None:
     Alert.objects.create(department=scene.department, key="k", kind="system", text="x", first_at=now, last_at=now)
     text = page(scene)
     for url, count, label in (
-        ("/reviews/?risk=2", 1, "questions of medium risk"),
-        ("/outbox/?status=unknown", 1, "messages that may have been sent"),
-        ("/leads/?flag=yes", 1, "flagged leads"),
+        ("/reviews/?risk=2", 1, "question of medium risk"),
+        ("/outbox/?status=unknown", 1, "message that may have been sent"),
+        ("/leads/?flag=yes", 1, "flagged lead"),
+        ("/alerts/", 1, "open alert"),
     ):
-        assert re.search(rf'<a href="{re.escape(url)}"> <b>{count}</b><span>{label}', text), url
+        assert re.search(rf'<a href="{re.escape(url)}"> <b>{count}</b><span>{label}<', text), url
         assert scene.client(scene.operator).get(url).status_code == 200
-    assert re.search(r"<b>1</b><span>open alerts", text)
     assert "/system/" not in text, "an operator may not see that page"
+
+
+def test_several_of_a_kind_are_said_as_several() -> None:
+    scene = make_scene()
+    for _ in range(2):
+        factories.make_review(scene.lead.item, ask="And this?", risk=3)
+    assert re.search(r"<b>2</b><span>questions of high risk<", page(scene))
+
+
+def test_alerts_are_counted_for_who_finds_them_behind_the_link() -> None:
+    scene, now = make_scene(), timezone.now()
+    for key, department, text in (
+        ("mine", scene.department, "The Writer failed."),
+        ("all", None, "No worker is at work."),
+        ("theirs", Department.objects.get(slug="other"), "Their trouble."),
+    ):
+        link = reverse("runs:system_restore")
+        Alert.objects.create(
+            department=department, key=key, kind="failure", text=text, link=link, first_at=now, last_at=now
+        )
+    chief = factories.make_user("chief", department=scene.department, role=Member.Role.ADMINISTRATOR)
+    for user, number in ((scene.operator, 1), (chief, 2)):
+        client = scene.client(user)
+        needs = {need.url: need.count for need in client.get(reverse("runs:overview")).context["needs"]}
+        assert needs[reverse("runs:alerts")] == number
+        response = client.get(reverse("runs:alerts"))
+        assert len(response.context["alerts"]) == number
+        text = response.content.decode()
+        assert "The Writer failed." in text
+        assert f"{reverse('runs:runbook')}#an-agent-failed-for-good" in text
+        assert ("No worker is at work." in text) is (user == chief)
+        assert "Their trouble." not in text
+        assert (link in text) is (user == chief), "no way to a page that is not there"
+        assert client.get(reverse("runs:alerts"), headers=HTMX).content.decode().strip() in text
+
+
+def test_the_list_of_alerts_takes_as_many_queries_for_many() -> None:
+    scene, now, numbers = make_scene(), timezone.now(), []
+    client = scene.client(scene.operator)
+    for number in range(3):
+        with CaptureQueriesContext(connection) as found:
+            client.get(reverse("runs:alerts"))
+        numbers.append(len(found))
+        for name in ("a", "b", "c"):
+            key = f"{name}{number}"
+            Alert.objects.create(
+                department=scene.department, key=key, kind="failure", text="x", first_at=now, last_at=now
+            )
+    assert numbers[1] == numbers[2] <= numbers[0] + 1, "whom they were told is not asked where there is none"
+
+
+def test_health_leads_to_the_steps_of_the_department_of_its_row() -> None:
+    scene = make_scene()
+    other = Department.objects.get(slug="other")
+    Member.objects.create(user=scene.operator, department=other, role=Member.Role.VIEWER)
+    hour = agent_health.begin_of_hour(timezone.now())
+    writer = scene.department.agents.get(slug="writer")
+    AgentHour.objects.create(department=scene.department, agent=writer, hour=hour, done=1, failed=9, took_2=10)
+    text = page(scene)
+    row = text[text.index(f'id="health-{writer.pk}"') :]
+    steps = f"/steps/?agent=writer&amp;since=24h&amp;department={scene.department.slug}"
+    overdrawn = f"/steps/?agent=writer&amp;status=failed&amp;since=7d&amp;department={scene.department.slug}"
+    assert re.findall(r'href="(/steps/[^"]*)"', row)[:2] == [steps, overdrawn]
+
+
+def test_no_run_has_finished_is_said_of_late_ones_only() -> None:
+    assert "No run has finished lately." in page(make_scene())
+
+
+def test_what_is_estimated_is_of_the_cost_and_not_of_what_is_reserved() -> None:
+    scene = make_scene()
+    factories.make_model_call(scene.failed, cost_usd=2, is_estimate=True)
+    factories.make_model_call(scene.failed, status="started", reserved_usd=3)
+    cost_rollups.roll_up()
+    text = page(scene)
+    assert re.search(r"of it estimated; besides, \$3\.\S* is reserved for those under way\.", text)
 
 
 def test_nothing_to_do_says_so() -> None:
@@ -87,7 +163,10 @@ def test_hours_health_and_error_budget_come_from_the_sums() -> None:
     DepartmentHour.objects.create(department=scene.department, hour=hour, completed=300, degraded=4)
     HourCount.objects.create(pk=1, counted_to=timezone.now() - timedelta(seconds=50), settled_to=hour)
     text = page(scene)
-    assert '<b>998</b> steps done, <a href="/steps/?status=failed"><b>2</b> failed</a>, <b>304</b> runs' in text
+    assert (
+        '<b>998</b> steps done, <a href="/steps/?status=failed&amp;since=24h"><b>2</b> failed</a>, <b>304</b> runs'
+        in text
+    )
     assert 'data-value="998">998</td>' in text
     row = text[text.index(f'id="health-{writer.pk}"') :]
     cells = [re.sub(r"<[^>]+>", "", cell).strip() for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)[:7]]
@@ -159,7 +238,7 @@ def test_what_is_snoozed_needs_nobody_now() -> None:
     Review.objects.update(snoozed_until=timezone.now() + timedelta(hours=1))
     page = client.get(reverse("runs:overview")).content
     assert b"Is this for later?" not in page
-    assert b"questions of" not in page, "the list that it leads to would be empty"
+    assert b"of low risk" not in page, "the list that it leads to would be empty"
     Review.objects.filter(pk=review.pk).update(snoozed_until=timezone.now() - timedelta(hours=1))
     assert b"Is this for later?" in client.get(reverse("runs:overview")).content
 
