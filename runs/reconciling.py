@@ -7,14 +7,14 @@ API; a line without a model or a day is refused with its number, so that nothing
 from __future__ import annotations
 
 import csv
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import NamedTuple
 
-from django.db.models import Sum
+from django.db.models import Q, Sum
 
 from runs.cost_rollups import TOKENS
 from runs.models import ModelCall
@@ -35,12 +35,19 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "cache_creation_1h_input_tokens",
         "ephemeral_1h_input_tokens",
     ),
+    # Both kinds of writes together, as the API reports them.
+    "cache_write_tokens": ("cache_write_tokens", "cache_creation_input_tokens", "usage_input_tokens_cache_write"),
     "cache_read_tokens": ("cache_read_tokens", "usage_input_tokens_cache_read", "cache_read_input_tokens"),
     "output_tokens": ("output_tokens", "usage_output_tokens"),
     # Not "amount": the provider's cost report counts cents there.
     "cost_usd": ("cost_usd", "cost", "amount_usd"),
 }
 _NEEDED = ("day", "model", "input_tokens", "output_tokens")
+_WRITES = ("cache_write_5m_tokens", "cache_write_1h_tokens")
+_KINDS = (*TOKENS, "cache_write_tokens")
+_HALF_CENT = Decimal("0.005")
+_PLACES = Decimal("0.00000001")
+_ZERO = Decimal(0)
 
 
 class Unreadable(ValueError):
@@ -56,17 +63,30 @@ class Key(NamedTuple):
 
 @dataclass(slots=True)
 class Figures:
-    """Tokens by kind; ``cost_usd`` is None where the export says nothing of costs."""
+    """Tokens by kind, those that are known; ``cost_usd`` is None where the export says nothing of costs.
 
-    tokens: dict[str, int] = field(default_factory=lambda: dict.fromkeys(TOKENS, 0))
+    ``estimated_usd`` is inside our costs; ``rounding_usd`` is how far an export's may be off by its rounding.
+    """
+
+    tokens: Counter[str] = field(default_factory=Counter)
     cost_usd: Decimal | None = None
+    estimated_usd: Decimal = _ZERO
+    rounding_usd: Decimal = _ZERO
 
     def add(self, tokens: Mapping[str, int], cost: Decimal | None) -> None:
-        """Add another line of the same day and model."""
-        for name in TOKENS:
-            self.tokens[name] += tokens[name]
+        """Add another line of the same day and model. Each was rounded by itself, to cents at the most."""
+        self.tokens.update(tokens)
         if cost is not None:
-            self.cost_usd = (self.cost_usd or Decimal(0)) + cost
+            self.cost_usd = (self.cost_usd or _ZERO) + cost
+            exponent = cost.as_tuple().exponent
+            places = Decimal(1).scaleb(exponent) if isinstance(exponent, int) else _ZERO
+            self.rounding_usd += min(places / 2, _HALF_CENT)
+
+    @property
+    def in_words(self) -> str:
+        """What the calls cost, and how much of that was not seen but estimated."""
+        usd = _ZERO if self.cost_usd is None else self.cost_usd
+        return f"{usd:.8f} USD" + (f" ({self.estimated_usd:.8f} of it estimated)" if self.estimated_usd else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +101,14 @@ class Difference:
     def lines(self) -> list[str]:
         """What differs, in words."""
         if self.ours is None or self.theirs is None:
-            return ["only in the export" if self.ours is None else "only in Kontor"]
+            return ["only in the export" if self.ours is None else f"only in Kontor: {self.ours.in_words}"]
         found = [
             f"{name.replace('_', ' ')}: ours {self.ours.tokens[name]:,}, theirs {self.theirs.tokens[name]:,}"
-            for name in TOKENS
-            if self.ours.tokens[name] != self.theirs.tokens[name]
+            for name in _KINDS
+            if name in self.theirs.tokens and self.ours.tokens[name] != self.theirs.tokens[name]
         ]
         if _costs_differ(self.ours, self.theirs):
-            found.append(f"cost: ours {self.ours.cost_usd:.8f} USD, theirs {self.theirs.cost_usd:.8f} USD")
+            found.append(f"cost: ours {self.ours.in_words}, theirs {self.theirs.in_words}")
         return found
 
 
@@ -103,9 +123,9 @@ def read_export(lines: Iterable[str]) -> dict[Key, Figures]:
     for number, row in enumerate(reader, start=2):
         try:
             key = Key(_day(row[columns["day"] or ""]), row[columns["model"] or ""].strip())
-            tokens = {name: _whole(row[column]) if (column := columns[name]) else 0 for name in TOKENS}
-            cost = Decimal(row[column].strip().lstrip("$")) if (column := columns["cost_usd"]) and row[column] else None
-        except (ValueError, AttributeError, InvalidOperation) as error:
+            tokens = {name: _whole(row[column]) for name in _KINDS if (column := columns[name])}
+            cost = _usd(row[column]) if (column := columns["cost_usd"]) and row[column] else None
+        except (ValueError, AttributeError) as error:
             raise Unreadable(f"Line {number} cannot be read: {error}") from error
         if not key.model:
             raise Unreadable(f"Line {number} names no model.")
@@ -116,7 +136,8 @@ def read_export(lines: Iterable[str]) -> dict[Key, Figures]:
 def our_figures(first: date, last: date, api_key_env: str = "") -> dict[Key, Figures]:
     """What our calls say for these days (UTC, both included), from the calls themselves.
 
-    Unseen calls count with their estimate, and so show up as a difference until they are settled.
+    Calls whose end was not seen have no tokens or some, and cost what they had reserved or may have used: that is
+    ``estimated_usd``. Calls under way are left out.
     """
     begin = datetime(first.year, first.month, first.day, tzinfo=UTC)
     calls = ModelCall.objects.filter(started_at__gte=begin).exclude(status=ModelCall.Status.STARTED)
@@ -124,11 +145,28 @@ def our_figures(first: date, last: date, api_key_env: str = "") -> dict[Key, Fig
         calls = calls.filter(department__api_key_env=api_key_env)
     found: defaultdict[Key, Figures] = defaultdict(Figures)
     days = calls.values_list("started_at__date", "model_used", "model_asked")
-    for day, used, asked, *sums in days.annotate(*(Sum(name) for name in (*TOKENS, "cost_usd"))).order_by():
+    sums = days.annotate(
+        *(Sum(name) for name in (*TOKENS, "cost_usd")),
+        estimated=Sum("cost_usd", filter=Q(is_estimate=True), default=_ZERO),
+    )
+    for day, used, asked, *counts, cost, estimated in sums.order_by():
         if first <= day <= last:
-            cost = Decimal(sums[-1]).quantize(Decimal("0.00000001"))
-            found[Key(day, used or asked)].add(dict(zip(TOKENS, sums, strict=False)), cost)
+            tokens = dict(zip(TOKENS, counts, strict=True))
+            tokens["cache_write_tokens"] = sum(tokens[name] for name in _WRITES)
+            figures = found[Key(day, used or asked)]
+            figures.add(tokens, Decimal(cost).quantize(_PLACES))
+            figures.estimated_usd += Decimal(estimated).quantize(_PLACES)
     return dict(found)
+
+
+def left_out(theirs: Mapping[Key, Figures]) -> list[str]:
+    """What an export has no column for, in words, so that it cannot be compared."""
+    known = {name for figures in theirs.values() for name in figures.tokens}
+    if any(figures.cost_usd is not None for figures in theirs.values()):
+        known.add("cost_usd")
+    if "cache_write_tokens" in known:
+        known.update(_WRITES)
+    return [name.removesuffix("_usd").replace("_", " ") for name in (*TOKENS, "cost_usd") if name not in known]
 
 
 def compare(ours: Mapping[Key, Figures], theirs: Mapping[Key, Figures]) -> list[Difference]:
@@ -151,10 +189,7 @@ def _amounts_to_something(figures: Figures | None) -> bool:
 def _costs_differ(ours: Figures, theirs: Figures) -> bool:
     if ours.cost_usd is None or theirs.cost_usd is None:
         return False
-    # An export that is rounded to cents can say no more than that.
-    exponent = theirs.cost_usd.as_tuple().exponent
-    places = Decimal(1).scaleb(exponent) if isinstance(exponent, int) else Decimal(1)
-    return abs(ours.cost_usd - theirs.cost_usd) > places / 2
+    return abs(ours.cost_usd - theirs.cost_usd) > theirs.rounding_usd
 
 
 def _column(columns: Iterable[str], names: Iterable[str]) -> str | None:
@@ -164,6 +199,16 @@ def _column(columns: Iterable[str], names: Iterable[str]) -> str | None:
 
 def _day(text: str) -> date:
     return date.fromisoformat(text.strip()[:10])
+
+
+def _usd(text: str) -> Decimal:
+    try:
+        usd = Decimal(text.strip().lstrip("$"))
+    except InvalidOperation:
+        usd = Decimal("NaN")
+    if not usd.is_finite():
+        raise ValueError(f"{text!r} is no amount of dollars")
+    return usd
 
 
 def _whole(text: str) -> int:

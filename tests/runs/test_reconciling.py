@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 
+from runs.models import ModelCall
 from runs.reconciling import Unreadable, compare, our_figures, read_export
 from tests.factories import make_agent_run, make_department, make_lead, make_model_call
 
@@ -27,11 +28,11 @@ def make_calls() -> None:
     make_model_call(run, model_used="claude-haiku-5-5", started_at=datetime(2026, 11, 12, tzinfo=UTC))
 
 
-def run(tmp_path: Path, text: str) -> str:
+def run(tmp_path: Path, text: str, *options: str) -> str:
     path, out = tmp_path / "usage.csv", StringIO()
     path.write_text(text, encoding="utf-8")
     try:
-        call_command("reconcile_costs", "--usage-export", str(path), stdout=out)
+        call_command("reconcile_costs", "--usage-export", str(path), *options, stdout=out)
     except CommandError as error:
         return f"{out.getvalue()}ERROR {error}"
     return out.getvalue()
@@ -39,7 +40,10 @@ def run(tmp_path: Path, text: str) -> str:
 
 def test_an_export_that_agrees(tmp_path: Path) -> None:
     make_calls()
-    assert run(tmp_path, GOOD) == "1 of 1 days and models agree (2026-11-10 to 2026-11-10, UTC).\n"
+    assert run(tmp_path, GOOD) == (
+        "Not compared, as the export has no column for it: cache write 5m tokens, cache write 1h tokens.\n"
+        "1 of 1 days and models agree (2026-11-10 to 2026-11-10, UTC).\n"
+    )
 
 
 def test_every_difference_is_named_by_day_and_model(tmp_path: Path) -> None:
@@ -69,6 +73,63 @@ def test_costs_rounded_to_cents_are_compared_as_such() -> None:
     assert len(compare(our_figures(DAY.date(), DAY.date()), theirs)) == 1
 
 
+@pytest.mark.parametrize(
+    ("costs", "ours", "agrees"),
+    [
+        (["0.01"] * 5, "0.07", True),  # five lines of 0.014
+        (["0.01"] * 5, "0.076", False),
+        (["12"], "12.49", False),
+        (["12"], "12.004", True),
+        (["1E+1"], "12", False),
+    ],
+)
+def test_each_line_may_be_off_by_its_rounding_and_never_by_more_than_half_a_cent(
+    costs: list[str], ours: str, agrees: bool
+) -> None:
+    make_model_call(make_agent_run(make_lead(make_department()).item, "intake"), model_used="m", started_at=DAY)
+    ModelCall.objects.update(cost_usd=ours, input_tokens=10, output_tokens=10)
+    lines = [
+        f"2026-11-10,m,{10 if number == 0 else 0},{10 if number == 0 else 0},0,{c}" for number, c in enumerate(costs)
+    ]
+    found = compare(our_figures(DAY.date(), DAY.date()), read_export([HEADER, *lines]))
+    assert (found == []) is agrees
+
+
+def test_what_the_export_has_no_column_for_is_not_compared_and_said(tmp_path: Path) -> None:
+    make_calls()
+    ModelCall.objects.update(cache_read_tokens=50, cache_write_5m_tokens=300, cache_write_1h_tokens=40)
+    header, figures = "date,model,input_tokens,output_tokens", "2026-11-10,claude-haiku-5-5,1800,420"
+    text = run(tmp_path, f"{header}\n{figures}\n")
+    missing = "cache write 5m tokens, cache write 1h tokens, cache read tokens, cost"
+    assert text.startswith(f"Not compared, as the export has no column for it: {missing}.\n1 of 1 days")
+    text = run(tmp_path, f"{header},cache_creation_input_tokens\n{figures},680\n")
+    assert text.startswith("Not compared, as the export has no column for it: cache read tokens, cost.\n1 of 1 days")
+    text = run(tmp_path, f"{header},cache_creation_input_tokens\n{figures},600\n")
+    assert "    cache write tokens: ours 680, theirs 600\n" in text
+
+
+def test_days_that_the_export_lacks_are_compared_on_request(tmp_path: Path) -> None:
+    make_calls()
+    assert "claude-haiku-5-5\n    only in Kontor: 0.00019500 USD\n" in run(tmp_path, GOOD, "--to", "2026-11-12")
+    assert "ERROR 1 of 2 days and models agree (2026-11-01 to 2026-11-12, UTC)" in run(
+        tmp_path, GOOD, "--from", "2026-11-01", "--to", "2026-11-12"
+    )
+    assert "ERROR 0 of 1 days and models agree" in run(tmp_path, GOOD, "--from", "2026-11-11", "--to", "2026-11-12")
+    assert "no days from 2026-11-12 to 2026-11-10" in run(tmp_path, GOOD, "--from", "2026-11-12")
+
+
+def test_a_difference_says_how_much_of_it_is_estimated(tmp_path: Path) -> None:
+    make_calls()
+    call = ModelCall.objects.filter(status="finished", started_at=DAY).first()
+    make_model_call(
+        call.agent_run, status="unseen", model_used="", model_asked="claude-haiku-5-5", started_at=DAY,
+        input_tokens=0, output_tokens=0, cost_usd="0.5", is_estimate=True,
+    )  # fmt: skip
+    text = run(tmp_path, GOOD)
+    assert "    cost: ours 0.50039000 USD (0.50000000 of it estimated), theirs 0.00039000 USD\n" in text
+    assert "tokens:" not in text
+
+
 def test_lines_of_one_day_and_model_are_added() -> None:
     found = read_export([HEADER, "2026-11-10,m,1,2,3,0.5", "2026-11-10T08:00:00Z,m,10,20,30,$0.25"])
     ((key, figures),) = found.items()
@@ -84,6 +145,8 @@ def test_lines_of_one_day_and_model_are_added() -> None:
         ([HEADER, "yesterday,m,1,2,3,0"], "Line 2 cannot be read"),
         ([HEADER, "2026-11-10,m,1,2,3,0", "2026-11-10,m,many,2,3,0"], "Line 3 cannot be read"),
         ([HEADER, "2026-11-10,,1,2,3,0"], "Line 2 names no model"),
+        ([HEADER, "2026-11-10,m,1,2,3,NaN"], "Line 2 cannot be read: 'NaN' is no amount of dollars"),
+        ([HEADER, '2026-11-10,m,1,2,3,"12,49"'], "Line 2 cannot be read: '12,49' is no amount of dollars"),
         ([HEADER, "2026-11-10,m"], "Line 2 cannot be read"),
     ],
 )
