@@ -25,8 +25,9 @@ AGAIN = timedelta(minutes=1)
 KNOWN_RUNS = 20
 """An agent that has worked less often has no usual cost."""
 MEDIAN_OF = 200
-SMALL_USD = Decimal("0.05")
-"""What costs less than this is not worth a question, whatever is usual."""
+SMALL_USD = Decimal("0.005")
+"""What costs less than this is not worth a question, whatever is usual. It is 20 times a usual step on Haiku
+(0.00024 USD by ``make economics``; one on Sonnet costs 0.008), so that the cheapest agents are held early too."""
 CAUSE = "loop"
 _STEPS = Statement(
     lambda: (

@@ -95,8 +95,16 @@ def test_a_step_that_costs_many_times_the_usual_waits() -> None:
     assert Review.objects.filter(kind="budget").count() == 1
 
 
+def test_a_cheap_agent_is_stopped_at_many_times_its_usual_as_well() -> None:
+    run = make_steps(0, attempt=1, cost_usd=Decimal("0.011"))
+    make_usual(run, usd="0.0005")
+    assert claim() == []
+    assert "this step has cost 0.0110 USD, 22 times the usual 0.0005" in AgentRun.objects.get(pk=run.pk).waiting_for
+
+
 @pytest.mark.parametrize(
-    ("cost", "known", "usual"), [("0.09", 20, "0.01"), ("0.11", 19, "0.01"), ("0.04", 20, "0.0001"), ("0.2", 20, "0.1")]
+    ("cost", "known", "usual"),
+    [("0.09", 20, "0.01"), ("0.11", 19, "0.01"), ("0.004", 20, "0.0001"), ("0.2", 20, "0.1")],
 )
 def test_what_is_usual_small_or_unknown_starts(cost: str, known: int, usual: str) -> None:
     run = make_steps(0, attempt=1, cost_usd=Decimal(cost))
