@@ -31,6 +31,8 @@ LOOK_AGAIN = timedelta(minutes=1)
 """So soon a call that only others' reservations keep from starting is tried again."""
 BUDGET_WAIT = "budget of the"
 """How the reason of every ``Refused`` begins: raising a budget finds the runs that wait for it by this."""
+HEAD_END = ": "
+"""Ends the part of a reason that names the budget, see ``wait_head``. Names of models have colons, but no space."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,11 @@ def whose(budget: Budget) -> str:
     """How a budget is named in the reason of every ``Refused`` and in alerts: ``agent writer, claude-opus-5-5``."""
     name = f"agent {budget.agent.slug}" if budget.agent else "department"
     return f"{name}, {budget.model}" if budget.model else name
+
+
+def wait_head(budget: Budget) -> str:
+    """What of a department's budgets this one alone has: how the reasons of its refusals begin, before ``HEAD_END``."""
+    return f"{BUDGET_WAIT} {whose(budget)} a {budget.period}"
 
 
 def settle(settlements: Iterable[Settlement]) -> None:
@@ -278,12 +285,14 @@ def _sentence(ask: Ask, budget: Budget, row: BudgetPeriod, until: datetime) -> s
     if budget.limit_usd is not None and not _has_room_usd(budget, row, ask.usd):
         allowed = f"{budget.limit_usd + row.extra_usd:.2f} USD"
         held = f"{row.spent_usd:.4f} spent and {row.reserved_usd:.4f} reserved"
-        step = f"{ask.usd:.4f}"
+        step, is_too_much = f"{ask.usd:.4f}", ask.usd > budget.limit_usd
     else:
         allowed = f"{budget.limit_tokens:,} tokens"
         held = f"{row.spent_tokens:,} used and {row.reserved_tokens:,} reserved"
-        step = f"{ask.tokens:,}"
-    text = f"{BUDGET_WAIT} {whose(budget)}: {allowed} a {budget.period}, {held}; this step may need {step}."
+        step, is_too_much = f"{ask.tokens:,}", ask.tokens > (budget.limit_tokens or 0)
+    text = f"{wait_head(budget)}{HEAD_END}{allowed}, {held}; this step may need {step}."
     if until < row.ends_at:
         return f"{text} It is tried again each minute, as calls under way end."
+    if is_too_much:
+        return f"{text} That is more than the whole budget: it waits until it is raised."
     return f"{text} A new {budget.period} begins {row.ends_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC."

@@ -20,7 +20,7 @@ from runs.cost_sums import Period, dollars
 from runs.costs import Ledger
 from runs.models import AgentRun, Review
 from runs.review_figures import Verdicts
-from runs.spending import Pause, paused_by_budget
+from runs.spending import WARN_AT, Pause, paused_by_budget
 
 DAYS = 30
 WINDOW = timedelta(days=DAYS)
@@ -164,8 +164,9 @@ def judge(
     if not has_soul:
         return Condition("no SOUL", "bad", "alert-triangle", "Nothing starts before one is published.")
     if pause is not None:
-        waits = f"{pause.waiting:,} step{'s' if pause.waiting != 1 else ''} wait." if pause.waiting else ""
-        note = f"The budget of the {_whose(pause)} is used up. {waits}".strip()
+        waits = f"{pause.waiting:,} {'step waits' if pause.waiting == 1 else 'steps wait'}." if pause.waiting else ""
+        state = "is used up" if pause.percent >= WARN_AT[-1] else "has no room for its steps now"
+        note = f"The budget of the {_whose(pause)} {state}. {waits}".strip()
         return Condition("paused by budget", "warning", "clock-pause", note, pause.until)
     if broken := _without_its_model(agent, states, now):
         return broken

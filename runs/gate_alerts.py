@@ -11,7 +11,7 @@ from datetime import timedelta
 from django.db import transaction
 from django.urls import reverse
 
-from agents.budgets import BUDGET_WAIT
+from agents.budgets import BUDGET_WAIT, HEAD_END
 from agents.model_state import Change
 from agents.models import Department
 from runs.alerts import close_alert, raise_alert
@@ -19,6 +19,9 @@ from runs.database import now as database_now
 from runs.models import AgentRun, Alert, Review
 
 LINE = "line"
+_BUDGET = "budget:"
+TELL_AGAIN = timedelta(days=1)
+"""So long people are not told again of a budget that work waits for: a question is asked, which reminds them."""
 DEADLINE = timedelta(hours=4)
 HELD_UP_RISK = 3
 """A question about what holds up a whole department stands at the top."""
@@ -41,17 +44,23 @@ def tell_gates(*, changes: Iterable[Change], stopped: Mapping[str, str], reopene
 
 
 def tell_budgets(refused: Iterable[tuple[int, str]]) -> None:
-    """Runs wait for a budget: ``(department id, reason)`` of each. In the transaction of the claim."""
-    latest = {(pk, reason.split(":")[0]): reason for pk, reason in refused if reason.startswith(BUDGET_WAIT)}
+    """Runs wait for a budget: ``(department id, reason)`` of each. In the transaction of the claim.
+
+    Every run that waits is refused again each minute: that alone is no news, see ``TELL_AGAIN``.
+    """
+    latest = {(pk, reason.partition(HEAD_END)[0]): reason for pk, reason in refused if reason.startswith(BUDGET_WAIT)}
     for (department_id, head), reason in sorted(latest.items()):
+        told = Alert.objects.filter(department=department_id, key=f"{_BUDGET}{head}", state=Alert.State.OPEN)
+        if told.filter(last_at__gt=database_now() - TELL_AGAIN).exists():
+            continue
         department = Department.objects.get(pk=department_id)
         alert = raise_alert(
             kind=Alert.Kind.BUDGET,
             department=department,
-            key=f"budget:{head}",
+            key=f"{_BUDGET}{head}",
             text=f"{department}: work waits for the {reason}",
             link=reverse("runs:overview"),
-            next_step="Runs wait and lose nothing. They go on when the budget is raised or its period turns.",
+            next_step="Runs wait and lose nothing. They go on once they fit: when it is raised, or its period turns.",
         )
         ask = f"Work waits for the {reason} Raise it, allow more once, or let it wait?"
         ask_about_gate(alert, Review.Kind.BUDGET, ask)
@@ -59,9 +68,9 @@ def tell_budgets(refused: Iterable[tuple[int, str]]) -> None:
 
 def close_budget_alerts() -> None:
     """Close the alerts about budgets that no run waits for any more; called each minute."""
-    waits = Alert.objects.filter(kind=Alert.Kind.BUDGET, state=Alert.State.OPEN, key__startswith="budget:")
+    waits = Alert.objects.filter(kind=Alert.Kind.BUDGET, state=Alert.State.OPEN, key__startswith=_BUDGET)
     for alert in waits.select_related("department"):
-        head = alert.key.removeprefix("budget:")
+        head = f"{alert.key.removeprefix(_BUDGET)}{HEAD_END}"
         runs = AgentRun.objects.filter(department=alert.department, status=AgentRun.Status.QUEUED)
         if not runs.filter(waiting_for__startswith=head).exists():
             with transaction.atomic():

@@ -13,7 +13,7 @@ from django.db.models import Count, Value
 from django.db.models.functions import StrIndex, Substr
 from django.urls import reverse
 
-from agents.budgets import BUDGET_WAIT, whose
+from agents.budgets import BUDGET_WAIT, HEAD_END, wait_head, whose
 from agents.models import Agent, Budget, BudgetPeriod, Department
 from runs.alerts import close_alert, raise_alert
 from runs.database import now as database_now
@@ -54,9 +54,11 @@ class Fill:
 
     @property
     def reserved_percent(self) -> int:
-        """What is held for calls under way, in whole percent of what is allowed."""
-        allowed = self.allowed_usd
-        return round(self.period.reserved_usd * 100 / allowed) if self.period and allowed else 0
+        """What is held for calls under way, in whole percent of what is allowed; the larger of dollars and tokens."""
+        if self.period is None:
+            return 0
+        held = [(self.period.reserved_usd, self.allowed_usd), (self.period.reserved_tokens, self.budget.limit_tokens)]
+        return max(round(amount * 100 / allowed) if allowed else 0 for amount, allowed in held)
 
 
 def load_fills(departments: Iterable[Department], *, now: datetime) -> list[Fill]:
@@ -71,16 +73,19 @@ def _load_fills(ids: Collection[int], now: datetime) -> list[Fill]:
     )
     current = BudgetPeriod.objects.filter(budget__in=budgets, starts_at__lte=now, ends_at__gt=now)
     periods = {period.budget_id: period for period in current}
-    fills = [Fill(budget, periods.get(budget.pk), waits.get(_wait_key(budget), {})) for budget in budgets]
+    heads = {budget.pk: (budget.department_id, wait_head(budget)) for budget in budgets}
+    fills = [Fill(budget, periods.get(budget.pk), waits.get(heads[budget.pk], {})) for budget in budgets]
     return sorted(fills, key=lambda fill: (-fill.waiting, -fill.percent, fill.budget.pk))
 
 
 class Pause(NamedTuple):
-    """A budget that holds up an agent, when its period turns, and how many of the agent's steps wait for it."""
+    """A budget that holds up an agent, when its period turns, how many of the agent's steps wait for it, and how much
+    of it is spent in whole percent."""
 
     budget: Budget
     until: datetime | None
     waiting: int
+    percent: int
 
 
 def paused_by_budget(
@@ -88,7 +93,8 @@ def paused_by_budget(
 ) -> dict[int, Pause]:
     """Those of the agents that a budget holds up now: ``{agent id: Pause}``; three queries, none with ``fills``.
 
-    It does if steps of the agent wait for it, or if all that it allows is spent. Of several the one that turns last.
+    It does if steps of the agent wait for it, be it for a fallback model's, or if all that it allows on the agent's
+    own model is spent. Of several the one that turns last.
     """
     now = now or database_now()
     if fills is None:
@@ -96,10 +102,10 @@ def paused_by_budget(
     found: dict[int, Pause] = {}
     for agent in agents:
         pauses = [
-            Pause(fill.budget, fill.period.ends_at if fill.period else None, waiting)
+            Pause(fill.budget, fill.period.ends_at if fill.period else None, waiting, fill.percent)
             for fill in fills
-            if _concerns(fill.budget, agent)
-            and ((waiting := fill.waits.get(agent.pk, 0)) or fill.percent >= WARN_AT[-1])
+            if (waiting := fill.waits.get(agent.pk, 0))
+            or (fill.percent >= WARN_AT[-1] and _concerns(fill.budget, agent))
         ]
         if pauses:
             found[agent.pk] = max(pauses, key=lambda pause: pause.until or now)
@@ -112,15 +118,11 @@ def _concerns(budget: Budget, agent: Agent) -> bool:
     return is_its and budget.model in ("", agent.model)
 
 
-def _wait_key(budget: Budget) -> tuple[int, str]:
-    return budget.department_id, f"{BUDGET_WAIT} {whose(budget)}"
-
-
 def _count_waits(department_ids: Collection[int]) -> _Waits:
     """How many steps wait for which budget: ``{(department, how the reason begins): {agent: count}}``; one query."""
     rows = AgentRun.objects.filter(
         department__in=department_ids, status=AgentRun.Status.QUEUED, waiting_for__startswith=BUDGET_WAIT
-    ).annotate(head=Substr("waiting_for", 1, StrIndex("waiting_for", Value(":")) - 1))
+    ).annotate(head=Substr("waiting_for", 1, StrIndex("waiting_for", Value(HEAD_END)) - 1))
     found: _Waits = {}
     for department, head, agent, count in rows.values_list("department", "head", "agent").annotate(Count("pk")):
         found.setdefault((department, head), {})[agent] = count
@@ -142,13 +144,18 @@ def warn_of_budgets() -> int:
 
 
 def _percent(budget: Budget, period: BudgetPeriod) -> int:
-    shares = [0]
+    return _fuller(budget, period)[0]
+
+
+def _fuller(budget: Budget, period: BudgetPeriod) -> tuple[int, str]:
+    """Of dollars and tokens the one of which more is used: in whole percent, and how much in words."""
+    shares = []
     if budget.limit_usd is not None:
         allowed = budget.limit_usd + period.extra_usd
-        shares.append(int(period.spent_usd * 100 / allowed) if allowed else 100)
-    if budget.limit_tokens is not None:
-        shares.append(period.spent_tokens * 100 // budget.limit_tokens if budget.limit_tokens else 100)
-    return max(shares)
+        shares.append((int(period.spent_usd * 100 / allowed) if allowed else 100, f"{period.spent_usd:.2f} USD"))
+    if (most := budget.limit_tokens) is not None:
+        shares.append((period.spent_tokens * 100 // most if most else 100, f"{period.spent_tokens:,} tokens"))
+    return max(shares, key=lambda share: share[0])
 
 
 def _warn(period: BudgetPeriod, reached: int) -> bool:
@@ -158,11 +165,12 @@ def _warn(period: BudgetPeriod, reached: int) -> bool:
         rows = BudgetPeriod.objects.filter(pk=period.pk, warned_percent=period.warned_percent)
         if not rows.update(warned_percent=reached):
             return False
-        spent = f"{period.spent_usd:.2f} USD" if budget.limit_usd is not None else f"{period.spent_tokens:,} tokens"
+        _, spent = _fuller(budget, period)
         raise_alert(
             kind=Alert.Kind.BUDGET,
             department=budget.department,
-            key=f"{_KEY}{budget.pk}",
+            # Each share is news of its own, or the next would be held back as a repetition of the last.
+            key=f"{_KEY}{budget.pk}:{reached}",
             text=f"{budget.department}: {reached} % of the budget of the {whose(budget)} is used, {spent} this "
             f"{budget.period}.",
             link=reverse("runs:costs"),
@@ -174,11 +182,11 @@ def _warn(period: BudgetPeriod, reached: int) -> bool:
 
 
 def _close_past(now: datetime) -> None:
-    """Close the warnings about periods that have turned, and about budgets that have room again."""
+    """Close the warnings that hold no more: the period has turned, another share is reached, there is room again."""
     for alert in Alert.objects.filter(kind=Alert.Kind.BUDGET, state=Alert.State.OPEN, key__startswith=_KEY):
-        number = int(alert.key.removeprefix(_KEY))
+        number, _, share = alert.key.removeprefix(_KEY).partition(":")
         current = BudgetPeriod.objects.filter(
-            budget=number, budget__is_enabled=True, starts_at__lte=now, ends_at__gt=now, warned_percent__gt=0
+            budget=number, budget__is_enabled=True, starts_at__lte=now, ends_at__gt=now
         )
-        if not current.exists():
+        if not share or not current.filter(warned_percent=share).exists():
             close_alert(department=alert.department, key=alert.key)

@@ -125,14 +125,26 @@ class TestReserve:
     def test_a_refusal_says_why_and_until_when(self) -> None:
         agent = make_agent(time_zone="Europe/Berlin")
         make_budget(agent, "1", agent=agent, model="m")
-        (refused,) = try_to_reserve(ask(agent, "1.5"))
+        (granted,) = try_to_reserve(ask(agent, "0.5"))
+        settle([settlement(granted, "0.5", "0.1")])
+        (refused,) = try_to_reserve(ask(agent, "0.95"))
         assert isinstance(refused, Refused)
         assert refused.until == datetime(2026, 11, 20, 23, tzinfo=UTC)
         assert refused.reason == (
-            f"{BUDGET_WAIT} agent writer, m: 1.00 USD a day, 0.0000 spent and 0.0000 reserved; "
-            "this step may need 1.5000. A new day begins 2026-11-20 23:00 UTC."
+            f"{BUDGET_WAIT} agent writer, m a day: 1.00 USD, 0.1000 spent and 0.0000 reserved; "
+            "this step may need 0.9500. A new day begins 2026-11-20 23:00 UTC."
         )
         assert len(refused.reason) <= 300
+
+    @pytest.mark.parametrize(("limit", "fields"), [("1", {}), (None, {"limit_tokens": 999})])
+    def test_a_step_that_no_period_has_room_for_is_promised_none(self, limit: str | None, fields: Any) -> None:
+        agent = make_agent()
+        budget = make_budget(agent, limit, **fields)
+        (refused,) = try_to_reserve(ask(agent, "1.5"))
+        assert isinstance(refused, Refused)
+        assert refused.reason.endswith("That is more than the whole budget: it waits until it is raised.")
+        Budget.objects.filter(pk=budget.pk).update(limit_usd=2, limit_tokens=1_000)
+        assert isinstance(try_to_reserve(ask(agent, "1.5"))[0], Granted)
 
     def test_every_budget_that_applies_must_have_room(self) -> None:
         writer, other = make_agent(), make_agent("other")
@@ -173,7 +185,7 @@ class TestReserve:
         answers = try_to_reserve(ask(agent, key=1), ask(agent, key=2))
         assert [type(answer) for answer in answers] == [Granted, Refused]
         assert isinstance(answers[1], Refused)
-        assert "1,500 tokens a day, 0 used and 1,000 reserved" in answers[1].reason
+        assert "a day: 1,500 tokens, 0 used and 1,000 reserved" in answers[1].reason
 
     def test_an_extra_that_was_allowed_counts(self) -> None:
         agent = make_agent()

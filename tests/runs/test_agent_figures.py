@@ -105,10 +105,12 @@ def test_the_gravest_comes_first(department: Department) -> None:
     assert fields_of(judge(agent, **given | {"states": {key: broken}})) == ("model not working", "bad")
     busy = ModelState(model=agent.model, breaker="closed", closed_until=NOW + timedelta(minutes=1), reason="429")
     assert fields_of(judge(agent, **given | {"states": {key: busy}})) == ("model busy", "warning")
-    pause = Pause(Budget(department=department, agent=agent, period="day", limit_usd=1), NOW, 3)
+    pause = Pause(Budget(department=department, agent=agent, period="day", limit_usd=1), NOW, 3, 100)
     paused = judge(agent, **given | {"states": {key: broken}, "pause": pause})
     assert fields_of(paused) == ("paused by budget", "warning")
-    assert "3 steps wait" in paused.note
+    assert paused.note.endswith("is used up. 3 steps wait.")
+    with_room = judge(agent, **given | {"pause": pause._replace(waiting=1, percent=1)})
+    assert with_room.note.endswith("has no room for its steps now. 1 step waits.")
     assert fields_of(judge(agent, **given | {"pause": pause, "has_soul": False})) == ("no SOUL", "bad")
     agent.is_enabled = False
     assert fields_of(judge(agent, **given | {"has_soul": False})) == ("switched off", "neutral")

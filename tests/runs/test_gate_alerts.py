@@ -6,16 +6,18 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import transaction
 from django.utils import timezone
 
+from agents.budgets import HEAD_END, wait_head
 from agents.causes import Cause
 from agents.model_state import OPEN_AFTER
 from agents.models import Budget, Department, ModelState
 from runs import gate_alerts, tasks
 from runs.commits import commit
-from runs.models import AgentRun, Alert, Review
+from runs.models import AgentRun, Alert, AlertDelivery, Review
 from runs.staff import load_staff
-from tests.engine import answered, broken_off, claim, claim_one, make_office, make_queued
+from tests.engine import answered, broken_off, claim, claim_one, in_threads, make_office, make_queued
 
 pytestmark = pytest.mark.django_db
 
@@ -83,10 +85,11 @@ def test_a_used_up_budget_is_told_and_closed_when_nobody_waits(office: Departmen
     run = make_queued()
     make_queued()
     assert claim() == []
-    assert open_alerts() == [("budget", "budget:budget of the department", 1)]
+    key = f"budget:{wait_head(Budget.objects.get())}"
+    assert open_alerts() == [("budget", key, 1)]
     assert "budget of the department" in Alert.objects.get().text
     question = Review.objects.get(kind="budget", status="open")
-    assert question.cause == "budget:budget of the department"
+    assert question.cause == key
     gate_alerts.close_budget_alerts()
     assert len(open_alerts()) == 1
     Budget.objects.update(limit_usd=100)
@@ -97,3 +100,53 @@ def test_a_used_up_budget_is_told_and_closed_when_nobody_waits(office: Departmen
     question.refresh_from_db()
     assert (question.status, question.answer_note) == ("withdrawn", "No run waits for the budget any more.")
     assert AgentRun.objects.get(pk=run.pk).status == "running"
+
+
+def refusal(budget: Budget) -> tuple[int, str]:
+    return budget.department_id, f"{wait_head(budget)}{HEAD_END}1.00 USD, 0.9900 spent and 0.0000 reserved."
+
+
+def told_all() -> None:
+    now = timezone.now()
+    AlertDelivery.objects.filter(status="queued").update(status="sent", ended_at=now)
+
+
+def test_a_refusal_each_minute_is_told_once_a_day(office: Department) -> None:
+    budget = Budget.objects.get()
+    gate_alerts.tell_budgets([refusal(budget)])
+    told_all()
+    for _ in range(3):
+        gate_alerts.tell_budgets([refusal(budget)])
+    assert not AlertDelivery.objects.filter(status="queued").exists()
+    assert Alert.objects.get().count == 1
+    Alert.objects.update(last_at=timezone.now() - gate_alerts.TELL_AGAIN)
+    gate_alerts.tell_budgets([refusal(budget)])
+    assert AlertDelivery.objects.filter(status="queued").exists()
+    assert Alert.objects.get().count == 2
+
+
+def test_budgets_of_a_day_and_of_a_month_and_of_models_with_a_colon_are_told_apart(office: Department) -> None:
+    Budget.objects.all().delete()
+    budgets = [
+        Budget.objects.create(department=office, limit_usd=1, period=period, model=model)
+        for model in ("", "llama3:8b", "llama3:70b")
+        for period in ("day", "month")
+    ]
+    gate_alerts.tell_budgets(map(refusal, budgets))
+    assert Alert.objects.filter(state="open").count() == len(budgets) == Review.objects.filter(kind="budget").count()
+    run = make_queued()
+    AgentRun.objects.filter(pk=run.pk).update(waiting_for=refusal(budgets[2])[1])
+    gate_alerts.close_budget_alerts()
+    assert [key for _, key, _ in open_alerts()] == ["budget:budget of the department, llama3:8b a day"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_claims_that_are_refused_at_once_one_tells(office: Department) -> None:
+    budget = Budget.objects.get()
+
+    def tell(number: int) -> None:
+        with transaction.atomic():
+            gate_alerts.tell_budgets([refusal(budget)])
+
+    in_threads(tell, 2)
+    assert Alert.objects.count() == Review.objects.filter(kind="budget").count() == 1

@@ -32,7 +32,7 @@ KEYS = {
     "line": "the-line-stands-still",
     "breaker:claude-x": "the-breaker-is-open",
     "budget:The budget": "a-budget-holds-up-work",
-    "budget-share:3": "a-budget-holds-up-work",
+    "budget-share:3:50": "a-budget-holds-up-work",
 }
 _KINDS = {"line": "stop_the_line", "breaker:claude-x": "breaker"}
 

@@ -13,9 +13,10 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from agents.budgets import wait_head
 from agents.models import Agent, Budget, BudgetPeriod
 from runs.budget_changes import allow_once, change_limit
-from runs.models import Action, AgentRun, Alert
+from runs.models import Action, AgentRun, Alert, AlertDelivery
 from runs.spending import load_fills, paused_by_budget, warn_of_budgets
 from tests.engine import in_threads
 from tests.factories import make_agent_run, make_department, make_lead, make_model_call, make_user
@@ -53,7 +54,25 @@ class TestWarnings:
             assert warn_of_budgets() == 0
             (text,) = texts()
             assert f"{share} % of the budget of the department is used, {float(usd):.2f} USD this day" in text
-        assert Alert.objects.filter(key__startswith="budget-share:").count() == 1
+        assert Alert.objects.filter(key__startswith="budget-share:").count() == 3, "each of them is news"
+
+    def test_each_share_is_delivered_at_once(self) -> None:
+        budget = make_budget()
+        for usd, share in (("5", 50), ("8", 80), ("10", 100)):
+            spend(budget, usd)
+            warn_of_budgets()
+            due = AlertDelivery.objects.filter(status="queued", due_at__lte=timezone.now())
+            (told,) = {*due.values_list("alert__text", flat=True)}
+            assert f"{share} %" in told
+            due.update(status="sent", ended_at=timezone.now())
+
+    def test_what_was_told_before_the_budget_was_raised_is_over(self) -> None:
+        budget = make_budget("10")
+        warn_of_budgets()
+        change_limit(budget=budget, limit_usd=Decimal(20), user=make_user("ada"), reason="")
+        warn_of_budgets()
+        (text,) = texts()
+        assert "50 %" in text
 
     def test_a_share_that_was_jumped_over_is_not_told_later(self) -> None:
         budget = make_budget("9")
@@ -77,6 +96,13 @@ class TestWarnings:
         assert "80 %" in texts()[0]
         assert "900 tokens" in texts()[0]
 
+    def test_of_dollars_and_tokens_the_fuller_is_named(self) -> None:
+        budget = make_budget("0.3", limit_tokens=1_000)
+        BudgetPeriod.objects.filter(budget=budget).update(spent_tokens=1_000)
+        warn_of_budgets()
+        assert "100 %" in texts()[0]
+        assert "1,000 tokens this day" in texts()[0]
+
     @pytest.mark.django_db(transaction=True)
     def test_of_two_workers_one_tells(self) -> None:
         make_budget("6")
@@ -86,7 +112,7 @@ class TestWarnings:
 
 def make_waiting(budget: Budget) -> AgentRun:
     run = make_agent_run(make_lead(budget.department).item, "intake", status="queued")
-    run.waiting_for = "budget of the department: 10.00 USD a day, 9.9000 spent and 0.1000 reserved."
+    run.waiting_for = f"{wait_head(budget)}: 10.00 USD, 9.9000 spent and 0.1000 reserved."
     run.due_at = timezone.now() + timedelta(hours=1)
     run.save()
     return run
@@ -163,6 +189,26 @@ class TestMore:
         fills = load_fills([budget.department], now=timezone.now())
         assert [(fill.budget, fill.percent, fill.waiting) for fill in fills] == [(budget, 10, 1), (full, 90, 0)]
 
+    def test_who_waits_is_told_by_period_and_by_models_with_a_colon(self) -> None:
+        department = make_department()
+        whole, month = make_budget(department=department), make_budget(department=department, period="month")
+        model = make_budget(department=department, model="llama3:8b")
+        for budget, number in ((whole, 1), (month, 2), (model, 3)):
+            for _ in range(number):
+                make_waiting(budget)
+        fills = load_fills([department], now=timezone.now())
+        assert [(fill.budget, fill.waiting) for fill in fills] == [(model, 3), (month, 2), (whole, 1)]
+
+    def test_what_is_held_is_told_in_what_is_limited(self, client: Client) -> None:
+        budget = make_budget("1", limit_usd=None, limit_tokens=1_000)
+        BudgetPeriod.objects.update(reserved_usd="0.75", reserved_tokens=400)
+        (fill,) = load_fills([budget.department], now=timezone.now())
+        assert (fill.percent, fill.reserved_percent) == (0, 40)
+        client.force_login(_administrator(budget))
+        page = client.get(reverse("runs:costs")).content.decode()
+        assert "400 tokens held" in page
+        assert "0.75" not in page
+
 
 class TestPauses:
     def test_an_agent_whose_steps_wait_is_paused_and_the_others_are_not(self) -> None:
@@ -170,7 +216,7 @@ class TestPauses:
         run = make_waiting(budget)
         writer = Agent.objects.get(department=budget.department, slug="writer")
         agents = list(budget.department.agents.all())
-        assert paused_by_budget(agents) == {run.agent_id: (budget, budget.periods.get().ends_at, 1)}
+        assert paused_by_budget(agents) == {run.agent_id: (budget, budget.periods.get().ends_at, 1, 10)}
         assert paused_by_budget([writer]) == {}
         assert paused_by_budget([]) == {}
 
@@ -190,6 +236,14 @@ class TestPauses:
         assert {*paused_by_budget([writer, intake])} == {writer.pk}
         BudgetPeriod.objects.filter(budget=own).update(ends_at=timezone.now() + timedelta(hours=5))
         assert paused_by_budget([writer])[writer.pk].budget == own, "of several the one that turns last"
+
+    def test_a_step_that_waits_for_the_budget_of_a_fallback_model_pauses_its_agent(self) -> None:
+        department = make_department()
+        intake = Agent.objects.get(department=department, slug="intake")
+        budget = make_budget("1", department=department, model="claude-of-last-resort")
+        assert paused_by_budget([intake]) == {}
+        make_waiting(budget)
+        assert paused_by_budget([intake])[intake.pk].budget == budget
 
     def test_a_budget_that_is_off_or_has_turned_pauses_nobody(self) -> None:
         budget = make_budget("10")
