@@ -110,6 +110,12 @@ class ModelCall(models.Model):
     def __str__(self) -> str:
         return str(self.call_id)
 
+    @property
+    def prompt_tokens(self) -> int:
+        """The whole prompt, cache reads and writes included."""
+        written = self.cache_write_5m_tokens + self.cache_write_1h_tokens
+        return self.input_tokens + written + self.cache_read_tokens
+
 
 class ModelCallBody(models.Model):
     """Exact request and exact response; apart from the accounts, so that they can be pruned or erased."""

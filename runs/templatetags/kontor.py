@@ -153,6 +153,12 @@ def usd(amount: Decimal | float | None) -> str:
 
 
 @register.filter
+def saved(amount: Decimal) -> str:
+    """A saving in US dollars, or a loss by what was to save: ``$1.20 saved``, ``cost $0.0100 more``."""
+    return f"cost {usd(-amount)} more" if amount < 0 else f"{usd(amount)} saved"
+
+
+@register.filter
 def count(number: int) -> str:
     """A whole number with its thousands: ``1,234,567``."""
     return f"{number:,}"

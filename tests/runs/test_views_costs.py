@@ -9,6 +9,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import strip_tags
 
 from agents.models import Department
 from agents.pricing import sync_prices
@@ -234,6 +235,47 @@ def test_what_is_no_id_filters_nothing(client: Client, number: str) -> None:
     make_costs(department)
     response = signed_in(department, client).get(reverse("runs:cost_calls"), {**CUSTOM, "agent": number})
     assert len(response.context["rows"]) == 1
+
+
+def test_a_cache_that_cost_more_than_it_saved_says_so(client: Client) -> None:
+    department = make_department()
+    call = make_costs(department)
+    ModelCall.objects.filter(pk=call.pk).update(input_tokens=100, cache_write_5m_tokens=100_000)
+    page = signed_in(department, client).get(reverse("runs:costs"), CUSTOM).content.decode()
+    # A quarter more than plain input, which is half a US dollar a million.
+    assert 'data-label="cache saved">cost $0.0125 more</td>' in page
+    assert "</strong>cost $0.0125 more</dd>" in page
+    ModelCall.objects.filter(pk=call.pk).update(started_at=timezone.now())
+    agent = client.get(reverse("runs:agent", args=[call.agent_id])).content.decode()
+    assert "read from it, cost $0.0125 more in" in agent
+    ModelCall.objects.filter(pk=call.pk).update(started_at=DAY)
+    ModelCall.objects.filter(pk=call.pk).update(cache_read_tokens=100_000)
+    page = client.get(reverse("runs:costs"), CUSTOM).content.decode()
+    assert 'data-label="cache saved">$0.0325</td>' in page
+    assert "</strong>$0.0325 saved</dd>" in page
+
+
+def test_the_calls_show_whole_prompts_and_what_is_a_bound(client: Client) -> None:
+    department = make_department()
+    call = make_costs(department)
+    url = reverse("leads:detail", args=[item_of(call).pk]) + "?tab=cost"
+    signed_in(department, client)
+
+    def shown(path: str, label: str, **fields: object) -> str:
+        ModelCall.objects.filter(pk=call.pk).update(**fields)
+        page = client.get(path, CUSTOM if path != url else {}).content.decode()
+        cell = page.rpartition(f'data-label="{label}">')[2].partition("</td>")[0]
+        return " ".join(strip_tags(cell).split())
+
+    calls = reverse("runs:cost_calls")
+    tokens = {"input_tokens": 300, "cache_write_5m_tokens": 1_000, "cache_write_1h_tokens": 20, "cache_read_tokens": 4}
+    assert shown(calls, "tokens in", **tokens) == "1,324, 4 cached"
+    assert shown(url, "tokens") == "1,324, 210"
+    for path in (calls, url):
+        assert shown(path, "cost", status="finished", is_estimate=False) == "$0.2500"
+        assert shown(path, "cost", is_estimate=True) == "$0.2500 estimate"
+        assert shown(path, "cost", status="unseen") == "$0.2500 estimate"
+        assert shown(path, "cost", status="started", is_estimate=False, reserved_usd="0.4") == "at most $0.4000"
 
 
 def test_what_other_models_had_cost(client: Client) -> None:
