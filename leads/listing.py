@@ -49,10 +49,10 @@ class LeadRow:
 
 @dataclass(frozen=True, slots=True)
 class StatusCount:
-    """How many leads have a status, and the query string that lists them."""
+    """How many leads have a status, and the query string that lists them. ``count`` is None where nobody counted."""
 
     status: StatusSpec
-    count: int
+    count: int | None
     query: str
     is_chosen: bool
 
@@ -110,16 +110,20 @@ def read_costs(leads: Sequence[Lead]) -> dict[int, Decimal]:
 
 
 def count_by_status(access: Access, filters: Filters) -> list[StatusCount]:
-    """How many leads the shown departments have of each status, whatever else is filtered; one query."""
+    """The statuses that leads of the shown departments have; one query.
+
+    With how many leads each has, unless something else is filtered too: to count those would read every lead.
+    """
     ids = [department.pk for department in access.shown if department.kind == "sales"]
     rows = Item.objects.filter(department__in=ids).values_list("status")
     counts = dict(rows.annotate(count=Count("*")).order_by())
+    is_narrowed = bool(replace(filters, status="", stage="", ids=()).params)
     known = {status.slug: status for status in STATUSES}
     specs = [*STATUSES, *(StatusSpec(slug, slug) for slug in sorted(counts) if slug not in known)]
     return [
         StatusCount(
             spec,
-            counts[spec.slug],
+            None if is_narrowed else counts[spec.slug],
             replace(filters, status=spec.slug, stage="", ids=()).query,
             spec.slug == filters.status,
         )

@@ -30,7 +30,7 @@ from leads.filters import (
     find_sources,
     read_filters,
 )
-from leads.listing import count_by_status, read_rows
+from leads.listing import StatusCount, count_by_status, read_rows
 from leads.models import Lead
 from leads.progress import STAGES
 from runs.access import Access, access_of, signed_in
@@ -74,7 +74,7 @@ def lead_list(request: HttpRequest) -> HttpResponse:
         "page": page,
         "rows": read_rows(page.rows, describe_halt(access.installation)),
         "counts": counts,
-        "matching": _matching(access, filters, page, sum(count.count for count in counts), counts),
+        "matching": _matching(access, filters, page, counts),
         "chosen": chosen,
         "show": dict.fromkeys(chosen.names, True),
         "sort": sort,
@@ -132,14 +132,14 @@ def _choices(access: Access, filters: Filters) -> dict[str, Any]:
     }
 
 
-def _matching(access: Access, filters: Filters, page: Page[Lead], everything: int, counts: list[Any]) -> int | None:
+def _matching(access: Access, filters: Filters, page: Page[Lead], counts: list[StatusCount]) -> int | None:
     """How many leads fit, where that is known without counting them, and all may be of one client."""
     if len(access.shown) > 1:
         return None
     if not page.newer and not page.older:
         return len(page.rows)
     if not filters.params:
-        return everything
+        return sum(count.count or 0 for count in counts)
     if set(filters.params) == {"status"}:
         return next((count.count for count in counts if count.is_chosen), 0)
     return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from datetime import tzinfo
 from typing import Any
 from urllib.parse import urlencode
 
@@ -16,7 +16,6 @@ from django.contrib.auth.models import User
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils import timezone
-from django.utils.dateparse import parse_date
 from django.views.decorators.http import require_safe
 
 from runs.access import Access, access_of, get_visible, may_see_system, signed_in
@@ -24,7 +23,7 @@ from runs.models import Action, BulkAction, Item
 from runs.views.answers import show
 from runs.views.changes import Change, read_changes
 from runs.views.exports import csv_text, in_chunks, moment_text, refuse_file, send_file
-from runs.views.forms import read_number
+from runs.views.forms import day_bounds, read_day, read_number
 from runs.views.paging import read_page
 
 ACTION_ROWS = 50
@@ -36,7 +35,7 @@ COLUMNS = ("id", "at", "person", "department", "item", "title", "verb", "target"
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What the log is narrowed to; empty means everything. ``until`` is the last day, in UTC like ``since``."""
+    """What the log is narrowed to; empty means everything. ``until`` is the last day; both are of the person's zone."""
 
     person: str = ""
     verb: str = ""
@@ -138,7 +137,7 @@ def read_chosen(request: HttpRequest) -> Chosen:
     """The filters of the query string; what cannot be read is left out and said."""
     given = {name: request.GET.get(name, "").strip() for name in ("person", "verb", "item", "bulk", "since", "until")}
     numbers = {name: read_number(given[name]) for name in ("item", "bulk")}
-    days = {name: _day(given[name]) for name in ("since", "until")}
+    days = {name: given[name] if read_day(given[name]) else "" for name in ("since", "until")}
     wrong = [f"“{given[name][:40]}” is no number." for name, found in numbers.items() if given[name] and found is None]
     wrong += [f"“{given[name][:40]}” is no day (like 2026-11-30)." for name in days if given[name] and not days[name]]
     return Chosen(
@@ -164,10 +163,10 @@ def filter_actions(actions: QuerySet[Action], chosen: Chosen, *, is_complete: bo
         actions = actions.filter(user__username=chosen.person)
     if chosen.verb:
         actions = actions.filter(verb=chosen.verb)
-    if chosen.since:
-        actions = actions.filter(at__gte=_midnight(chosen.since))
-    if chosen.until:
-        actions = actions.filter(at__lt=_midnight(chosen.until) + timedelta(days=1))
+    if (since := read_day(chosen.since)) is not None:
+        actions = actions.filter(at__gte=day_bounds(since)[0])
+    if (until := read_day(chosen.until)) is not None:
+        actions = actions.filter(at__lt=day_bounds(until)[1])
     return actions
 
 
@@ -224,17 +223,3 @@ def _cell(value: Any) -> Any:
     if isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False) if value else ""
     return value
-
-
-def _day(value: str) -> str:
-    try:
-        found = parse_date(value)
-    except ValueError:
-        return ""
-    return value if found is not None and found < date.max else ""  # what ends with a day ends before the next
-
-
-def _midnight(day: str) -> datetime:
-    found = parse_date(day)
-    assert found is not None
-    return datetime.combine(found, time(), UTC)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
+
+from django.utils import timezone
 
 from agents.models import Department
 
@@ -32,3 +34,18 @@ def read_time(text: str) -> datetime | None:
 def read_number(text: str) -> int | None:
     """A whole number as forms and addresses send it, from 0; None for anything else and for what no row could have."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+
+
+def read_day(text: str) -> date | None:
+    """A day as forms and addresses send it (2026-11-30); None for anything else and for the ends of the calendar."""
+    try:
+        found = date.fromisoformat(text) if len(text) == 10 else None
+    except ValueError:
+        return None
+    return found if found is not None and date.min.year < found.year < date.max.year else None
+
+
+def day_bounds(day: date) -> tuple[datetime, datetime]:
+    """When the day of ``read_day`` begins and when the next one does, in the zone whose times the person sees."""
+    begin = datetime.combine(day, time(), timezone.get_current_timezone())
+    return begin, begin + timedelta(days=1)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from django.contrib import messages
 from django.db.models import Q, QuerySet
@@ -27,6 +25,7 @@ from runs.send_channels import CHANNELS
 from runs.sendable import address_of
 from runs.trial_sends import send_test
 from runs.views.answers import answer, is_htmx, show
+from runs.views.forms import day_bounds, read_day
 from runs.views.outbox_line import ENVELOPE as _ENVELOPE
 from runs.views.outbox_line import build_headers, read_timeline
 from runs.views.paging import read_page
@@ -49,7 +48,7 @@ _LOOKS = {
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What the list is narrowed to; empty means everything. ``day`` is of the approval, in the department's zone."""
+    """What the list is narrowed to; empty means everything. ``day`` is of the approval, in the person's zone."""
 
     status: str = ""
     channel: str = ""
@@ -59,16 +58,21 @@ class Chosen:
     @property
     def is_any(self) -> bool:
         """Whether anything is chosen."""
-        return bool(self.status or self.channel or self.day or self.search)
+        return bool(self.status or self.is_narrowed)
+
+    @property
+    def is_narrowed(self) -> bool:
+        """Whether anything but the state is."""
+        return bool(self.channel or self.day or self.search)
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How many messages are in one state; ``is_more``: at least so many."""
+    """How many messages are in one state, None where nobody counted; ``is_more``: at least so many."""
 
     status: str
     label: str
-    number: int
+    number: int | None
     is_more: bool
 
 
@@ -102,7 +106,7 @@ def outbox_list(request: HttpRequest) -> HttpResponse:
         "rows": [build_row(message, access) for message in page.rows],
         "unsure": [build_row(message, access) for message in unsure],
         "chosen": chosen,
-        "counts": _counts(visible),
+        "counts": _counts(None if chosen.is_narrowed else visible),
         "known_channels": sorted(CHANNELS),
         "channels": describe_channels(access),
         "mailbox_url": reverse("runs:mailbox") if is_in_files() and request.user.is_superuser else "",
@@ -219,9 +223,8 @@ def filter_messages(rows: QuerySet[OutboxMessage], chosen: Chosen, access: Acces
         rows = rows.filter(channel=chosen.channel)
     day = read_day(chosen.day)
     if day is not None:
-        zone = ZoneInfo(access.shown[0].time_zone if access.shown else "UTC")
-        start = datetime.combine(day, time(), zone)
-        rows = rows.filter(approved_at__gte=start, approved_at__lt=start + timedelta(days=1))
+        begin, end = day_bounds(day)
+        rows = rows.filter(approved_at__gte=begin, approved_at__lt=end)
     if chosen.search:
         rows = _search(rows, chosen.search, access)
     return rows
@@ -235,15 +238,6 @@ def _search(rows: QuerySet[OutboxMessage], text: str, access: Access) -> QuerySe
     titled = OutboxMessage.objects.filter(item__in=about.values("pk")).order_by()
     addressed = OutboxMessage.objects.filter(department__in=access.ids, address__icontains=text).order_by()
     return rows.filter(pk__in=titled.values("pk").union(addressed.values("pk")))
-
-
-def read_day(text: str) -> date | None:
-    """A day as forms send it; None for anything else and for the ends of the calendar."""
-    try:
-        found = date.fromisoformat(text) if len(text) == 10 else None
-    except ValueError:
-        return None
-    return found if found is not None and date.min.year < found.year < date.max.year else None
 
 
 def build_row(message: OutboxMessage, access: Access) -> Row:
@@ -294,8 +288,13 @@ def _waits(message: OutboxMessage) -> str:
     return message.error if message.status in (Status.FAILED, Status.UNKNOWN) and message.error else message.reason
 
 
-def _counts(visible: QuerySet[OutboxMessage]) -> list[Count]:
-    """How many are in each state, up to ``MOST_COUNTED``: six short walks over an index, however many there are."""
+def _counts(visible: QuerySet[OutboxMessage] | None) -> list[Count]:
+    """How many are in each state, up to ``MOST_COUNTED``: six short walks over an index, however many there are.
+
+    None: the states without a number, as no index counts those that fit other filters too.
+    """
+    if visible is None:
+        return [Count(status.value, str(status.label), None, False) for status in Status]
     found = []
     for status in Status:
         number = visible.filter(status=status).order_by()[: MOST_COUNTED + 1].count()

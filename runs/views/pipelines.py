@@ -63,6 +63,7 @@ def run_list(request: HttpRequest) -> HttpResponse:
     begin = now - PERIODS[since] if since in PERIODS else None
     if begin is not None:
         runs = runs.filter(started_at__gte=begin)
+    is_filtered = bool(text or begin)
     if begin is None or text:
         window = Window(read_page(request, runs), 0)
     else:
@@ -77,9 +78,9 @@ def run_list(request: HttpRequest) -> HttpResponse:
         "status": status,
         "text": text,
         "since": since,
-        "is_filtered": bool(text or begin),
+        "is_filtered": is_filtered,
         "periods": PERIOD_LABELS.items(),
-        "chips": count_runs(access),
+        "chips": run_chips(access, counted=not is_filtered),
         "step_chips": [
             chip for chip in count_steps(access, now) if chip.is_of_now and chip.counted and chip.counted.number
         ],
@@ -87,8 +88,10 @@ def run_list(request: HttpRequest) -> HttpResponse:
     return show(request, "runs/list.html", "runs/_list.html", context)
 
 
-def count_runs(access: Access) -> list[Chip]:
-    """Every status of pipeline runs with its count: of those under way as they are now."""
+def run_chips(access: Access, *, counted: bool) -> list[Chip]:
+    """Every status of pipeline runs; ``counted``: with how many there are, those under way as they are now."""
+    if not counted:
+        return [Chip(status.value, status.label.capitalize(), None) for status in PipelineRun.Status]
     kept = read_counts(StatusCount.Rows.PIPELINE_RUNS, access.ids)
     active = PipelineRun.objects.filter(item__department__in=access.ids, status=PipelineRun.Status.ACTIVE)
     none = Counted(0) if kept else None

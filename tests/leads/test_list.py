@@ -128,6 +128,18 @@ def test_the_form_leaves_an_address_that_can_be_passed_on(browser: Client) -> No
     assert "HX-Push-Url" not in response
 
 
+def test_no_count_beside_a_status_is_of_other_leads_than_listed(browser: Client) -> None:
+    for source in ("fair", "web"):
+        factories.make_lead(status="contacted", source=source)
+    for query, number in (("", 2), ("?status=new", 2), ("?stage=intake", 2), ("?source=fair", None), ("?q=x", None)):
+        response = browser.get(f"{LIST}{query}")
+        counts = {count.status.slug: count.count for count in response.context["counts"]}
+        assert counts["contacted"] == number, query
+        html = response.content.decode()
+        html = html[html.index('aria-label="Filter by status"') :]
+        assert ("<b>" in html[: html.index("</ul>")]) is (number is not None)
+
+
 def test_counts_leave_the_stage_and_keep_the_rest(browser: Client) -> None:
     factories.make_lead(status="contacted")
     html = browser.get(f"{LIST}?stage=intake&tier=Hot").content.decode()

@@ -114,6 +114,31 @@ def test_each_filter_narrows_and_they_add_up() -> None:
     assert shown(scene, f"?since={timezone.now():%Y-%m-%d}") == {mine.pk, theirs.pk, nobody.pk}
 
 
+def test_days_are_those_of_whoever_reads_the_times() -> None:
+    scene = make_scene()
+    late = act(scene, "close", at=datetime(2026, 3, 1, 23, 30, tzinfo=UTC))
+    client = scene.client(scene.operator)
+    client.cookies["kontor-zone"] = "Europe/Berlin"
+    for name in ("runs:actions_json", "runs:actions_csv"):
+        for query, is_there in (("since=2026-03-02&until=2026-03-02", True), ("until=2026-03-01", False)):
+            answer = client.get(f"{reverse(name)}?{query}")
+            text = b"".join(answer.streaming_content).decode() if answer.streaming else answer.content.decode()
+            assert ("close" in text) is is_there
+    assert shown(scene, "?until=2026-03-01") == {late.pk}, "in UTC, where the browser says nothing"
+
+
+@pytest.mark.parametrize("day", ["0001-01-01", "9999-12-30", "9999-12-31", "2026-3-1", "2026-02-30"])
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Pacific/Pago_Pago"])
+def test_the_ends_of_the_calendar_are_no_day_anywhere(day: str, zone: str) -> None:
+    scene = make_scene()
+    act(scene)
+    client = scene.client(scene.operator)
+    client.cookies["kontor-zone"] = zone
+    response = client.get(f"{reverse('runs:actions')}?since={day}&until={day}")
+    assert response.status_code == 200
+    assert response.content.decode().count("is no day") == 2
+
+
 @pytest.mark.parametrize(
     "query", ["?since=nonsense&until=2026-13-99", "?item=x&bulk=-1", "?person=&verb=", "?until=9999-12-31"]
 )

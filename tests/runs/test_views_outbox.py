@@ -179,14 +179,29 @@ def test_the_list_asks_as_much_for_many_rows_as_for_one(scene: Scene, django_ass
 def test_filters_are_in_the_address(scene: Scene, query: dict[str, str], found: list[str]) -> None:
     other = make_lead(scene.department).item
     row_of(scene, key="a", rendered={"subject": "a"})
-    # In Berlin it is the second of March already.
+    # Where the person is it is the second of March already; where the department is, it is not.
     approved_at = datetime(2026, 3, 1, 23, 30, tzinfo=UTC)
-    Department.objects.filter(pk=scene.department.pk).update(time_zone="Europe/Berlin")
+    Department.objects.filter(pk=scene.department.pk).update(time_zone="America/New_York")
     values = {"address": "x@example.com", "output": make_output(other, "email")}
     make_outbox(other, key="b", rendered={"subject": "b"}, status="sent", approved_at=approved_at, **values)
     make_outbox(other, key="c", rendered={"subject": "c"}, channel="crm", **values)
-    html = scene.client(scene.viewer).get(reverse("runs:outbox"), query).content.decode()
+    client = scene.client(scene.viewer)
+    client.cookies["kontor-zone"] = "Europe/Berlin"
+    html = client.get(reverse("runs:outbox"), query).content.decode()
     assert sorted(re.findall(r"data-row-link href=[^>]*>(\w)<", html)) == found
+
+
+@pytest.mark.parametrize("query", [{"q": "lena"}, {"channel": "crm"}, {"day": "2026-03-02", "status": "sent"}])
+def test_no_number_beside_a_state_is_of_other_messages_than_listed(scene: Scene, query: dict[str, str]) -> None:
+    row_of(scene, "sent")
+    client = scene.client(scene.viewer)
+    for each, number in (({}, 1), ({"status": "failed"}, 1), (query, None)):
+        counts = {count.status: count.number for count in client.get(reverse("runs:outbox"), each).context["counts"]}
+        assert counts["sent"] == number
+    html = client.get(reverse("runs:outbox"), query).content.decode()
+    chips = html[html.index('aria-label="Filter by state"') :]
+    assert "<b>" not in chips[: chips.index("</ul>")]
+    assert "None" not in chips[: chips.index("</ul>")]
 
 
 def test_an_item_is_found_by_its_title(scene: Scene) -> None:

@@ -105,6 +105,30 @@ def test_counts_of_now_are_the_pages_own_and_the_others_the_jobs() -> None:
     assert runs == {"active": 1, "completed": 0, "degraded": 0, "cancelled": 0}
 
 
+@pytest.mark.parametrize(
+    ("name", "query"),
+    [
+        *(
+            ("runs:steps", query)
+            for query in ({"agent": "writer"}, {"cause": "timeout"}, {"since": "1h"}, {"text": "x"})
+        ),
+        *(("runs:list", query) for query in ({"since": "1h"}, {"text": "Lena", "status": "active"})),
+    ],
+)
+def test_no_count_beside_a_status_is_of_other_rows_than_listed(name: str, query: dict[str, str]) -> None:
+    scene = make_scene()
+    count_statuses()
+    client = scene.client(scene.operator)
+    assert any(chip.counted for chip in client.get(reverse(name), {"status": "failed"}).context["chips"])
+    response = client.get(reverse(name), query)
+    chips = response.context["chips"]
+    assert len(chips) >= 4
+    assert not any(chip.counted for chip in chips)
+    html = response.content.decode()
+    html = html[html.index('aria-label="Filter by status"') :]
+    assert "<b" not in html[: html.index("</ul>")]
+
+
 def test_steps_and_calls_belong_to_runs_in_the_menu() -> None:
     scene = make_scene()
     for url in (reverse("runs:steps"), reverse("runs:call", args=[scene.call.pk]), reverse("runs:list")):
