@@ -18,9 +18,9 @@ from agents.models import Agent, Member
 from runs.access import Access, access_of, signed_in
 from runs.cost_items import path_of
 from runs.cost_report import Line, Report, make_reports
+from runs.cost_rollups import TOKENS
 from runs.cost_sums import Cost, Period
-from runs.costs import CHECKS, Ledger, dimensions
-from runs.database import snapshot
+from runs.costs import CHECKS, dimensions
 from runs.models import ModelCall
 from runs.spending import Pause, load_fills, paused_by_budget
 from runs.views.answers import show
@@ -38,8 +38,8 @@ PERIODS = {
 }
 EARLIEST, LATEST = date(2020, 1, 1), date(2099, 12, 31)
 CSV_COLUMNS = (
-    *("key", "label", "calls", "input_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens"),
-    *("cache_read_tokens", "output_tokens", "cost_usd", "waste_usd", "estimated_usd", "before_usd"),
+    *("key", "label", "calls", "items", *TOKENS),
+    *("cost_usd", "waste_usd", "estimated_usd", "before_usd", "cache_saved_usd"),
 )
 CALLS_BY = {
     "agent": "agent_id",
@@ -106,21 +106,23 @@ def costs_context(request: HttpRequest, access: Access, choice: Choice) -> dict[
 @signed_in
 @require_safe
 def costs_csv(request: HttpRequest) -> StreamingHttpResponse:
-    """The table as CSV, exact to the last digit."""
+    """The table as CSV, exact to the last digit, and its sum as the last line."""
     access = access_of(request)
     choice = read_choice(request, access)
-    with snapshot():
-        found, before = Ledger(access.shown).compare(choice.period, choice.by)
-    lines = csv_text([CSV_COLUMNS, *(csv_row(cost, before.by_key.get(cost.key)) for cost in found)])
+    (report,) = make_reports(access.shown, choice.period, [choice.by])
+    rows = [csv_row(line, line.cache and line.cache.saved_usd) for line in report.lines]
+    whole = [csv_row(report.whole, report.saving_usd)] if rows else []
+    lines = csv_text([CSV_COLUMNS, *rows, *whole])
     name = f"costs-by-{choice.by}-{choice.period.first}-{choice.period.last}.csv"
     return send_file(request, iter([lines]), name=name, content_type="text/csv")
 
 
-def csv_row(cost: Cost, before: Decimal | None) -> list[Any]:
-    """One line of an export."""
-    amounts = (cost.usd, cost.waste_usd, cost.estimated_usd)
-    tokens = list(cost.tokens.values())
-    return [cost.key, cost.label, cost.calls, *tokens, *(f"{usd:.8f}" for usd in amounts), f"{before or 0:.8f}"]
+def csv_row(line: Line, saved_usd: Decimal | None) -> list[Any]:
+    """One line of an export. What is not known is empty; amounts have 8 places."""
+    cost = line.cost
+    amounts = (cost.usd, cost.waste_usd, cost.estimated_usd, line.before_usd, saved_usd)
+    texts = ("" if usd is None else f"{usd:.8f}" for usd in amounts)
+    return [cost.key, cost.label, cost.calls, cost.items or "", *cost.tokens.values(), *texts]
 
 
 @signed_in

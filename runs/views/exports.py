@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import datetime, tzinfo
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from django.utils import timezone
 CHUNK_ROWS = 1_000
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the beginning of a formula."""
+_BELOW_ZERO = re.compile(r"-[0-9]+(\.[0-9]+)?")
 
 ModelT = TypeVar("ModelT", bound=Model)
 
@@ -63,7 +65,8 @@ def csv_text(rows: Sequence[Sequence[object]]) -> str:
 
 
 def _harmless(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULAS) else value
+    is_formula = isinstance(value, str) and value.startswith(FORMULAS) and not _BELOW_ZERO.fullmatch(value)
+    return f"'{value}" if is_formula else value
 
 
 async def _in_turn(pieces: Iterator[str] | Iterator[bytes]) -> AsyncIterator[str | bytes]:

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -153,8 +156,44 @@ def test_the_export_is_exact(client: Client) -> None:
     make_costs(department, "0.12345678")
     response = signed_in(department, client).get(reverse("runs:costs_csv"), {**CUSTOM, "by": "item"})
     rows = list(csv.DictReader(io.StringIO(b"".join(response).decode())))
-    assert [(row["cost_usd"], row["before_usd"]) for row in rows] == [("0.12345678", "0.00000000")]
+    assert [(row["cost_usd"], row["before_usd"], row["items"]) for row in rows] == [
+        ("0.12345678", "0.00000000", "1"),
+        ("0.12345678", "0.00000000", "1"),
+    ]
+    assert rows[-1]["label"] == "Total"
     assert response["Content-Disposition"].endswith('"costs-by-item-2026-11-10-2026-11-10.csv"')
+
+
+@pytest.mark.parametrize("by", ["agent", "day", "item", "source", "model"])
+def test_the_export_says_what_the_page_and_the_command_say(client: Client, by: str) -> None:
+    department = make_department()
+    first = make_costs(department, "0.25", DAY - timedelta(days=2))
+    ModelCall.objects.filter(pk=first.pk).update(cache_write_1h_tokens=5_000, input_tokens=10)
+    make_costs(department, "0.5")
+    make_costs(department, "0.125", DAY - timedelta(days=4))
+    days = {"from": "2026-11-08", "to": "2026-11-10"}
+    response = signed_in(department, client).get(reverse("runs:costs_csv"), {"period": "custom", **days, "by": by})
+    *rows, whole = csv.DictReader(io.StringIO(b"".join(response).decode()))
+    out = io.StringIO()
+    call_command("costs", "--from", days["from"], "--to", days["to"], "--by", by, stdout=out)
+    said = json.loads(out.getvalue())
+
+    def as_in_file(line: dict[str, Any], saved_usd: str | None) -> dict[str, str]:
+        amounts = {name: line[name] for name in ("cost_usd", "waste_usd", "estimated_usd", "before_usd")}
+        told = {**{name: line[name] for name in ("key", "label", "calls", "items")}, **line["tokens"], **amounts}
+        return {
+            name: "" if value is None else str(value) for name, value in {**told, "cache_saved_usd": saved_usd}.items()
+        }
+
+    assert rows == [as_in_file(line, line.get("prompt_cache", {}).get("saved_usd")) for line in said["by"][by]]
+    assert whole == as_in_file(said["total"], said["prompt_cache"]["saved_usd"])
+    assert whole["cache_saved_usd"].startswith("-0."), "a loss is a number, not a formula"
+    if by == "day":
+        assert [(row["key"], row["calls"], row["before_usd"]) for row in rows] == [
+            ("2026-11-08", "1", ""),
+            ("2026-11-09", "0", ""),
+            ("2026-11-10", "1", ""),
+        ]
 
 
 def test_a_title_that_is_a_formula_is_quoted_in_the_export(client: Client) -> None:
@@ -163,7 +202,7 @@ def test_a_title_that_is_a_formula_is_quoted_in_the_export(client: Client) -> No
     item_of(call).title = "=HYPERLINK(1)"
     item_of(call).save()
     response = signed_in(department, client).get(reverse("runs:costs_csv"), {**CUSTOM, "by": "item"})
-    (row,) = csv.DictReader(io.StringIO(b"".join(response).decode()))
+    row, _ = csv.DictReader(io.StringIO(b"".join(response).decode()))
     assert row["label"] == "'=HYPERLINK(1)"
 
 
@@ -173,7 +212,7 @@ def test_so_is_a_value_of_a_dimension(client: Client) -> None:
     item_of(call).lead.source = "@SUM(1)"
     item_of(call).lead.save()
     response = signed_in(department, client).get(reverse("runs:costs_csv"), {**CUSTOM, "by": "source"})
-    (row,) = csv.DictReader(io.StringIO(b"".join(response).decode()))
+    row, _ = csv.DictReader(io.StringIO(b"".join(response).decode()))
     assert (row["key"], row["label"]) == ("'@SUM(1)", "'@SUM(1)")
 
 
