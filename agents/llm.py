@@ -309,7 +309,6 @@ def _usage(reported: dict[str, Any] | None, before: Usage) -> Usage:
         cache_read_tokens=pick(reported.get("cache_read_input_tokens"), before.cache_read_tokens),
         output_tokens=pick(reported.get("output_tokens"), before.output_tokens),
         thinking_tokens=pick(details.get("thinking_tokens"), before.thinking_tokens),
-        service_tier=reported.get("service_tier") or before.service_tier,
     )
 
 

@@ -25,7 +25,6 @@ published for it), around a schema and around each message. Deliberately more th
 
 _PER_TOKEN = Decimal("0.000001")
 _PLACES = Decimal("0.00000001")
-_HALF = Decimal("0.5")
 
 
 class UnknownPrice(LookupError):
@@ -42,7 +41,6 @@ class Usage:
     cache_read_tokens: int = 0
     output_tokens: int = 0
     thinking_tokens: int = 0
-    service_tier: str = "standard"
 
     @property
     def prompt_tokens(self) -> int:
@@ -56,7 +54,7 @@ class Usage:
 
 
 def cost_usd(usage: Usage, price: ModelPrice) -> Decimal:
-    """US dollars, 8 places, half up. Batches cost half."""
+    """US dollars, 8 places, half up."""
     millionths = (
         usage.input_tokens * price.input_usd
         + usage.cache_write_5m_tokens * price.cache_write_5m_usd
@@ -64,8 +62,6 @@ def cost_usd(usage: Usage, price: ModelPrice) -> Decimal:
         + usage.cache_read_tokens * price.cache_read_usd
         + usage.output_tokens * price.output_usd
     )
-    if usage.service_tier == "batch":
-        millionths *= _HALF
     return (millionths * _PER_TOKEN).quantize(_PLACES, ROUND_HALF_UP)
 
 

@@ -31,7 +31,7 @@ DAYS = st.one_of(st.sampled_from(CHANGES), st.dates(date(2025, 1, 1), date(2027,
 USAGES = st.fixed_dictionaries(dict.fromkeys(KINDS, TOKENS))
 
 
-def oracle(model: str, day: date, tokens: dict[str, int], tier: str) -> Decimal | None:
+def oracle(model: str, day: date, tokens: dict[str, int]) -> Decimal | None:
     """What the list says, in hundred-millionths rounded half up; None where there is no price."""
     prompt = sum(tokens.values()) - tokens["output_tokens"]
     dates = [row["effective_from"] for row in ROWS if row["model"] == model and row["effective_from"] <= day]
@@ -42,14 +42,13 @@ def oracle(model: str, day: date, tokens: dict[str, int], tier: str) -> Decimal 
         (b for b in bands if prompt > b.get("prompt_tokens_over", -1)), key=lambda b: b.get("prompt_tokens_over", -1)
     )
     usd = sum(Fraction(row[column]) * tokens[name] for name, column in KINDS.items()) / 1_000_000
-    usd = usd / 2 if tier == "batch" else usd
     return Decimal((usd * 10**8 + Fraction(1, 2)).__floor__()).scaleb(-8)
 
 
-@given(st.sampled_from(BOOK.models), DAYS, USAGES, st.sampled_from(["standard", "batch", "priority"]))
-def test_every_cost_is_what_the_list_says(model: str, day: date, tokens: dict[str, int], tier: str) -> None:
-    usage = Usage(**tokens, service_tier=tier)
-    expected = oracle(model, day, tokens, tier)
+@given(st.sampled_from(BOOK.models), DAYS, USAGES)
+def test_every_cost_is_what_the_list_says(model: str, day: date, tokens: dict[str, int]) -> None:
+    usage = Usage(**tokens)
+    expected = oracle(model, day, tokens)
     if expected is None:
         with pytest.raises(UnknownPrice):
             BOOK.price_for(model, day, usage.prompt_tokens)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import fields
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from io import StringIO
@@ -9,7 +10,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from agents.models import Budget, BudgetPeriod, ModelPrice
-from agents.pricing import load_price_book, sync_prices
+from agents.pricing import Usage, load_price_book, sync_prices
 from runs.cost_rollups import roll_up
 from runs.cost_sums import Period, total
 from runs.costs import break_down
@@ -107,7 +108,7 @@ def test_a_refusal_that_was_booked_although_nothing_was_put_out_is_corrected() -
     BudgetPeriod.objects.update(spent_usd="0.0001")
     assert "0.00010000 → 0.00000000 USD" in recompute(apply=True, reason="A refusal is not billed.")
     call.refresh_from_db()
-    assert (call.cost_usd, BudgetPeriod.objects.get().spent_usd) == (0, 0)
+    assert call.cost_usd == BudgetPeriod.objects.get().spent_usd == 0
 
 
 def test_a_call_that_was_settled_again_meanwhile_is_left() -> None:
@@ -117,6 +118,11 @@ def test_a_call_that_was_settled_again_meanwhile_is_left() -> None:
     ModelCall.objects.update(cost_usd="0.1")
     assert apply_changes(changes, reason="x") == 0
     assert not CostCorrection.objects.exists()
+
+
+def test_a_call_keeps_everything_that_its_cost_was_made_from() -> None:
+    """Else it would be priced anew from less than it was settled with."""
+    assert {field.name for field in fields(Usage)} <= {field.name for field in ModelCall._meta.get_fields()}
 
 
 def test_it_wants_a_reason_and_a_known_model() -> None:
