@@ -24,7 +24,7 @@ from runs.access import access_of
 from runs.edit_patterns import Pattern
 from runs.payloads import as_text
 from runs.views.banners import find_banners
-from runs.views.menu import menu_groups
+from runs.views.menu import department_url, menu_groups
 from runs.views.shown import Shown
 
 register = template.Library()
@@ -237,11 +237,13 @@ def navigation(context: template.Context) -> dict[str, Any]:
     """Where to go, which department is shown, whether the page is live, who is signed in."""
     request: HttpRequest = context["request"]
     access = access_of(request)
+    groups = menu_groups(request, access)
     return {
         "request": request,
         "user": request.user,
         "access": access,
-        "groups": menu_groups(request, access),
+        "groups": groups,
+        "department_url": department_url(request, groups),
         "csrf_token": context.get("csrf_token"),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from django.http import HttpRequest
@@ -10,6 +11,9 @@ from django.urls import NoReverseMatch, reverse
 from agents.spec import DepartmentSpec
 from runs.access import Access, may_see_system
 from runs.review_queue import count_open
+
+_LISTS = ("runs:steps", "runs:alerts", "runs:cost_calls", "runs:bulk_list")
+"""Lists that are no entries: every department has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,17 @@ def menu_groups(request: HttpRequest, access: Access) -> list[Group]:
         )
         for title, listed in (("Work", work), ("Team", team), ("Accounts", accounts))
     ]
+
+
+def department_url(request: HttpRequest, groups: Sequence[Group]) -> str:
+    """Where the choice of a department leads: a list stays (empty), what is about one client gives way to the overview.
+
+    The other department may have no such page, or this person another role there.
+    """
+    match = request.resolver_match
+    is_list = any(entry.url == request.path for group in groups for entry in group.entries)
+    stays = is_list or (match is not None and match.view_name in _LISTS)
+    return "" if stays else reverse("runs:overview")
 
 
 def _waiting(request: HttpRequest, access: Access) -> int:

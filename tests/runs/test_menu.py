@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import urljoin
 
 import pytest
 from django.contrib.auth.models import User
 from django.urls import reverse
 
-from agents.models import Member
+from agents.models import Department, Member
 from tests import factories
 from tests.runs.scene import Scene, make_scene
 
@@ -81,3 +82,35 @@ def test_open_questions_are_counted(scene: Scene) -> None:
 
 def test_a_stranger_has_none(scene: Scene) -> None:
     assert "k-side" not in scene.client(None).get(reverse("login")).content.decode()
+
+
+def departments(scene: Scene, path: str) -> list[str]:
+    """Where the choice of a department leads from a page: the path that a browser makes of each link."""
+    html = scene.client(scene.operator).get(path).content.decode()
+    found = re.search(r'<ul class="k-pop" aria-label="Departments">.*?</ul>', html, re.DOTALL)
+    assert found, path
+    return [urljoin(path, link) for link in re.findall(r'href="([^"]*)"', found[0])]
+
+
+def test_the_choice_of_a_department_stays_on_a_list_and_leads_from_a_page_of_one_to_the_overview(scene: Scene) -> None:
+    other = Department.objects.get(slug="other")
+    Member.objects.create(user=scene.operator, department=other, role=Member.Role.VIEWER)
+    writer = scene.department.agents.get(slug="writer")
+    queries = ["?department=all", f"?department={scene.department.slug}", "?department=other"]
+    lists = [reverse(f"runs:{name}") for name in ("overview", "reviews", "list", "steps", "outbox", "costs", "actions")]
+    for path in (*lists, reverse("runs:alerts"), reverse("leads:list")):
+        assert sorted(departments(scene, path)) == sorted(path + query for query in queries)
+    ones = [
+        reverse("runs:output_new", args=[scene.lead.pk]) + "?key=email",
+        reverse("runs:agent", args=[writer.pk]),
+        reverse("runs:soul_history", args=[writer.pk]),
+        reverse("leads:import"),
+        reverse("leads:detail", args=[scene.lead.pk]),
+    ]
+    for path in ones:
+        assert sorted(departments(scene, path)) == sorted(f"/{query}" for query in queries)
+    client = scene.client(scene.operator)
+    for path in (*lists, *ones):
+        for link in departments(scene, path):
+            assert client.get(link, follow=True).status_code == 200, (path, link)
+        client.get("/?department=all")
