@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from datetime import timedelta
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.db.models import F
 from django.test import Client
 from django.urls import reverse
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from runs import sign_in
 from runs.models import LogEntry, SignInAttempt
@@ -82,6 +86,62 @@ def test_guesses_from_many_machines_count_together(olga: User) -> None:
     for index in range(LIMIT_ANYWHERE):
         assert begin_attempt(name="olga", address=f"10.0.1.{index}").wait_until is None
     assert begin_attempt(name="Olga", address="10.0.2.1").wait_until is not None
+
+
+OFFICE, MAPPED = "9.9.9.9", "::ffff:9.9.9.9"
+
+
+def test_one_password_tried_on_many_names_is_guessing_too(olga: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sign_in, "LIMIT_OF_ADDRESS", 5)
+    for index in range(5):
+        assert not LogEntry.objects.filter(kind="sign_in").exists()
+        assert (
+            "do not belong together" in enter("Summer2026", f"name{index}", address=MAPPED if index % 2 else OFFICE)[1]
+        )
+    assert LogEntry.objects.get(kind="sign_in").text == "5 wrong passwords from 9.9.9.9 within 15 minutes: they wait."
+    assert "Too many tries. Wait 15 minutes" in enter(GOOD, address=OFFICE)[1]
+    assert enter(GOOD, address="9.9.9.10")[0]
+    _grow_older(minutes=16)
+    assert enter(GOOD, address=OFFICE)[0]
+
+
+def test_an_address_behind_which_everybody_may_be_has_no_limit_of_all_names(
+    olga: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sign_in, "LIMIT_OF_ADDRESS", 5)
+    for address in ("10.0.0.1", "127.0.0.1", "fd00::1", "", "testclient"):
+        for index in range(6):
+            assert begin_attempt(name=f"name{index}", address=address).wait_until is None
+
+
+def test_of_the_newer_addresses_one_machine_has_a_whole_network(olga: User) -> None:
+    for index in range(LIMIT):
+        enter("wrong", address=f"2a00:1450:4001:80{index % 2}::{index}")
+    assert enter("wrong", address="2a00:1450:4001:800::ffff")[1].count("do not belong together") == 1
+    for index in range(LIMIT):
+        enter("wrong", address=f"2a00:1450:4001:802:{index}::1")
+    assert "Too many tries." in enter(GOOD, address="2a00:1450:4001:802:ffff:ffff:ffff:ffff")[1]
+    assert enter(GOOD, address="2a00:1450:4001:800::5")[0]
+    assert not SignInAttempt.objects.filter(address="2a00:1450:4001:800::/64").exists(), "who gets in begins anew"
+
+
+def test_behind_the_proxy_of_compose_everybody_has_an_address_of_their_own() -> None:
+    text = (settings.BASE_DIR / "compose.yaml").read_text()
+    (subnet,) = re.findall(r"subnet: (\S+)", text)
+    (believed,) = re.findall(r"FORWARDED_ALLOW_IPS: \${FORWARDED_ALLOW_IPS:-(\S+)}", text)
+    assert believed == subnet
+    seen = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["client"][0])
+
+    # What a person writes into the header themselves stands before what the proxy adds.
+    headers = [(b"x-forwarded-for", b"1.2.3.4, 9.9.9.9")]
+    gateway = str(next(ip_network(subnet).hosts()))
+    for client in (gateway, "8.8.8.8"):
+        scope: Any = {"type": "http", "client": (client, 1), "scheme": "http", "headers": headers}
+        asyncio.run(ProxyHeadersMiddleware(app, believed)(scope, None, None))  # type: ignore[arg-type]
+    assert seen == ["9.9.9.9", "8.8.8.8"]
 
 
 def test_who_gets_in_begins_anew(olga: User) -> None:
