@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -48,6 +48,8 @@ class Moment:
     colour: str = ""
     run_id: int | None = None
     step_id: int | None = None
+    dom_id: str = ""
+    """The row it was told from. A line of the log has the id by which the live page knows it too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +99,13 @@ def _read(item: Item, sorts: list[str], condition: Mapping[str, datetime], limit
     found: list[Moment] = []
     for sort in (SORTS[slug] for slug in sorts):
         rows = sort.rows(item).filter(**{f"{sort.at}__{way}": moment for way, moment in condition.items()})
-        found += [sort.tell(row) for row in rows.order_by(f"-{sort.at}", "-pk")[:limit]]
+        newest = rows.order_by(f"-{sort.at}", "-pk")[:limit]
+        found += [replace(sort.tell(row), dom_id=_dom_id(row)) for row in newest]
     return sorted(found, key=lambda moment: moment.at, reverse=True)
+
+
+def _dom_id(row: Any) -> str:
+    return f"line-{row.pk}" if isinstance(row, LogEntry) else f"moment-{row._meta.model_name}-{row.pk}"
 
 
 def _from_entry(entry: LogEntry) -> Moment:

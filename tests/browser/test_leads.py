@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.utils import timezone
 from playwright.sync_api import expect
 
 from leads.models import Lead
@@ -60,6 +61,31 @@ def test_tabs_change_in_place_and_what_is_open_stays_open(olga: Any, visit: Open
     opened.page.get_by_role("link", name="Timeline", exact=True).click()
     opened.page.get_by_text("Something else happened.").wait_for()
     assert opened.page.evaluate("window.isTheSamePage") is True
+    assert opened.complaints == []
+
+
+@pytest.mark.parametrize("tab", ["timeline", "conversation"])
+def test_a_tab_stands_still_while_it_is_read(olga: Any, visit: Open, tab: str) -> None:
+    item = factories.make_lead(olga.memberships.get().department).item
+    for number in range(30):
+        factories.make_log_entry(item, text=f"Line {number}.")
+        factories.make_message(item, "note", body=f"Note {number}.")
+    opened = visit()
+    opened.open(f"/leads/{item.pk}/?tab={tab}")
+    rows = opened.page.locator("li[data-row]")
+    rows.nth(9).evaluate("row => scrollTo(0, row.getBoundingClientRect().top)")
+    opened.until("document.querySelector('li[data-row]').getBoundingClientRect().top < 0")
+    row = opened.page.locator(f"#{rows.nth(12).get_attribute('id')}")
+    text, before = row.inner_text(), row.bounding_box()
+    Item.objects.filter(pk=item.pk).update(flag="Somebody should look at this.")
+    factories.make_log_entry(item, text="Something happened.", at=timezone.now())
+    news = opened.page.get_by_role("button", name=re.compile("^1 change, show"))
+    news.wait_for()
+    assert (row.inner_text().split("\n")[0], row.bounding_box()) == (text.split("\n")[0], before)
+    assert opened.page.get_by_text("Somebody should look at this.").count() == 0
+    news.click()
+    opened.page.get_by_text("Somebody should look at this.").wait_for()
+    news.wait_for(state="hidden")
     assert opened.complaints == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -154,6 +155,17 @@ def test_a_long_conversation_is_read_in_pages_without_losing_a_message() -> None
 
 
 # --- Timeline --------------------------------------------------------------------------------------------------
+
+
+def test_a_reader_s_place_is_known_by_rows_that_have_ids_of_their_own() -> None:
+    scene = make_scene()
+    entry = factories.make_log_entry(scene.lead.item, text="Something happened.")
+    for tab, known in (("timeline", f"line-{entry.pk}"), ("conversation", f"draft-{scene.output.pk}")):
+        html = _html(scene, f"?tab={tab}")
+        ids = re.findall(r'<li id="([^"]+)" data-row', html)
+        assert known in ids
+        assert len(ids) == len(set(ids))
+        assert len(ids) == html.count("<li id=") - html.count('<li id="pipeline-')
 
 
 def test_the_timeline_pages_through_everything_once_even_where_times_are_equal() -> None:
