@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, wraps
 from typing import Any, TypeVar, cast
+from urllib.parse import urlsplit, urlunsplit
 
 from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
@@ -91,7 +92,11 @@ def access_for(user: Someone) -> Access:
 
 
 def access_of(request: HttpRequest) -> Access:
-    """The access of whoever asks, read once a request. ``?department=slug`` chooses and is remembered."""
+    """The access of whoever asks, read once a request. ``?department=slug`` chooses and is remembered.
+
+    htmx sends the department of the page it asks for in ``Kontor-Department``: another tab may have chosen another
+    one meanwhile, which the session knows of and this page does not.
+    """
     found: Access | None = getattr(request, "kontor_access", None)
     if found is None:
         everything = access_for(request.user)
@@ -104,7 +109,8 @@ def access_of(request: HttpRequest) -> Access:
 
 def _choose(request: HttpRequest, access: Access) -> Access:
     """``all`` shows every department again; a slug that the person may not see is 404."""
-    asked = request.GET.get("department")
+    chosen = request.GET.get("department")
+    asked = chosen if chosen is not None else request.headers.get("Kontor-Department")
     slug = asked if asked is not None else request.session.get("department", "")
     if slug in ("", "all"):
         current = None
@@ -112,8 +118,11 @@ def _choose(request: HttpRequest, access: Access) -> Access:
         current = next((d for d in access.departments if d.slug == slug), None)
         if current is None and asked is not None:
             raise Http404("There is no such department.")
-    if asked is not None and access.departments:
-        request.session["department"] = current.slug if current else ""
+    # A page that refreshes itself chooses nothing, and must not write the session every second.
+    if chosen is not None and access.departments and "Kontor-Refresh" not in request.headers:
+        remembered = current.slug if current else ""
+        if request.session.get("department", "") != remembered:
+            request.session["department"] = remembered
     if len(access.departments) == 1:
         current = access.departments[0]
     return Access(access.departments, access.roles, current)
@@ -122,6 +131,7 @@ def _choose(request: HttpRequest, access: Access) -> Access:
 def signed_in(view: ViewT) -> ViewT:
     """Send strangers to the login page; htmx by a header, as a login form inside a table helps nobody.
 
+    What refreshes itself or sends a form is only told (401): going away would lose what is typed in the page.
     A zero byte, which PostgreSQL cannot store, is refused here for all pages.
     """
 
@@ -132,10 +142,19 @@ def signed_in(view: ViewT) -> ViewT:
                 return HttpResponseBadRequest("What was sent has a character in it that cannot be stored.")
             return view(request, *args, **kwargs)
         if request.headers.get("HX-Request") == "true":
-            return HttpResponse(status=401, headers={"HX-Redirect": resolve_url(settings.LOGIN_URL)})
+            stays = request.method == "POST" or "Kontor-Refresh" in request.headers
+            return HttpResponse(status=401, headers={} if stays else {"HX-Redirect": _login_url(request)})
         return redirect_to_login(request.get_full_path())
 
     return cast(ViewT, guarded)
+
+
+def _login_url(request: HttpRequest) -> str:
+    """Where to sign in, and from there back to the page of which htmx has asked for a part."""
+    page = urlsplit(request.headers.get("HX-Current-URL", ""))
+    if not page.path:
+        return resolve_url(settings.LOGIN_URL)
+    return redirect_to_login(urlunsplit(("", "", page.path, page.query, ""))).url
 
 
 def _has_zero(request: HttpRequest) -> bool:

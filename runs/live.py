@@ -272,7 +272,9 @@ async def stream(line: Feed, departments: list[int], resume: int | None) -> Asyn
                 yield "".join(event.encode() for event in missed)
         while time.monotonic() < ends:
             try:
-                events = [await asyncio.wait_for(subscriber.queue.get(), BEAT_SECONDS)]
+                # Not wait_for: on Python 3.11 it swallows a cancellation that comes together with an event.
+                async with asyncio.timeout(BEAT_SECONDS):
+                    events = [await subscriber.queue.get()]
             except TimeoutError:
                 yield ": still here\nevent: beat\ndata: 1\n\n"
                 continue

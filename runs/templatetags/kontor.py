@@ -232,6 +232,20 @@ def _badge(label: str, colour: str, icon_name: str, is_live: bool) -> SafeString
     return format_html('<span class="k-status" data-colour="{}"{}>{}{}</span>', colour, live, icon(icon_name), label)
 
 
+@register.simple_tag(takes_context=True)
+def shown_department(context: template.Context) -> str:
+    """The slug of the department that the page shows, or ``all``: htmx asks for parts of the page by it."""
+    current = access_of(context["request"]).current
+    return current.slug if current else "all"
+
+
+@register.simple_tag(takes_context=True)
+def shown_events(context: template.Context) -> str:
+    """For ``data-live`` of a part that shows whatever happens in the department that is chosen, or in all."""
+    current = access_of(context["request"]).current
+    return f"department:{current.pk}" if current else "all"
+
+
 @register.inclusion_tag("_navigation.html", takes_context=True)
 def navigation(context: template.Context) -> dict[str, Any]:
     """Where to go, which department is shown, whether the page is live, who is signed in."""

@@ -281,6 +281,36 @@ def test_a_quiet_stream_beats(people: tuple[Any, Any], monkeypatch: pytest.Monke
     assert "event: beat" in asyncio.run(watch())
 
 
+@pytest.mark.parametrize("turns", range(5))
+def test_a_browser_that_leaves_together_with_an_event_is_gone(monkeypatch: pytest.MonkeyPatch, turns: int) -> None:
+    async def read_nothing(self: Feed) -> None:
+        return None
+
+    monkeypatch.setattr(Feed, "_poll", read_nothing)
+
+    async def leave() -> bool:
+        feed = Feed()
+
+        async def read() -> None:
+            async for _ in live.stream(feed, [1], None):
+                pass
+
+        reading = asyncio.create_task(read())
+        while not any(each.queue._getters for each in feed.subscribers):  # type: ignore[attr-defined] # until it waits
+            await asyncio.sleep(0)
+        for each in feed.subscribers:
+            each.put(_event(1))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.wait([reading], timeout=2)
+        is_gone = reading.done() and not feed.subscribers
+        reading.cancel()  # should it have swallowed the first one, it ends nevertheless
+        return is_gone
+
+    assert asyncio.run(leave())
+
+
 @pytest.mark.usefixtures("quick")
 def test_many_browsers_share_one_poller_which_ends_with_the_last(people: tuple[Any, Any]) -> None:
     async def watch() -> tuple[int, int]:
