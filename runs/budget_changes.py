@@ -15,7 +15,7 @@ from django.db import transaction
 
 from agents.budgets import lock_period
 from agents.models import Budget, BudgetPeriod
-from runs.budget_waits import release_budget_waits
+from runs.budget_waits import BUDGET_TARGET, release_budget_waits
 from runs.database import now as database_now
 from runs.models import Action
 
@@ -88,13 +88,13 @@ def set_extra(*, period: BudgetPeriod, usd: Decimal, user: User, reason: str = "
     if usd < 0:
         raise ValueError("Less than nothing cannot be allowed.")
     with transaction.atomic():
-        rows = BudgetPeriod.objects.select_for_update(of=("self",)).select_related("budget__department")
-        held = rows.filter(pk=period.pk).first()
+        budget = _lock(period.budget)
+        held = BudgetPeriod.objects.select_for_update().filter(pk=period.pk).first()
         if held is None:
             raise Budget.DoesNotExist
         if held.extra_usd == usd:
             return False
-        _set_extra(held.budget, held, usd, user, reason)
+        _set_extra(budget, held, usd, user, reason)
     return True
 
 
@@ -147,7 +147,7 @@ def _act(
         department_id=budget.department_id,
         user=user,
         verb=verb,
-        target=f"budget:{budget.pk}",
+        target=f"{BUDGET_TARGET}{budget.pk}",
         before=dict(before),
         after=dict(after),
         reason=reason[:300],

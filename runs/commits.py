@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -22,6 +22,7 @@ from agents.models import Department
 from agents.spec import OutputEvent
 from agents.statements import Among, Statement
 from runs import dispatch, log, tracing
+from runs.budget_waits import lock_moved_budgets
 from runs.calls import settle_calls
 from runs.database import insert_rows, update_rows
 from runs.database import now as database_now
@@ -143,9 +144,12 @@ def _commit_group(finished: Sequence[Finished], staff: Staff, *, undecided: str 
         prefetch_related_objects([run for run in held.values() if run.trigger_id], "trigger")
         ours = [(one, held[one.work.token]) for one in finished if one.work.token in held]
         told = _tell_gates(ours, staff, now)
+        refused = [run for one, run in ours if one.waiting_until is not None]
+        # Budgets are locked before their periods, which the settlement locks.
+        moved = lock_moved_budgets({run.department_id: run.started_at for run in refused}) if refused else set()
         settle_calls([seen for one in finished for seen in one.unsettled], staff, now=now)
         done = [(one, run) for one, run in ours if one.payload is not None]
-        entries = _end_failed([(one, run) for one, run in ours if one.payload is None], items, staff, now)
+        entries = _end_failed([(one, run) for one, run in ours if one.payload is None], items, moved, now)
         events = _write_outputs(done, items, staff, now)
         entries += _end_done(done, now)
         touched = [items[pk] for pk in sorted({run.item_id for _, run in ours})]
@@ -239,15 +243,21 @@ def _end_done(done: Sequence[tuple[Finished, AgentRun]], now: datetime) -> list[
 
 
 def _end_failed(
-    failed: Sequence[tuple[Finished, AgentRun]], items: dict[int, Item], staff: Staff, now: datetime
+    failed: Sequence[tuple[Finished, AgentRun]], items: dict[int, Item], moved: Collection[int], now: datetime
 ) -> list[LogEntry]:
+    """``moved``: the departments whose budgets have changed since their runs were refused."""
     entries: list[LogEntry] = []
-    tell_budgets((run.department_id, one.error) for one, run in failed if one.waiting_until is not None)
+    tell_budgets(
+        (run.department_id, one.error)
+        for one, run in failed
+        if one.waiting_until is not None and run.department_id not in moved
+    )
     # Questions about failures are locked by agent and cause: everybody in the same order.
     for one, run in sorted(failed, key=lambda pair: (pair[1].department_id, pair[0].work.agent.slug, pair[0].cause)):
         run.trespasses += one.trespasses
         if one.waiting_until is not None:
-            entries.append(_requeue(run, one, one.waiting_until, one.error, now))
+            until = now if run.department_id in moved else one.waiting_until
+            entries.append(_requeue(run, one, until, one.error, now))
             continue
         verdict = judge(
             one.cause,

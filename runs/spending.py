@@ -57,8 +57,11 @@ class Fill:
         """What is held for calls under way, in whole percent of what is allowed; the larger of dollars and tokens."""
         if self.period is None:
             return 0
-        held = [(self.period.reserved_usd, self.allowed_usd), (self.period.reserved_tokens, self.budget.limit_tokens)]
-        return max(round(amount * 100 / allowed) if allowed else 0 for amount, allowed in held)
+        period, usd, tokens = self.period, self.allowed_usd, self.budget.limit_tokens
+        return max(
+            round(period.reserved_usd * 100 / usd) if usd else 0,
+            round(period.reserved_tokens * 100 / tokens) if tokens else 0,
+        )
 
 
 def load_fills(departments: Iterable[Department], *, now: datetime) -> list[Fill]:
@@ -186,7 +189,7 @@ def _close_past(now: datetime) -> None:
     for alert in Alert.objects.filter(kind=Alert.Kind.BUDGET, state=Alert.State.OPEN, key__startswith=_KEY):
         number, _, share = alert.key.removeprefix(_KEY).partition(":")
         current = BudgetPeriod.objects.filter(
-            budget=number, budget__is_enabled=True, starts_at__lte=now, ends_at__gt=now
+            budget=int(number), budget__is_enabled=True, starts_at__lte=now, ends_at__gt=now
         )
         if not share or not current.filter(warned_percent=share).exists():
             close_alert(department=alert.department, key=alert.key)

@@ -5,24 +5,39 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
+from threading import Event
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from django.db import OperationalError, connection
+from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 
+from agents.budgets import wait_head
 from agents.causes import Cause
 from agents.models import Budget, Department, ModelState
 from agents.pricing import Usage
 from runs import commits, dispatch
+from runs.budget_changes import allow_once, set_extra
 from runs.commits import commit, settle_apart
 from runs.failures import GIVE_UP_WAITING, MAX_FAILURES
 from runs.leases import still_held
-from runs.models import AgentRun, Alert, Item, LogEntry, ModelCall, Output, PipelineRun, Review
+from runs.models import Action, AgentRun, Alert, Item, LogEntry, ModelCall, Output, PipelineRun, Review
 from runs.staff import load_staff
-from tests.engine import answered, assert_accounts_agree, broken_off, claim, claim_one, make_office, make_queued, run_of
-from tests.factories import PAYLOADS, make_output, make_trigger
+from runs.work import Finished
+from tests.engine import (
+    answered,
+    assert_accounts_agree,
+    broken_off,
+    claim,
+    claim_one,
+    in_threads,
+    make_office,
+    make_queued,
+    run_of,
+    wait_for,
+)
+from tests.factories import PAYLOADS, make_output, make_trigger, make_user
 
 pytestmark = pytest.mark.django_db
 
@@ -367,10 +382,67 @@ def test_a_run_that_was_refused_itself_does_not_sit_out_its_minute_either() -> N
     assert run.due_at <= timezone.now()
 
 
+@pytest.fixture
+def refused() -> Finished:
+    """An attempt whose second call a budget has refused until its period turns, not written down yet."""
+    work, budget = claim_one(), Budget.objects.get()
+    until = timezone.now() + timedelta(days=9)
+    return broken_off(work, Cause.NONE, f"{wait_head(budget)}: 1.00 USD.", waiting_until=until)
+
+
+def test_a_budget_raised_before_the_refused_attempt_is_written_down_wakes_it(refused: Finished) -> None:
+    # The run is not queued yet, so this finds nobody to wake.
+    allow_once(budget=Budget.objects.get(), usd=Decimal(50), user=make_user("ada"), reason="")
+    commit([refused], load_staff())
+    assert not Alert.objects.exists()
+    assert [again.run_id for again in claim()] == [refused.work.run_id]
+
+
+def test_what_was_changed_before_the_attempt_began_does_not_have_it_pay_again(refused: Finished) -> None:
+    budget, ada = Budget.objects.get(), make_user("ada")
+    allow_once(budget=budget, usd=Decimal(50), user=ada, reason="")
+    Action.objects.update(at=timezone.now() - timedelta(hours=1))
+    commit([refused], load_staff())
+    assert run_of(refused.work).due_at == refused.waiting_until
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("is_set_in_the_admin", [False, True])
+def test_a_budget_raised_while_the_refusal_is_written_down_wakes_it(
+    refused: Finished, is_set_in_the_admin: bool
+) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite has one writer at a time.")
+    budget, ada, staff = Budget.objects.get(), make_user("ada"), load_staff()
+    is_raised = Event()
+
+    def work(number: int) -> None:
+        if number:
+            assert is_raised.wait(10)
+            commit([refused], staff)
+            return
+        with transaction.atomic():
+            if is_set_in_the_admin:
+                set_extra(period=budget.periods.get(), usd=Decimal(50), user=ada)
+            else:
+                allow_once(budget=budget, usd=Decimal(50), user=ada, reason="")
+            is_raised.set()
+            wait_for(_somebody_waits_for_a_lock, "the commit to wait for the budget")
+
+    in_threads(work, 2)
+    assert run_of(refused.work).due_at <= timezone.now()
+
+
+def _somebody_waits_for_a_lock() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'")
+        return cursor.fetchone() is not None
+
+
 def test_an_attempt_that_ran_out_of_budget_waits_for_it() -> None:
     work = claim_one()
     until = timezone.now() + timedelta(hours=3)
-    reason = "budget of the department: 1.00 USD a day"
+    reason = "budget of the department a day: 1.00 USD"
     ended = replace(answered(work), payload=None, error=reason, waiting_until=until)
     commit([ended], load_staff())
     run = run_of(work)
