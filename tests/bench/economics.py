@@ -3,7 +3,7 @@
 The sample leads go through the real pipeline against the simulator. Input tokens are those of the real requests, as
 the simulator estimates them from their characters (no tokenizer of a current model is public). What models would
 answer is invented by the simulator: answers are priced at their invented length, and thinking at a multiple of it
-that is stated by effort. Nothing here was measured on Claude.
+that is assumed by effort. Nothing here was measured on Claude.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ OPUS, SONNET = "claude-opus-5-5", "claude-sonnet-5-5"
 RELIED_ON = ("researcher", "fact_checker")
 """Who works on Haiku although others rely on it: what the dearer choice would cost is shown."""
 CONTEXT_TOKENS = 40_000
+DATA_SHARE = 2
+"""One part in so many of a prompt is taken for data, which a conversation grows by; the rest is SOUL and settings."""
 MIXED_LEADS = 500
 REPLY = "Yes, that sounds good. What does it cost for 1,200 consignments a month?"
 
@@ -65,7 +67,8 @@ REPLY = "Yes, that sounds good. What does it cost for 1,200 consignments a month
 class Call:
     """One call as it is priced: tokens of the prompt, of the invented answer, and of thinking as assumed."""
 
-    item_id: int
+    item_id: int | None
+    run_id: int | None
     agent: str
     model: str
     prompt: int
@@ -126,7 +129,7 @@ def as_one_agent(calls: Sequence[Call], *, base: int, is_cached: bool) -> tuple[
     """
     size, grown, reused = base, [], {}
     for number, call in enumerate(calls):
-        added = max(call.prompt // 2, 1)  # about half of a prompt of ours is data, the rest SOUL and settings
+        added = max(call.prompt // DATA_SHARE, 1)
         if size + added + call.output > CONTEXT_TOKENS:
             size = base
         grown.append(replace(call, model=SONNET, prompt=size + added))
@@ -228,10 +231,10 @@ def read_calls() -> list[Call]:
     """Every call, priced as the module's docstring says."""
     found = []
     for call in ModelCall.objects.select_related("agent").order_by("pk"):
-        prompt = call.input_tokens + call.cache_read_tokens + call.cache_write_5m_tokens + call.cache_write_1h_tokens
         answer = call.output_tokens - call.thinking_tokens
         output = int(answer * (1 + THINKING[call.agent.effort]))
-        found.append(Call(call.item_id, call.agent.slug, call.model_used or call.model_asked, prompt, output))
+        model = call.model_used or call.model_asked
+        found.append(Call(call.item_id, call.agent_run_id, call.agent.slug, model, call.prompt_tokens, output))
     return found
 
 
@@ -252,12 +255,16 @@ def render(tables: Sequence[Table]) -> str:
         if table.aim is not None:
             parts.append(f"  aim: <= {table.aim} USD: {'reached' if table.is_reached else 'MISSED'}")
         parts.append("")
-    usd = tables[0].lines[0].per_lead * MIXED_LEADS
+    totals = [(line.name, line.per_lead * MIXED_LEADS) for line in tables[0].lines]
     thinking = ", ".join(f"{effort or 'default'} {share}" for effort, share in THINKING.items())
     parts += [
-        f"500 mixed leads: {usd:.2f} USD, {usd * EUR_PER_USD:.2f} EUR at an assumed {EUR_PER_USD} EUR a dollar.",
+        f"{f'{MIXED_LEADS} mixed leads':44}{'USD':>12}{'EUR':>12}",
+        *(f"  {name:42}{usd:12.2f}{usd * EUR_PER_USD:12.2f}" for name, usd in totals),
+        f"  EUR at an assumed {EUR_PER_USD} a dollar.",
+        "",
         f"Assumed: thinking tokens for each token of an answer, by effort: {thinking}. No prompt cache",
-        "but where it is named.",
+        f"but where it is named. One agent's conversation grows by 1/{DATA_SHARE} of each prompt, taken for its data,",
+        "and by each answer.",
         "Input tokens are of the real requests, estimated from their characters; answers are the simulator's. None of",
         "this was measured on Claude.",
     ]
@@ -300,14 +307,13 @@ def _of(calls: Iterable[Call], items: set[int]) -> list[Call]:
 
 def _first_mails(calls: Sequence[Call]) -> list[Call]:
     later = ("followup_writer", "reply_handler", "crm_scribe")
-    seen: set[tuple[int, str]] = set()
+    first: dict[tuple[int | None, str], int | None] = {}
     found = []
     for call in calls:
-        # Checking and formatting come again with every later mail.
-        if call.agent in later or ((call.item_id, call.agent) in seen and call.agent in ("fact_checker", "formatter")):
-            continue
-        seen.add((call.item_id, call.agent))
-        found.append(call)
+        # Checking and formatting come again with every later mail; a repair is another call of the same step.
+        is_first = first.setdefault((call.item_id, call.agent), call.run_id) == call.run_id
+        if call.agent not in later and (is_first or call.agent not in ("fact_checker", "formatter")):
+            found.append(call)
     return found
 
 
