@@ -18,6 +18,11 @@ OURS = frozenset(
     }
 )
 """Secrets of the installation itself."""
+SYSTEMS = (
+    *("POSTGRES", "PG", "REDIS_", "EMAIL_", "DATABASE_", "DJANGO_", "SECRET_", "OTEL_"),
+    *("AWS_", "AZURE_", "GOOGLE_", "GCP_", "KUBERNETES_", "DOCKER_"),
+)
+"""How variables begin that are read by what Kontor stands on: its libraries, its machine, its cloud."""
 SLACK = "slack:"
 
 
@@ -28,7 +33,7 @@ def why_not_name(*, department: Department, user: User, names: Collection[str]) 
     has to be theirs too.
     """
     names = sorted({name for name in names if name})
-    if ours := sorted(OURS.intersection(names)):
+    if ours := [name for name in names if name in OURS or name.startswith(SYSTEMS)]:
         return f"{ours[0]} is a secret of the installation itself. Name a variable of the department's own."
     if not names or user.is_superuser:
         return ""

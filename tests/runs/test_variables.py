@@ -48,7 +48,10 @@ def test_what_another_department_uses_is_not_for_its_neighbour(
     assert why_not_name(department=mine, user=root, names=[name]) == ""
 
 
-@pytest.mark.parametrize("name", ["SECRET_KEY", "DATABASE_URL", "KONTOR_SLACK_WEBHOOK_URL"])
+SYSTEMS = ["POSTGRES_PASSWORD", "PGPASSWORD", "OTEL_EXPORTER_OTLP_HEADERS", "AWS_SECRET_ACCESS_KEY", "EMAIL_HOST"]
+
+
+@pytest.mark.parametrize("name", ["SECRET_KEY", "DATABASE_URL", "KONTOR_SLACK_WEBHOOK_URL", *SYSTEMS])
 def test_what_is_the_installations_is_for_no_department(mine: Department, name: str) -> None:
     root = make_user("root", is_superuser=True)
     assert f"{name} is a secret of the installation" in why_not_name(department=mine, user=root, names=["X", name])
