@@ -129,6 +129,10 @@ if IS_SQLITE:
     _database["TEST"] = {"NAME": Path(_database["NAME"]).with_suffix(".test.sqlite3")}
 else:
     _database["CONN_HEALTH_CHECKS"] = True
+    # A network that cuts a connection silently would let whoever uses it next wait for as long as the system tries
+    # again: a quarter of an hour. What DATABASE_URL says of it wins. Seconds, but for the last, in milliseconds.
+    _patience = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 20_000}
+    _database["OPTIONS"] = {**_patience, **_database.get("OPTIONS", {})}
     # Under ASGI every request has a thread of its own: connections that are kept for it would pile up.
     _database["CONN_MAX_AGE"] = 0
     # They are handed on from thread to thread instead; a worker's processes, which are no web process, end theirs.

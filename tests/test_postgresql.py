@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -100,3 +101,15 @@ def test_only_a_web_process_keeps_them(asked: str, kept: str) -> None:
         command = [sys.executable, "-W", "ignore", "-c", f"import {module}; {tell}"]
         env["DJANGO_SETTINGS_MODULE"] = "config.settings"
         assert subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.strip() == engine
+
+
+@pytest.mark.parametrize("engine", ["web", "worker"])
+def test_a_connection_that_the_network_cut_is_given_up_within_seconds(wrapper: DatabaseWrapper, engine: str) -> None:
+    used: Any = wrapper if engine == "web" else connection
+    used.ensure_connection()
+    with socket.socket(fileno=os.dup(used.connection.fileno())) as asked:
+        if asked.family == socket.AF_UNIX:
+            pytest.skip("No network lies between.")
+        assert asked.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert asked.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+        assert asked.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 20_000
