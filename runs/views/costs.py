@@ -110,7 +110,7 @@ def costs_csv(request: HttpRequest) -> StreamingHttpResponse:
     access = access_of(request)
     choice = read_choice(request, access)
     (report,) = make_reports(access.shown, choice.period, [choice.by])
-    rows = [csv_row(line, line.cache and line.cache.saved_usd) for line in report.lines]
+    rows = [csv_row(line, line.cache.saved_usd if line.cache else None) for line in report.lines]
     whole = [csv_row(report.whole, report.saving_usd)] if rows else []
     lines = csv_text([CSV_COLUMNS, *rows, *whole])
     name = f"costs-by-{choice.by}-{choice.period.first}-{choice.period.last}.csv"
