@@ -17,7 +17,7 @@ from agents.models import Department, Member
 from leads import erasing
 from leads.erasing import erase_lead
 from leads.models import Lead
-from runs import suppressions
+from runs import commits, suppressions
 from runs.addresses import erased_entry
 from runs.erasure import forget_address
 from runs.models import Action, BulkAction, LogEntry, Message, SavedView, Suppression
@@ -190,7 +190,7 @@ def test_two_views_that_differ_only_in_the_person_are_two_afterwards(lead: Lead,
 
 
 def _before_the_lock(monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]) -> None:
-    lock = erasing.lock_items
+    lock = commits.lock_items
 
     def locked(ids: set[int]) -> Any:
         do()
