@@ -15,9 +15,8 @@
   /* --- Ages: <time data-ago>, data-age, data-due. The same words as in runs/templatetags/kontor.py. ----------- */
   const UNITS = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
   const measure = (seconds) => {
-    const distance = Math.abs(seconds);
-    const [size, unit] = UNITS.find(([step]) => distance >= step) ?? [1, "s"];
-    return `${Math.floor(distance / size)} ${unit}`;
+    const [size, unit] = UNITS.find(([step]) => Math.abs(seconds) >= step) ?? [1, "s"];
+    return `${Math.floor(Math.abs(seconds) / size)} ${unit}`;
   };
   const words = (time, seconds) => {
     if ("age" in time.dataset) return measure(seconds);
@@ -98,10 +97,11 @@
   });
 
   /* --- Refreshing by Idiomorph keeps what a person is doing: opened details, begun forms, loaded parts. ------- */
+  const isChosen = ({ options, selectedIndex }) => selectedIndex !== Math.max(0, [...options].findLastIndex((one) => one.defaultSelected));
   const isChanged = (field) =>
-    field.type === "checkbox" || field.type === "radio" ? field.checked !== field.defaultChecked
+    field.options ? isChosen(field) : field.type === "checkbox" || field.type === "radio" ? field.checked !== field.defaultChecked
       : "defaultValue" in field && field.type !== "hidden" && field.value !== field.defaultValue;
-  const isDirty = (node) => [node, ...(node.elements ?? [])].some((field) => field.matches?.("input, textarea") && isChanged(field));
+  const isDirty = (node) => [node, ...(node.elements ?? [])].some((field) => field.matches?.("input, textarea, form[method=post] select") && isChanged(field));
   Object.assign(window.Idiomorph.defaults.callbacks, {
     beforeAttributeUpdated: (name, node) => !(name === "open" && node.tagName === "DETAILS"),
     beforeNodeMorphed: (node, fresh) => {

@@ -113,6 +113,21 @@ def test_a_refresh_does_not_take_away_what_is_being_typed(drafts: list[Review], 
     expect(page.locator("textarea[name=note]")).to_have_value("Half a sen")
 
 
+def test_a_refresh_does_not_change_what_somebody_has_chosen(drafts: list[Review], visit: Open) -> None:
+    make_user("zoe", department=Department.objects.get())
+    opened = visit()
+    page = opened.page
+    opened.open(f"/reviews/{drafts[0].pk}/")
+    whom = page.get_by_label("Who shall look at it")
+    whom.select_option("zoe")
+    with page.expect_response("**/panel/**"):
+        page.evaluate("document.dispatchEvent(new CustomEvent('kontor:changed', {bubbles: true}))")
+    opened.until("() => !document.querySelector('.htmx-request, .htmx-swapping, .htmx-settling')")
+    assert whom.input_value() == "zoe"
+    page.get_by_role("button", name="Ask").click()
+    page.get_by_text("zoe looks at it").wait_for()
+
+
 # --- Snooze, groups, absences ---------------------------------------------------------------------------------
 
 
