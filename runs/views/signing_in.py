@@ -87,7 +87,11 @@ class Reset(_ByMail, auth.PasswordResetView):
     template_name = "registration/reset.html"
     email_template_name = "registration/reset_mail.txt"
     subject_template_name = "registration/reset_subject.txt"
-    extra_email_context = {"base_url": settings.BASE_URL}
+
+    @property
+    def extra_email_context(self) -> dict[str, str]:  # type: ignore[override]
+        """The address of this installation as it is set, never that of the request: a stranger chooses that one."""
+        return {"base_url": settings.BASE_URL}
 
     def get_form(self, form_class: type[forms.Form] | None = None) -> forms.Form:  # type: ignore[override]
         form = super().get_form(form_class)  # type: ignore[arg-type]

@@ -57,12 +57,13 @@ def test_an_output_that_was_replaced_does_not_count_for_the_tier() -> None:
     assert "Olaf" not in _list(scene, "?tier=Hot")
 
 
-def test_counts_are_per_status_and_keep_the_other_filters() -> None:
+def test_counts_are_per_status_and_links_keep_the_other_filters() -> None:
     scene = make_scene()
     for _ in range(3):
         factories.make_lead(scene.department, status="contacted")
+    assert "Contacted <b>3</b>" in _list(scene)
     html = _list(scene, "?q=weber")
-    assert "Contacted <b>3</b>" in html
+    assert "Contacted <b>" not in html, "the link leads to those that match, which are not counted"
     assert 'href="?status=contacted&amp;q=weber"' in html
 
 

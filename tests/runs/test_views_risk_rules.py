@@ -123,7 +123,7 @@ def test_a_revocation_meanwhile_is_not_undone_by_an_edit(
     assert rule.revoked_at is not None
 
 
-@pytest.mark.skipif(connection.vendor != "postgresql", reason="needs PostgreSQL: SQLite locks the whole database")
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite locks the whole database")
 def test_a_revocation_takes_turns_with_switching_it_on(office: Department, client: Client) -> None:
     rule = make_approval(office)
     with CaptureQueriesContext(connection) as seen:
