@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db.models import Count, Min, QuerySet, Sum
+from django.db.models import Count, Min, Model, QuerySet, Sum
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -20,7 +20,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from agents.models import Department, ModelState
 from runs.database import now as database_now
 from runs.health import SILENT, due_items, read_queue
-from runs.models import AgentRun, ModelCall, OutboxMessage, Review, ShiftSlot
+from runs.models import AgentRun, CostCorrection, ModelCall, OutboxMessage, Review, ShiftSlot
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 SETTLED = timedelta(minutes=10)
@@ -41,19 +41,22 @@ Sums = dict[Key, list[float]]
 class CallTotals:
     """Sums over all model calls there ever were, by department, model, status and cause.
 
-    Old calls never change, so their sums are kept and only what came after them is added up again: the first
-    reading of a process looks at the whole table, the others at some minutes of it.
+    Old calls change only by a corrected price, so their sums are kept and only what came after them is added up
+    again: the first reading of a process looks at the whole table, the others at some minutes of it.
     """
 
     settled: Sums = field(default_factory=dict)
     edge: int = 0
     """Calls up to this id are in ``settled``."""
+    correction: int = 0
+    """The newest corrected cost that ``settled`` knows of."""
 
     def read(self, now: datetime) -> Sums:
         """``{(department, model, status, cause): [calls, US dollars, tokens by kind ...]}``."""
-        newest = ModelCall.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
-        if newest < self.edge:  # another database, such as a restored one
-            self.settled, self.edge = {}, 0
+        correction = _newest(CostCorrection)
+        # Another database, such as a restored one; or old calls cost something else now.
+        if _newest(ModelCall) < self.edge or correction != self.correction:
+            self.settled, self.edge, self.correction = {}, 0, correction
         edge = self._find_edge(now)
         if edge > self.edge:
             _add(self.settled, _sum(ModelCall.objects.filter(pk__gt=self.edge, pk__lte=edge)))
@@ -200,6 +203,11 @@ def _outbox(now: datetime) -> Iterable[Metric]:
     for *key, count in rows:
         outbox.add_metric(key, count)
     return (outbox,)
+
+
+def _newest(model: type[Model]) -> int:
+    pk: int | None = model._default_manager.order_by("-pk").values_list("pk", flat=True).first()
+    return pk or 0
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -63,9 +63,10 @@ def free_port() -> int:
 
 @contextmanager
 def serving(env: Mapping[str, str]) -> Iterator[str]:
-    """The web server as an installation runs it, one process; its address."""
+    """The web server as the README starts it; its address."""
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "config.asgi:application", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--workers", "2"]
     server = subprocess.Popen(
         [*command, "--no-access-log", "--log-level", "warning", "--lifespan", "off"], cwd=ROOT, env=env
     )

@@ -12,9 +12,10 @@ from django.test import Client
 from django.utils import timezone
 from prometheus_client.parser import text_string_to_metric_families
 
-from agents.models import ModelState
+from agents.models import ModelPrice, ModelState
+from agents.pricing import sync_prices
 from runs.metrics import CallTotals, Numbers, render_metrics
-from runs.models import ModelCall, ShiftSlot
+from runs.models import CostCorrection, ModelCall, ShiftSlot
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -118,6 +119,20 @@ def test_a_restored_database_is_counted_from_the_beginning() -> None:
     totals.read(now)
     last.delete()
     assert count_calls(totals, now) == 1
+
+
+def test_a_corrected_cost_is_told_by_every_process() -> None:
+    run = factories.make_agent_run(factories.make_lead().item, status="done")
+    now = timezone.now()
+    call = factories.make_model_call(run, started_at=now - timedelta(hours=1), cost_usd=2)
+    totals = CallTotals()
+    totals.read(now)
+    sync_prices()
+    price = ModelPrice.objects.earliest("pk")
+    CostCorrection.objects.create(call=call, price_after=price, before_usd=2, after_usd=3, reason="a wrong price")
+    ModelCall.objects.filter(pk=call.pk).update(cost_usd=3)
+    (values,) = totals.read(now).values()
+    assert values[:2] == [1, 3]
 
 
 # --- Who may read them ---------------------------------------------------------------------------------------
