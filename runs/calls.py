@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
-from django.db.models import QuerySet
+from django.db.models import Case, F, QuerySet, Value, When
 
 from agents.budgets import Ask, Refused, Settlement, reserve, settle
 from agents.llm import ModelReply, ModelRequest
@@ -26,6 +26,8 @@ from runs.models import AgentRun, ModelCall, ModelCallBody, ToolCall
 from runs.staff import Staff
 from runs.work import OpenCall, SeenCall, ToolUse
 
+LATE = "The answer came after its run had been taken away, and was not used."
+UNUSED = "The answer was not used: its attempt ended without an output."
 _ZERO = Decimal(0)
 _UNSETTLED = Statement(
     lambda: (
@@ -134,10 +136,19 @@ def find_open(ask: CallAsk) -> OpenCall | None:
     return _open_call(call, ask) if call is not None else None
 
 
+def discard_answers(calls: QuerySet[ModelCall]) -> None:
+    """Answers that were fine but thrown away, for their attempt ended without an output: each says so, as a failed
+    one says why. What the sums of costs hold as used is moved there. The runs or try-outs of the calls are locked."""
+    answered = calls.filter(status=ModelCall.Status.FINISHED, cause="", error="")
+    done, used = ModelCall.Rolled.DONE, ModelCall.Rolled.USED
+    answered.update(error=UNUSED, rolled=Case(When(rolled=done, then=Value(used)), default=F("rolled")))
+
+
 def settle_calls(seen: Sequence[SeenCall], staff: Staff, *, now: datetime) -> None:
     """Write down what the calls brought and cost, and release what was reserved beyond that. Repeating it is harmless.
 
-    A call that was given up as unseen and answers late replaces its estimate by the actual cost.
+    A call that was given up as unseen and answers late replaces its estimate by the actual cost; it is of no use, for
+    whoever gave it up has taken its run away.
     """
     if not seen:
         return
@@ -147,10 +158,10 @@ def settle_calls(seen: Sequence[SeenCall], staff: Staff, *, now: datetime) -> No
         entry = by_pk[pk]
         call = entry.call
         price, cost, is_estimate = _cost(call, entry.reply, staff)
-        rows.append(_settled_row(entry, price, cost, is_estimate, now))
+        was_unseen = status == ModelCall.Status.UNSEEN
+        rows.append(_settled_row(entry, price, cost, is_estimate, now, LATE if was_unseen else ""))
         bodies.append((pk, storable_json(entry.reply.as_json())))
         # The reservation of a call that was given up is booked as spent: only the difference is left to book.
-        was_unseen = status == ModelCall.Status.UNSEEN
         if call.run_id is not None:
             costs.append((call.run_id, cost - call.reserved_usd if was_unseen else cost))
         if call.reserved_in:
@@ -166,14 +177,19 @@ def settle_calls(seen: Sequence[SeenCall], staff: Staff, *, now: datetime) -> No
 def abandon_calls(
     run_ids: Iterable[int], *, now: datetime, error: str = "The worker was lost before the answer was seen."
 ) -> None:
-    """Calls whose end nobody saw stand at their reservation, marked as an estimate; ``error`` says why."""
-    calls = abandon_owned(ModelCall.objects.filter(agent_run_id__in=list(run_ids)), now=now, error=error)
+    """Runs whose attempt ends without an output: calls whose end nobody saw stand at their reservation, marked as an
+    estimate; ``error`` says why. What the attempt was answered before is discarded."""
+    owned = ModelCall.objects.filter(agent_run_id__in=list(run_ids))
+    calls = abandon_owned(owned, now=now, error=error)
+    discard_answers(owned)
     increase_rows(AgentRun, "cost_usd", [(call.agent_run_id, call.reserved_usd) for call in calls])
 
 
 def abandon_try_outs(try_out_ids: Iterable[int], *, now: datetime, error: str) -> None:
-    """The same for calls of try-outs."""
-    abandon_owned(ModelCall.objects.filter(try_out_id__in=list(try_out_ids)), now=now, error=error)
+    """The same for try-outs that end without an answer."""
+    owned = ModelCall.objects.filter(try_out_id__in=list(try_out_ids))
+    abandon_owned(owned, now=now, error=error)
+    discard_answers(owned)
 
 
 def abandon_owned(owned: QuerySet[ModelCall], *, now: datetime, error: str) -> list[ModelCall]:
@@ -246,7 +262,7 @@ def _settlement(call: OpenCall, cost: Decimal, reply: ModelReply, was_unseen: bo
 
 
 def _settled_row(
-    entry: SeenCall, price: ModelPrice | None, cost: Decimal, is_estimate: bool, now: datetime
+    entry: SeenCall, price: ModelPrice | None, cost: Decimal, is_estimate: bool, now: datetime, remark: str
 ) -> tuple[Any, ...]:
     reply, usage = entry.reply, entry.reply.usage
     return (
@@ -263,7 +279,7 @@ def _settled_row(
         cost,
         is_estimate,
         reply.cause,
-        storable(reply.error or entry.remark),
+        storable(reply.error or entry.remark or remark),
         reply.http_status,
         reply.stop_reason,
         reply.request_id,

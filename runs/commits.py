@@ -23,7 +23,7 @@ from agents.spec import OutputEvent
 from agents.statements import Among, Statement
 from runs import dispatch, log, tracing
 from runs.budget_waits import lock_moved_budgets
-from runs.calls import settle_calls
+from runs.calls import discard_answers, settle_calls
 from runs.database import insert_rows, update_rows
 from runs.database import now as database_now
 from runs.failure_reviews import open_failure
@@ -31,7 +31,7 @@ from runs.failures import BUSY, LINE_STANDS, PROBE_SECONDS, busy_seconds, judge
 from runs.gate_alerts import tell_budgets, tell_gates
 from runs.gates import lock_departments
 from runs.inputs import schema_version
-from runs.models import AgentRun, Item, LogEntry, Output
+from runs.models import AgentRun, Item, LogEntry, ModelCall, Output
 from runs.staff import Staff
 from runs.work import Finished, SeenCall
 
@@ -148,6 +148,8 @@ def _commit_group(finished: Sequence[Finished], staff: Staff, *, undecided: str 
         # Budgets are locked before their periods, which the settlement locks.
         moved = lock_moved_budgets({run.department_id: run.started_at for run in refused}) if refused else set()
         settle_calls([seen for one in finished for seen in one.unsettled], staff, now=now)
+        if lost := [run.pk for one, run in ours if one.payload is None]:
+            discard_answers(ModelCall.objects.filter(agent_run__in=lost))
         done = [(one, run) for one, run in ours if one.payload is not None]
         entries = _end_failed([(one, run) for one, run in ours if one.payload is None], items, moved, now)
         events = _write_outputs(done, items, staff, now)

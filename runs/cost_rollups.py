@@ -1,7 +1,8 @@
 """Adds settled model calls to the sums that the costs page reads, each call once as what it is now.
 
-A call that was given up as unseen and answers late is taken out of the sums as unseen and put in as settled. What
-is not rolled up yet ``runs.costs`` adds from the calls themselves, so that a page always equals the sum over calls.
+A call that was given up as unseen and answers late is taken out of the sums as unseen and put in as settled; one
+whose answer turns out to be of no use (``runs.calls.discard_answers``) is moved to what was wasted. What is not
+rolled up yet ``runs.costs`` adds from the calls themselves, so that a page always equals the sum over calls.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 from django.db import connection, transaction
 from django.db.models import QuerySet
 
+from agents.causes import Cause
 from runs.database import update_rows
 from runs.models import CostRollup, ItemCost, ItemTotal, ModelCall
 from runs.models.costs import UNITS
@@ -29,8 +31,9 @@ BREATH_SECONDS = 0.11
 """Left free between two batches on SQLite: who waits for its one write lock looks each 100 ms, and may never find it
 free where one transaction follows another."""
 _UNROLLED = """(("runs_modelcall"."rolled" = '' AND "runs_modelcall"."status" IN ('finished', 'unseen'))
-    OR ("runs_modelcall"."rolled" = 'unseen' AND "runs_modelcall"."status" = 'finished'))"""
-"""Word for word the condition of the index model_call_unrolled: SQLite uses it for no other, nor for parameters."""
+    OR ("runs_modelcall"."rolled" = 'unseen' AND "runs_modelcall"."status" = 'finished')
+    OR ("runs_modelcall"."rolled" = 'used' AND "runs_modelcall"."status" = 'finished'))"""
+"""Word for word the condition of the index model_call_to_roll: SQLite uses it for no other, nor for parameters."""
 _LINK = """UPDATE runs_itemcost SET day_before = linked.before FROM (
     SELECT id, LAG(day) OVER (PARTITION BY item_id ORDER BY day) AS before FROM runs_itemcost WHERE item_id IN ({items})
 ) linked WHERE linked.id = runs_itemcost.id AND linked.before IS NOT NULL
@@ -114,6 +117,8 @@ def group_calls(rows: Iterable[dict[str, Any]]) -> tuple[dict[Group, Sums], dict
     for row in rows:
         if row["rolled"] == ModelCall.Rolled.UNSEEN:
             _add(row, groups, items, as_unseen=True, sign=-1)
+        if row["rolled"] == ModelCall.Rolled.USED:
+            _add(_as_used(row), groups, items, as_unseen=False, sign=-1)
         _add(row, groups, items, as_unseen=row["status"] == ModelCall.Status.UNSEEN, sign=1)
     return groups, items
 
@@ -123,9 +128,10 @@ def add_correction(calls: Iterable[tuple[ModelCall, Decimal]]) -> None:
     groups: defaultdict[Group, Sums] = defaultdict(Sums.empty)
     items: defaultdict[tuple[int, int, date], list[int]] = defaultdict(lambda: [0, 0, 0])
     for call, usd in calls:
-        if call.rolled != ModelCall.Rolled.DONE:
+        if call.rolled not in (ModelCall.Rolled.DONE, ModelCall.Rolled.USED):
             continue
         row = {name: getattr(call, name) for name in _COLUMNS}
+        row = _as_used(row) if call.rolled == ModelCall.Rolled.USED else row
         _add(row, groups, items, as_unseen=False, sign=-1)
         _add({**row, "cost_usd": usd, "is_estimate": False}, groups, items, as_unseen=False, sign=1)
     _add_to_rollups(groups)
@@ -150,6 +156,24 @@ def settled_calls(**filters: Any) -> Iterable[dict[str, Any]]:
     return ({**row, "rolled": ModelCall.Rolled.NOT} for row in rows)
 
 
+def is_of_use(row: dict[str, Any]) -> bool:
+    """The one rule for what was wasted: a call is of use if its answer was taken, by an attempt whose output was.
+
+    Whoever finds that it was not says why in the call's ``error`` (``runs.calls``); an unseen end has one, too.
+    """
+    return not row["cause"] and not row["error"]
+
+
+def is_billed(row: dict[str, Any]) -> bool:
+    """Whether the tokens of a call were paid for: those of a refusal before any output were not."""
+    return bool(row["cause"] != Cause.REFUSAL or row["output_tokens"])
+
+
+def _as_used(row: dict[str, Any]) -> dict[str, Any]:
+    """A call as it is in the sums, which do not know yet that its answer was of no use."""
+    return {**row, "error": ""}
+
+
 def _add(
     row: dict[str, Any],
     groups: defaultdict[Group, Sums],
@@ -160,9 +184,9 @@ def _add(
 ) -> None:
     day = row["started_at"].astimezone(UTC).date()
     # An unseen call stands at its reservation, with no tokens; its model is the one that was asked.
-    is_waste = as_unseen or bool(row["cause"]) or bool(row["error"])
+    is_waste = as_unseen or not is_of_use(row)
     cost = units(row["reserved_usd"] if as_unseen else row["cost_usd"])
-    tokens = [0] * len(TOKENS) if as_unseen else [row[name] for name in TOKENS]
+    tokens = [0] * len(TOKENS) if as_unseen or not is_billed(row) else [row[name] for name in TOKENS]
     model = row["model_asked"] if as_unseen else row["model_used"] or row["model_asked"]
     group = Group(
         row["department_id"],

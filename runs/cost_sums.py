@@ -41,7 +41,7 @@ class Cost:
     tokens: dict[str, int] = field(default_factory=lambda: dict.fromkeys(TOKENS, 0))
     usd: Decimal = Decimal(0)
     waste_usd: Decimal = Decimal(0)
-    """Of calls that brought nothing that was used: failed, cut, refused, repaired, unseen."""
+    """Of calls that brought nothing that was used, as ``cost_rollups.is_of_use`` says."""
     estimated_usd: Decimal = Decimal(0)
     """Of calls whose end was not seen: a bound."""
     items: int = 0

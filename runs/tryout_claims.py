@@ -103,15 +103,15 @@ def finish(work: Work, ended: Finished | CutOff | None, *, staff: Staff, why: tu
             settle_calls(ended.unsettled, staff, now=now)
         if row is None:
             return
-        # A call that was opened just when it was cut off.
+        if isinstance(ended, Finished) and ended.payload is not None:
+            row.payload, row.trespasses = dict(ended.payload), ended.trespasses
+            end(row, Status.DONE, now)
+            return
+        # With a call that was opened just when it was cut off.
         abandon_try_outs([row.pk], now=now, error="It was closed before the answer was seen.")
         if isinstance(ended, Finished):
             row.trespasses = ended.trespasses
-            if ended.payload is not None:
-                row.payload = dict(ended.payload)
-                end(row, Status.DONE, now)
-            else:
-                end(row, Status.FAILED, now, cause=ended.cause, error=ended.error)
+            end(row, Status.FAILED, now, cause=ended.cause, error=ended.error)
             return
         cause, error = why or (Cause.CUT_OFF, "It was closed before its end.")
         end(row, Status.FAILED, now, cause=cause, error=error)

@@ -24,10 +24,12 @@ class ModelCall(models.Model):
         UNSEEN = "unseen", "end not seen"
 
     class Rolled(models.TextChoices):
-        """A call that was given up as unseen may still be settled: then it is rolled up once more."""
+        """A call that was given up as unseen may still be settled, and one that was of use may prove to have been of
+        none: then it is rolled up once more."""
 
         NOT = "", "not yet"
         UNSEEN = "unseen", "as unseen"
+        USED = "used", "as used, and it was of no use"
         DONE = "done", "as settled"
 
     department = models.ForeignKey(Department, on_delete=models.PROTECT, related_name="model_calls")
@@ -69,7 +71,9 @@ class ModelCall(models.Model):
     cost_usd = models.DecimalField(max_digits=16, decimal_places=8, default=0)
     is_estimate = models.BooleanField(default=False, help_text="The end was not seen: the cost is a bound.")
     cause = models.CharField(max_length=16, choices=Cause, blank=True, default="")
-    error = models.TextField(blank=True)
+    error = models.TextField(
+        blank=True, help_text="What was wrong with the call, or why its answer was of no use. Empty with no cause: used."
+    )
     http_status = models.PositiveSmallIntegerField(null=True, blank=True)
     stop_reason = models.CharField(max_length=40, blank=True)
     request_id = models.CharField(max_length=120, blank=True)
@@ -102,8 +106,10 @@ class ModelCall(models.Model):
             # cost_rollups: settled calls that are not in the rollups as they are now.
             models.Index(
                 fields=["id"],
-                condition=Q(rolled="", status__in=["finished", "unseen"]) | Q(rolled="unseen", status="finished"),
-                name="model_call_unrolled",
+                condition=Q(rolled="", status__in=["finished", "unseen"])
+                | Q(rolled="unseen", status="finished")
+                | Q(rolled="used", status="finished"),
+                name="model_call_to_roll",
             ),
         ]
 

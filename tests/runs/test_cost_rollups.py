@@ -264,7 +264,7 @@ def test_looking_for_calls_to_roll_up_reads_its_own_small_index() -> None:
             with connection.cursor() as cursor:
                 cursor.execute("SET LOCAL enable_seqscan = off")
             plan = rows.explain()
-        assert "model_call_unrolled" in plan
+        assert "model_call_to_roll" in plan
 
 
 def test_the_worker_keeps_up_in_small_steps_until_nothing_is_left() -> None:
