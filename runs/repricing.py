@@ -11,10 +11,11 @@ from django.db import transaction
 from django.db.models import Q
 
 from agents.budgets import Settlement, settle
-from agents.models import ModelPrice
+from agents.models import Department, ModelPrice
 from agents.pricing import PriceBook, UnknownPrice, Usage, billed_usd
 from runs.commits import lock_items
 from runs.cost_rollups import add_correction
+from runs.cost_sums import Period
 from runs.database import increase_rows, insert_rows, update_rows
 from runs.models import AgentRun, CostCorrection, ModelCall
 
@@ -39,23 +40,38 @@ class Change:
 def find_changes(prices: PriceBook, first: date, last: date, models: Sequence[str] = ()) -> Iterator[Change]:
     """Calls that began on these days (UTC) and whose cost differs from tokens times the price in force.
 
-    Estimates stand, but where nothing was missing except a price. A call on a model that still has none is left.
+    Estimates stand, but where nothing was missing except a price: the answer has come to its end. A call on a model
+    that still has none is left. Read page by page, so that any number of calls takes little memory and changes may be
+    written down meanwhile.
     """
-    calls = ModelCall.objects.filter(
-        Q(is_estimate=False) | Q(price=None), status=ModelCall.Status.FINISHED, started_at__date__range=(first, last)
-    )
+    for department_id in Department.objects.order_by("pk").values_list("pk", flat=True):
+        for call in _settled_calls(department_id, Period(first, last), models):
+            change = _change(call, prices)
+            if change is not None:
+                yield change
+
+
+def _settled_calls(department_id: int, period: Period, models: Sequence[str]) -> Iterator[ModelCall]:
+    """In the order of the index model_call_by_day, whose page begins after the last call of the one before."""
+    begin, end = period.moments
+    is_known = Q(is_estimate=False) | Q(price=None) & ~Q(stop_reason="")
+    calls = ModelCall.objects.filter(is_known, department=department_id, status=ModelCall.Status.FINISHED)
     if models:
         calls = calls.filter(Q(model_asked__in=models) | Q(model_used__in=models))
-    for call in calls.order_by("pk").iterator(chunk_size=BATCH):
-        change = _change(call, prices)
-        if change is not None:
-            yield change
+    rows = calls.filter(started_at__lt=end).order_by("started_at", "pk")
+    page = list(rows.filter(started_at__gte=begin)[:BATCH])
+    while page:
+        yield from page
+        last = page[-1]
+        after = Q(started_at__gt=last.started_at) | Q(pk__gt=last.pk)
+        page = list(rows.filter(after, started_at__gte=last.started_at)[:BATCH])
 
 
 def apply_changes(changes: Iterable[Change], *, reason: str) -> int:
     """Write the new costs everywhere the old ones stand; returns the number of calls. ValueError without a reason.
 
-    A call that was settled again meanwhile is left as it is.
+    A call that was settled again meanwhile is left as it is. Each ``BATCH`` is a transaction: after an interruption
+    every sum agrees, and doing it again does the rest.
     """
     if not reason.strip():
         raise ValueError("Say why: the reason stays with every corrected call.")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import fields
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -8,14 +9,17 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
-from agents.models import Budget, BudgetPeriod, ModelPrice
+from agents.models import Budget, BudgetPeriod, Department, ModelPrice
 from agents.pricing import Usage, load_price_book, sync_prices
+from runs import repricing
 from runs.cost_rollups import roll_up
 from runs.cost_sums import Period, total
 from runs.costs import break_down
 from runs.models import AgentRun, CostCorrection, ModelCall
-from runs.repricing import apply_changes, find_changes
+from runs.repricing import Change, apply_changes, find_changes
 from tests.factories import make_agent_run, make_department, make_lead, make_model_call
 
 pytestmark = pytest.mark.django_db
@@ -85,7 +89,7 @@ def test_it_changes_every_sum_and_keeps_the_old_figure(is_rolled: bool) -> None:
 
 
 def test_a_call_whose_model_had_no_price_is_priced_once_there_is_one() -> None:
-    call = make_call(cost_usd=Decimal("0.5"), is_estimate=True, price=None)
+    call = make_call(cost_usd=Decimal("0.5"), is_estimate=True, price=None, stop_reason="end_turn")
     BudgetPeriod.objects.update(spent_usd="0.5")
     roll_up()
     recompute(apply=True, reason="The price was entered late.")
@@ -118,6 +122,82 @@ def test_a_call_that_was_settled_again_meanwhile_is_left() -> None:
     ModelCall.objects.update(cost_usd="0.1")
     assert apply_changes(changes, reason="x") == 0
     assert not CostCorrection.objects.exists()
+
+
+def test_a_call_without_a_price_whose_end_was_not_seen_stays_an_estimate() -> None:
+    call = make_call(cost_usd=Decimal("0.5"), is_estimate=True, price=None, stop_reason="")
+    assert "nothing to change" in recompute(apply=True, reason="The price was entered late.")
+    call.refresh_from_db()
+    assert (call.cost_usd, call.is_estimate, call.price) == (Decimal("0.5"), True, None)
+
+
+def make_many(count: int) -> None:
+    """Calls of one moment and of several, in two departments, on the day and around it."""
+    call = make_call()
+    other = make_agent_run(make_lead(make_department(slug="other")).item, "intake")
+    for number in range(2, count + 2):
+        make_model_call(
+            other if number % 3 == 0 else call.agent_run, number=number, model_asked=HAIKU, model_used=HAIKU,
+            input_tokens=1_000, output_tokens=500, cost_usd=Decimal("0.00035"), price=call.price,
+            started_at=DAY + timedelta(hours=number // 4), reserved_in=[],
+        )  # fmt: skip
+
+
+def assert_sums_agree() -> None:
+    for run in AgentRun.objects.all():
+        costs = ModelCall.objects.filter(agent_run=run).values_list("cost_usd", flat=True)
+        assert run.cost_usd == sum(costs, Decimal(0))
+    departments, days = list(Department.objects.all()), Period(date(2026, 11, 1), date(2026, 11, 30))
+    whole = sum(ModelCall.objects.values_list("cost_usd", flat=True), Decimal(0))
+    for by in ("agent", "day", "item"):
+        assert total(break_down(departments, days, by)).usd == whole
+
+
+def test_it_finds_every_call_of_the_days_once_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repricing, "BATCH", 3)
+    make_many(60)
+    correct_price()
+    begin, end = PERIOD.moments
+    wanted = ModelCall.objects.filter(started_at__gte=begin, started_at__lt=end)
+    found = [change.call.pk for change in find_changes(load_price_book(), DAY.date(), DAY.date())]
+    assert sorted(found) == sorted(wanted.values_list("pk", flat=True))
+    assert 40 < len(found) < 61
+
+
+def test_cut_off_halfway_every_sum_agrees_and_doing_it_again_does_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repricing, "BATCH", 4)
+    make_many(20)
+    for run in AgentRun.objects.all():
+        AgentRun.objects.filter(pk=run.pk).update(cost_usd=Decimal("0.00035") * run.model_calls.count())
+    roll_up(seconds=0, batch=10)
+    correct_price()
+
+    def cut_off() -> Iterator[Change]:
+        for number, change in enumerate(find_changes(load_price_book(), DAY.date(), DAY.date())):
+            if number == 10:
+                raise KeyboardInterrupt
+            yield change
+
+    with pytest.raises(KeyboardInterrupt):
+        apply_changes(cut_off(), reason="Misread.")
+    assert ModelCall.objects.filter(cost_usd=Decimal("0.0006")).count() == CostCorrection.objects.count() == 8
+    assert_sums_agree()
+    assert "13 calls were priced anew" in recompute(apply=True, reason="Misread.")
+    assert CostCorrection.objects.count() == 21
+    assert_sums_agree()
+    assert "nothing to change" in recompute()
+
+
+def test_looking_for_calls_reads_the_index_by_day() -> None:
+    make_many(5)
+    with CaptureQueriesContext(connection) as queries:
+        list(find_changes(load_price_book(), DAY.date(), DAY.date()))
+    (first, *_) = [query["sql"] for query in queries if "runs_modelcall" in query["sql"]]
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SET LOCAL enable_seqscan = off")
+        cursor.execute(f"EXPLAIN {'QUERY PLAN ' if connection.vendor == 'sqlite' else ''}{first}")
+        assert "model_call_by_day" in str(cursor.fetchall())
 
 
 def test_a_call_keeps_everything_that_its_cost_was_made_from() -> None:
