@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.utils.decorators import sync_and_async_middleware
 
 from runs.views.probes import healthz_live, healthz_ready, metrics
 
@@ -20,21 +18,8 @@ PROBES: dict[str, Callable[[HttpRequest], HttpResponse]] = {
 }
 
 
-@sync_and_async_middleware
 def probes(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Callable[[HttpRequest], HttpResponseBase]:
     """Django middleware; must be the first."""
-    if iscoroutinefunction(get_response):
-
-        async def answer_async(request: HttpRequest) -> HttpResponseBase:
-            probe = PROBES.get(request.path.rstrip("/"))
-            if probe is healthz_live:
-                return probe(request)  # without a thread: it says that the event loop turns
-            if probe is not None:
-                return await sync_to_async(probe)(request)
-            response: HttpResponseBase = await get_response(request)
-            return response
-
-        return answer_async  # type: ignore[return-value]
 
     def answer(request: HttpRequest) -> HttpResponseBase:
         probe = PROBES.get(request.path.rstrip("/"))
