@@ -225,12 +225,16 @@ class StatusSpec:
 
 @dataclass(frozen=True, slots=True)
 class SettingsSection:
-    """Settings of a kind that are shown on one page. ``means``: what changing them does, in a sentence or two."""
+    """Settings of a kind that are shown on one page. ``means``: what changing them does, in a sentence or two.
+
+    ``invented``: those of the keys that begin with an invented example, which must not stay in a real department.
+    """
 
     slug: str
     label: str
     keys: tuple[str, ...]
     means: str = ""
+    invented: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

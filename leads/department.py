@@ -270,12 +270,14 @@ SETTINGS_SECTIONS = (
         "Our company",
         ("company_name", "company_pitch", "company_facts"),
         "The Fact-Checker lets pass what stands here or in the research, and nothing else.",
+        invented=("company_name", "company_pitch", "company_facts"),
     ),
     SettingsSection(
         "icp",
         "Ideal customer",
         ("icp",),
         "The Qualifier scores new leads by this. Leads that are scored already keep their tier until they are rerun.",
+        invented=("icp",),
     ),
     SettingsSection(
         "brand",
@@ -285,6 +287,7 @@ SETTINGS_SECTIONS = (
             *("max_subject_chars", "max_body_words"),
         ),
         "Mails that are written from now on follow it. Drafts that are there stay as they are.",
+        invented=("brand_guide", "sender_name", "signature"),
     ),
     SettingsSection(
         "cadence",

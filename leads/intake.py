@@ -147,8 +147,6 @@ def _write(desk: Desk, arrival: Arrival) -> None:
     Without an import what is new waits like its rest, where somebody looks at examples first (``runs.examples``).
     """
     new = [entry.lead for entry in desk.entries if entry.is_new]
-    # In the order of the unique keys, so that two imports of the same people do not wait for each other.
-    new.sort(key=lambda lead: (lead.email, lead.external_id))
     is_held = bool(new) and arrival.job is None and examples.holds_new(desk.department)
     for lead in new:
         lead.item.priority = arrival.priority
@@ -158,7 +156,9 @@ def _write(desk: Desk, arrival: Arrival) -> None:
     Item.objects.bulk_create([lead.item for lead in new])
     for lead in new:
         lead.item = lead.item  # takes over the id; setting `item_id` would forget the item
-    Lead.objects.bulk_create(new)
+    # In the order of the unique keys, so that two imports of the same people do not wait for each other. The items,
+    # which have none, keep the order of the file: the first rows are the examples.
+    Lead.objects.bulk_create(sorted(new, key=lambda lead: (lead.email, lead.external_id)))
     changed = [entry for entry in desk.entries if not entry.is_new and entry.changed]
     update_rows(Lead, STORED, [(e.lead.pk, *(getattr(e.lead, name) for name in STORED)) for e in changed])
     update_rows(Item, ("title",), [(e.lead.pk, e.lead.item.title) for e in changed if "item_title" in e.changed])

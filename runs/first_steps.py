@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from django.db.models import QuerySet
 from django.urls import reverse
 
 from agents.models import Department
-from agents.spec import DepartmentSpec, FirstStep, SettingsSection
+from agents.spec import DepartmentSpec, FirstStep, SettingsSection, StatusSpec
 from runs.examples import EXAMPLES, held_items
 from runs.models import Channel, Item, Output
 from runs.send_situation import closed
@@ -19,7 +20,8 @@ EMAIL = "email"
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """The first items that were worked on, each with its status and whether its final text is there; what waits."""
+    """The first items that were worked on, each with what is so without a final text and whether that is there; what
+    waits."""
 
     items: Sequence[tuple[Item, str, bool]]
     held: int
@@ -46,9 +48,14 @@ def read_examples(department: Department) -> Examples:
     items = list(first.select_related("department").order_by("pk")[:EXAMPLES])
     ready = set(_finals(department).filter(item__in=items).values_list("item_id", flat=True))
     return Examples(
-        items=[(item, department.spec.status_spec(item.status).label, item.pk in ready) for item in items],
+        items=[(item, _without(department.spec.status_spec(item.status)), item.pk in ready) for item in items],
         held=held_items(department).count(),
     )
+
+
+def _without(status: StatusSpec) -> str:
+    is_over = status.is_closing or status.is_resting
+    return f"none{'' if is_over else ' yet'}. {status.label}"
 
 
 def are_done(steps: Sequence[FirstStep]) -> bool:
@@ -62,12 +69,26 @@ def _settings(department: Department, spec: DepartmentSpec) -> list[FirstStep]:
 
 
 def _section(department: Department, spec: DepartmentSpec, section: SettingsSection) -> FirstStep:
-    """Done when somebody has changed a setting of it from what the kind begins with."""
+    """Done when nothing of the kind's invented example is left: its facts would pass as this company's."""
     defaults = spec.settings_schema().model_dump(mode="json")
-    changed = [key for key in section.keys if department.settings.get(key, defaults.get(key)) != defaults.get(key)]
-    says = section.means if changed else f"It still describes an invented example. {section.means}"
+    own = department.settings
+    left = [key for key in section.invented if _is_left(own.get(key, defaults[key]), defaults[key])]
+    if not left:
+        says = section.means
+    elif len(left) == len(section.invented):
+        says = f"It still describes an invented example. {section.means}"
+    else:
+        names = " and ".join(key.replace("_", " ") for key in left)
+        says = f"Still of an invented example: {names}. {section.means}"
     url = reverse("runs:department_settings", args=[department.slug, section.slug])
-    return FirstStep(section.slug, section.label, bool(changed), says, url, "Change" if changed else "Fill in")
+    return FirstStep(section.slug, section.label, not left, says, url, "Fill in" if left else "Change")
+
+
+def _is_left(value: Any, default: Any) -> bool:
+    """Whether a setting is still what its kind begins with; a list, as long as one row of that is in it."""
+    if isinstance(value, list) and isinstance(default, list):
+        return any(row in value for row in default)
+    return bool(value == default)
 
 
 def _mailbox(department: Department) -> FirstStep:

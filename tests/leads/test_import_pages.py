@@ -17,7 +17,7 @@ from agents.models import Department, Member
 from leads import forms
 from leads.importing import work_on
 from leads.models import ImportJob, Lead
-from tests.factories import make_department, make_user
+from tests.factories import make_department, make_lead, make_user
 
 pytestmark = pytest.mark.django_db
 UPLOAD = "/leads/import/"
@@ -51,8 +51,8 @@ def _upload(browser: Client, content: bytes = TABLE, **fields: str) -> Any:
     return browser.post(UPLOAD, {"file": SimpleUploadedFile("people.csv", content), **fields})
 
 
-def _job(browser: Client) -> ImportJob:
-    assert _upload(browser).status_code == 302
+def _job(browser: Client, content: bytes = TABLE) -> ImportJob:
+    assert _upload(browser, content).status_code == 302
     return ImportJob.objects.latest("pk")
 
 
@@ -226,3 +226,17 @@ def test_actions_are_posted(browser: Client) -> None:
     for action in ACTIONS:
         assert browser.get(f"/leads/import/{job.pk}/{action}/").status_code == 405
     assert browser.post(job.get_absolute_url()).status_code == 405
+
+
+def test_a_file_without_rows_offers_no_import(browser: Client) -> None:
+    page = _page(browser, (job := _job(browser, b"name,email\n")))
+    assert "no row below it, so there is nothing to import" in page
+    assert f"/leads/import/{job.pk}/start/" not in page
+    assert "0 leads" not in page, "no price and time of nothing"
+
+
+def test_a_file_without_new_leads_has_no_price(browser: Client, sales: Department) -> None:
+    make_lead(sales, email="anna@x.example", name="Anna")
+    page = _page(browser, (job := _job(browser, b"name,email\nAnna,anna@x.example\n")))
+    assert "No row brings a new lead." in page
+    assert f"/leads/import/{job.pk}/start/" in page

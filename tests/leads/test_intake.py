@@ -53,6 +53,13 @@ def test_a_new_lead_is_an_item_that_is_due_with_its_trigger(sales: Department) -
     assert trigger.source == "test:crm"
 
 
+def test_new_leads_keep_the_order_of_their_rows(sales: Department) -> None:
+    """The first five rows of a file are the examples."""
+    rows = [_row(number, email=f"{name}@x.example", name=name) for number, name in enumerate(("Zoe", "Anna", "Max"))]
+    _land(sales, *rows)
+    assert list(Lead.objects.order_by("pk").values_list("name", flat=True)) == ["Zoe", "Anna", "Max"]
+
+
 def test_a_known_lead_gets_what_it_lacks_and_keeps_what_it_has(sales: Department) -> None:
     known = make_lead(sales, email="anna@x.example", name="Anna", company="", phone="1", attributes={"a": 1, "b": 2})
     row = _row(email="anna@x.example", name="Anne", company="Acme", phone="2", attributes={"b": 3, "c": 4})

@@ -10,7 +10,7 @@ from django.utils import timezone
 from agents.models import Department
 from leads.models import ImportJob
 from runs.examples import REASON
-from runs.first_steps import are_done, read_steps
+from runs.first_steps import are_done, read_examples, read_steps
 from runs.models import Channel, Item
 from tests import factories
 from tests.runs.scene import HTMX, make_scene, settled
@@ -37,13 +37,34 @@ def test_everything_is_open_in_a_new_department(desk: Department) -> None:
     assert all(step.says and (step.url or step.slug == "examples") for step in steps)
 
 
-@pytest.mark.parametrize(("slug", "key"), [("company", "company_name"), ("icp", "icp"), ("brand", "brand_guide")])
-def test_settings_are_done_when_somebody_has_changed_them(desk: Department, slug: str, key: str) -> None:
-    before = desk.spec.settings_schema().model_dump(mode="json")
-    Department.objects.filter(pk=desk.pk).update(settings={key: before[key]})
-    assert slug in open_steps(desk), "saved as it was is not filled in"
-    Department.objects.filter(pk=desk.pk).update(settings={key: "Acme"})
+OWN = {
+    "company": {"company_name": "Acme", "company_pitch": "Acme makes anvils.", "company_facts": []},
+    "icp": {"icp": "Blacksmiths."},
+    "brand": {"brand_guide": "Plain.", "sender_name": "Wile", "signature": "Wile"},
+}
+"""Settings that must not stay those of the invented example, by section."""
+
+
+@pytest.mark.parametrize("slug", OWN)
+def test_settings_are_done_when_nothing_is_left_of_the_example(desk: Department, slug: str) -> None:
+    example = desk.spec.settings_schema().model_dump(mode="json")
+    for key in OWN[slug]:
+        Department.objects.filter(pk=desk.pk).update(settings=OWN[slug] | {key: example[key]})
+        assert slug in open_steps(desk), f"{key} is still of another company"
+    Department.objects.filter(pk=desk.pk).update(settings=OWN[slug])
     assert slug not in open_steps(desk)
+
+
+def test_it_names_what_is_left_of_the_example(desk: Department) -> None:
+    """A mail would state another company's facts as ours, and the Fact-Checker would let them pass."""
+    example = desk.spec.settings_schema().model_dump(mode="json")
+    facts = [{"fact": "Acme makes anvils", "source": "Catalogue"}, example["company_facts"][0]]
+    settings = {"company_name": "Acme", "company_facts": facts}
+    Department.objects.filter(pk=desk.pk).update(settings=settings)
+    desk.refresh_from_db()
+    step = next(step for step in read_steps(desk) if step.slug == "company")
+    assert not step.is_done
+    assert step.says.startswith("Still of an invented example: company pitch and company facts. ")
 
 
 def test_the_mailbox_is_done_after_a_test_mail(desk: Department) -> None:
@@ -64,6 +85,14 @@ def test_an_upload_is_done_when_it_has_brought_leads(desk: Department) -> None:
     assert any(step.says.endswith("has brought 1 lead.") for step in read_steps(desk))
     ImportJob.objects.filter(pk=job.pk).update(created=3)
     assert "upload" not in open_steps(desk)
+
+
+def test_an_example_says_whether_a_draft_can_still_come(desk: Department) -> None:
+    for name, status in (("Ida", "qualified"), ("Max", "rejected")):
+        item = factories.make_lead(desk, name=name, email=f"{name}@x.example", status=status).item
+        factories.make_agent_run(item, "qualifier", status="done")
+    says = [text for _, text, _ in read_examples(desk).items]
+    assert says == ["none yet. Qualified", "none. Not a lead"]
 
 
 def test_examples_are_done_when_drafts_are_there_and_nothing_waits(desk: Department) -> None:
