@@ -27,6 +27,8 @@ _HAS_BUDGET = Statement(
     lambda: Budget.objects.filter(Among("department_id", "departments"), is_enabled=True).values_list("pk")
 )
 
+_CHANGES = 0x6B6F6E746F72
+"""The number of the lock that keeps changes of budgets and reservations apart, on PostgreSQL."""
 LOOK_AGAIN = timedelta(minutes=1)
 """So soon a call that only others' reservations keep from starting is tried again."""
 BUDGET_WAIT = "budget of the"
@@ -90,11 +92,10 @@ def period_window(period: str, time_zone: str, now: datetime) -> Window:
 def reserve(asks: Sequence[Ask], *, now: datetime) -> dict[Hashable, Granted | Refused]:
     """Grant each ask, in order, if it fits every budget that applies to it, and set the amount aside.
 
-    One query where no budget is enabled; otherwise five (seven when a period has turned, one more when one is full).
+    One query where no budget is enabled; otherwise five (seven when a period has turned); one more on PostgreSQL.
     RuntimeError outside of a transaction: the rows must stay locked until the claims that they pay for are written.
     """
-    if not transaction.get_connection().in_atomic_block:
-        raise RuntimeError("reserve() belongs into the transaction of the claim.")
+    hold_budgets()
     departments = {ask.department_id for ask in asks}
     if not _HAS_BUDGET.rows(limit=1, departments=departments):
         return {ask.key: Granted(()) for ask in asks}
@@ -110,16 +111,39 @@ def reserve(asks: Sequence[Ask], *, now: datetime) -> dict[Hashable, Granted | R
     periods = _locked_periods(
         {b.pk: period_window(b.period, b.department.time_zone, now) for b in budgets if b.pk in needed}, now
     )
-    if periods.keys() != needed or not _do_fit(asks, applying, periods):
-        _read_again([budget for budget in budgets if budget.pk in needed])
     answers = {
-        ask.key: _answer(ask, [(budget, periods[budget.pk]) for budget in found if budget.is_enabled], now)
+        # One without a period was deleted meanwhile, with its agent.
+        ask.key: _answer(ask, [(budget, periods[budget.pk]) for budget in found if budget.pk in periods], now)
         for ask, found in zip(asks, applying, strict=True)
     }
     granted = {pk for answer in answers.values() if isinstance(answer, Granted) for pk in answer.period_ids}
     changed = [row for row in periods.values() if row.pk in granted]
     BudgetPeriod.objects.bulk_update(changed, ["reserved_usd", "reserved_tokens"])
     return answers
+
+
+def hold_budgets() -> None:
+    """Until the transaction ends nobody changes what a budget allows; waits for whoever just does.
+
+    So a reservation goes by what budgets allow when it is written down, and a budget that is made counts every call
+    that began without it. Before calls are locked, for who makes a budget locks them; harmless when repeated.
+    """
+    _keep_apart("pg_advisory_xact_lock_shared")
+
+
+def begin_change() -> None:
+    """Until the transaction ends nobody reserves, and nobody else changes a budget: before anything else is locked."""
+    _keep_apart("pg_advisory_xact_lock")
+
+
+def _keep_apart(lock: str) -> None:
+    connection = transaction.get_connection()
+    if not connection.in_atomic_block:
+        raise RuntimeError("Budgets are held in a transaction: reserve() belongs into the transaction of the claim.")
+    # On SQLite a transaction has the only write lock from its beginning.
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT {lock}(%s)", [_CHANGES])
 
 
 def lock_period(budget: Budget, *, now: datetime) -> BudgetPeriod:
@@ -175,32 +199,6 @@ def _applies(budget: Budget, ask: Ask) -> bool:
         and budget.agent_id in (None, ask.agent_id)
         and budget.model in ("", ask.model)
     )
-
-
-def _do_fit(asks: Sequence[Ask], applying: Sequence[Sequence[Budget]], periods: dict[int, BudgetPeriod]) -> bool:
-    """Whether every budget has room for all that is asked of it together."""
-    sums = defaultdict[int, tuple[Decimal, int]](lambda: (Decimal(0), 0))
-    budgets = {budget.pk: budget for found in applying for budget in found}
-    for ask, found in zip(asks, applying, strict=True):
-        for budget in found:
-            usd, tokens = sums[budget.pk]
-            sums[budget.pk] = usd + ask.usd, tokens + ask.tokens
-    return all(_has_room(budgets[pk], periods[pk], *amounts) for pk, amounts in sums.items())
-
-
-def _read_again(budgets: Iterable[Budget]) -> None:
-    """What these budgets allow, now that their periods are locked; one that is deleted is off.
-
-    Whoever raised one while we waited for its lock made due what waits for it, but not the runs that we hold: refused
-    by what it allowed before, they would wait until the period turns.
-    """
-    by_pk = {budget.pk: budget for budget in budgets}
-    known = Budget.objects.in_bulk(by_pk)
-    for pk, budget in by_pk.items():
-        if now := known.get(pk):
-            budget.limit_usd, budget.limit_tokens, budget.is_enabled = now.limit_usd, now.limit_tokens, now.is_enabled
-        else:
-            budget.is_enabled = False
 
 
 def _locked_periods(windows: dict[int, Window], now: datetime) -> dict[int, BudgetPeriod]:
@@ -262,32 +260,44 @@ def _answer(ask: Ask, rows: Sequence[tuple[Budget, BudgetPeriod]], now: datetime
 
 def _until(ask: Ask, budget: Budget, row: BudgetPeriod, now: datetime) -> datetime:
     """When to look again: soon where only what is reserved stands in the way, for that comes back as calls end."""
-    spent_only = BudgetPeriod(spent_usd=row.spent_usd, spent_tokens=row.spent_tokens, extra_usd=row.extra_usd)
-    return min(now + LOOK_AGAIN, row.ends_at) if _fits(ask, budget, spent_only) else row.ends_at
+    would_fit = _fits_usd(budget, row, row.spent_usd + ask.usd) and _fits_tokens(
+        budget, row, row.spent_tokens + ask.tokens
+    )
+    return min(now + LOOK_AGAIN, row.ends_at) if would_fit else row.ends_at
 
 
 def _fits(ask: Ask, budget: Budget, row: BudgetPeriod) -> bool:
-    return _has_room(budget, row, ask.usd, ask.tokens)
-
-
-def _has_room(budget: Budget, row: BudgetPeriod, usd: Decimal, tokens: int) -> bool:
-    return _has_room_usd(budget, row, usd) and (
-        budget.limit_tokens is None or row.reserved_tokens + row.spent_tokens + tokens <= budget.limit_tokens
+    return _fits_usd(budget, row, row.reserved_usd + row.spent_usd + ask.usd) and _fits_tokens(
+        budget, row, row.reserved_tokens + row.spent_tokens + ask.tokens
     )
 
 
-def _has_room_usd(budget: Budget, row: BudgetPeriod, usd: Decimal) -> bool:
-    return budget.limit_usd is None or row.reserved_usd + row.spent_usd + usd <= budget.limit_usd + row.extra_usd
+def _fits_usd(budget: Budget, row: BudgetPeriod, usd: Decimal) -> bool:
+    allowed = budget.allowed_usd(row)
+    return allowed is None or usd <= allowed
+
+
+def _fits_tokens(budget: Budget, row: BudgetPeriod, tokens: int) -> bool:
+    allowed = budget.allowed_tokens(row)
+    return allowed is None or tokens <= allowed
+
+
+def _is_about_usd(ask: Ask, budget: Budget, row: BudgetPeriod) -> bool:
+    """Of dollars and tokens, which stands in the way: what is spent lasts longer than what is reserved."""
+    usd, tokens = row.spent_usd + ask.usd, row.spent_tokens + ask.tokens
+    if _fits_usd(budget, row, usd) and _fits_tokens(budget, row, tokens):
+        usd += row.reserved_usd
+    return not _fits_usd(budget, row, usd)
 
 
 def _sentence(ask: Ask, budget: Budget, row: BudgetPeriod, until: datetime) -> str:
     """Why the budget refuses and when there is a new one, within the 300 characters of ``AgentRun.waiting_for``."""
-    if budget.limit_usd is not None and not _has_room_usd(budget, row, ask.usd):
-        allowed = f"{budget.limit_usd + row.extra_usd:.2f} USD"
+    if _is_about_usd(ask, budget, row):
+        allowed = f"{budget.allowed_usd(row):.2f} USD"
         held = f"{row.spent_usd:.4f} spent and {row.reserved_usd:.4f} reserved"
-        step, is_too_much = f"{ask.usd:.4f}", ask.usd > budget.limit_usd
+        step, is_too_much = f"{ask.usd:.4f}", ask.usd > (budget.limit_usd or 0)
     else:
-        allowed = f"{budget.limit_tokens:,} tokens"
+        allowed = f"{budget.allowed_tokens(row):,} tokens"
         held = f"{row.spent_tokens:,} used and {row.reserved_tokens:,} reserved"
         step, is_too_much = f"{ask.tokens:,}", ask.tokens > (budget.limit_tokens or 0)
     text = f"{wait_head(budget)}{HEAD_END}{allowed}, {held}; this step may need {step}."

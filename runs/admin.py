@@ -9,7 +9,7 @@ from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth.models import User
 from django.db import transaction
-from django.db.models import DecimalField
+from django.db.models import BigIntegerField, DecimalField
 from django.http import Http404, HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
@@ -33,7 +33,7 @@ from runs.admin_forms import (
     department_form,
 )
 from runs.admin_noted import NotedAdmin
-from runs.budget_changes import CHANGEABLE, change_budget, create_budget, delete_budget, set_extra
+from runs.budget_changes import CHANGEABLE, EXTRAS, change_budget, create_budget, delete_budget, set_extras
 from runs.models import Rule, Suppression
 from runs.rules import rule_sentence
 from runs.settings_editing import COLUMNS, write_changes
@@ -227,8 +227,8 @@ class BudgetPeriodInline(TabularInline[BudgetPeriod, Budget]):
     can_delete = False
     ordering = ("-starts_at",)
     readonly_fields = (*("starts_at", "ends_at", "reserved_usd", "spent_usd", "reserved_tokens", "spent_tokens"),)
-    fields = (*readonly_fields, "extra_usd")
-    formfield_overrides = {DecimalField: {"min_value": Decimal(0)}}
+    fields = (*readonly_fields, *EXTRAS)
+    formfield_overrides = {DecimalField: {"min_value": Decimal(0)}, BigIntegerField: {"min_value": 0}}
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Whoever may change the budget; the page has asked already."""
@@ -269,10 +269,12 @@ class BudgetAdmin(ScopedAdmin[Budget]):
             raise Http404(_GONE) from error
 
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
-        """Only the extra: workers reserve and spend in the same rows meanwhile."""
-        for period in formset.save(commit=False):
+        """Only what was allowed once: workers reserve and spend in the same rows meanwhile."""
+        formset.save(commit=False)
+        for period, names in formset.changed_objects:
+            extras = {name: getattr(period, name) for name in names if name in EXTRAS}
             try:
-                set_extra(period=period, usd=period.extra_usd, user=cast(User, request.user))
+                set_extras(period=period, extras=extras, user=cast(User, request.user))
             except Budget.DoesNotExist as error:
                 raise Http404(_GONE) from error
         formset.save_m2m()

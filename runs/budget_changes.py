@@ -13,12 +13,13 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.db import transaction
 
-from agents.budgets import lock_period
+from agents.budgets import begin_change, lock_period
 from agents.models import Budget, BudgetPeriod
 from runs.budget_waits import BUDGET_TARGET, release_budget_waits
 from runs.database import now as database_now
 from runs.models import Action
 
+EXTRAS = ("extra_usd", "extra_tokens")
 CHANGEABLE = ("limit_usd", "limit_tokens", "is_enabled")
 """What a budget counts stays, else what it has counted would be wrong."""
 
@@ -26,6 +27,7 @@ CHANGEABLE = ("limit_usd", "limit_tokens", "is_enabled")
 def create_budget(*, budget: Budget, user: User, reason: str = "") -> Budget:
     """Save a new budget. Nothing that is under way counts against it: only calls that start from now on."""
     with transaction.atomic():
+        begin_change()
         budget.save(force_insert=True)
         _act(budget, user, "create_budget", {}, {**_scope(budget), **_limits(budget)}, reason)
         release_budget_waits(budget.department)
@@ -42,6 +44,7 @@ def change_budget(*, budget: Budget, changes: Mapping[str, Any], user: User, rea
     if any(changes.get(name) is not None and changes[name] < 0 for name in ("limit_usd", "limit_tokens")):
         raise ValueError("A budget cannot be less than nothing.")
     with transaction.atomic():
+        begin_change()
         held = _lock(budget)
         period = lock_period(held, now=database_now())
         before = {name: getattr(held, name) for name in CHANGEABLE}
@@ -59,48 +62,49 @@ def change_budget(*, budget: Budget, changes: Mapping[str, Any], user: User, rea
     return True
 
 
-def change_limit(*, budget: Budget, limit_usd: Decimal, user: User, reason: str) -> bool:
-    """Change how many dollars a budget allows in every period; see ``change_budget``."""
-    return change_budget(budget=budget, changes={"limit_usd": limit_usd}, user=user, reason=reason)
+def allow_once(
+    *, budget: Budget, usd: Decimal | None = None, tokens: int | None = None, user: User, reason: str
+) -> bool:
+    """Let a budget be passed by so much in its current period. ValueError for an amount that allows nothing.
 
-
-def allow_once(*, budget: Budget, usd: Decimal, user: User, reason: str) -> bool:
-    """Let a budget be passed by this amount in its current period. ValueError for an amount that allows nothing.
-
-    Runs that wait for it are due at once. False for a budget that does not limit dollars.
+    Runs that wait for it are due at once. False where it limits none of what is given.
     """
-    if usd <= 0:
+    if usd is None and tokens is None or any(amount is not None and amount <= 0 for amount in (usd, tokens)):
         raise ValueError("Allow more than nothing.")
-    if budget.limit_usd is None:
-        return False
     with transaction.atomic():
+        begin_change()
         held = _lock(budget)
         period = lock_period(held, now=database_now())
-        _set_extra(held, period, period.extra_usd + usd, user, reason)
-    return True
+        extras: dict[str, Any] = {}
+        if usd is not None and held.limit_usd is not None:
+            extras["extra_usd"] = period.extra_usd + usd
+        if tokens is not None and held.limit_tokens is not None:
+            extras["extra_tokens"] = period.extra_tokens + tokens
+        return _set_extras(held, period, extras, user, reason)
 
 
-def set_extra(*, period: BudgetPeriod, usd: Decimal, user: User, reason: str = "") -> bool:
-    """Say how much more than the budget one of its periods may cost. ValueError for less than nothing.
+def set_extras(*, period: BudgetPeriod, extras: Mapping[str, Any], user: User, reason: str = "") -> bool:
+    """Say how much more than the budget one of its periods may cost: by the names of ``EXTRAS``.
 
-    False if it is that already.
+    False if it is that already. ValueError for less than nothing, KeyError for anything else.
     """
-    if usd < 0:
+    if unknown := extras.keys() - set(EXTRAS):
+        raise KeyError(f"{', '.join(sorted(unknown))} is not what a period allows.")
+    if any(amount < 0 for amount in extras.values()):
         raise ValueError("Less than nothing cannot be allowed.")
     with transaction.atomic():
+        begin_change()
         budget = _lock(period.budget)
         held = BudgetPeriod.objects.select_for_update().filter(pk=period.pk).first()
         if held is None:
             raise Budget.DoesNotExist
-        if held.extra_usd == usd:
-            return False
-        _set_extra(budget, held, usd, user, reason)
-    return True
+        return _set_extras(budget, held, extras, user, reason)
 
 
 def delete_budget(*, budget: Budget, user: User, reason: str = "") -> bool:
     """Delete a budget with what it has counted; without it nothing waits for it. False if it is gone."""
     with transaction.atomic():
+        begin_change()
         held = Budget.objects.select_for_update(of=("self",)).filter(pk=budget.pk).first()
         if held is None:
             return False
@@ -118,12 +122,19 @@ def _lock(budget: Budget) -> Budget:
     return rows.get(pk=budget.pk)
 
 
-def _set_extra(budget: Budget, period: BudgetPeriod, usd: Decimal, user: User, reason: str) -> None:
-    before, period.extra_usd, period.warned_percent = period.extra_usd, usd, 0
-    period.save(update_fields=["extra_usd", "warned_percent"])
-    amounts = {"extra_usd": _text(before)}, {"extra_usd": _text(usd)}
-    _act(budget, user, "allow_once", *amounts, reason)
+def _set_extras(budget: Budget, period: BudgetPeriod, extras: Mapping[str, Any], user: User, reason: str) -> bool:
+    before = {name: getattr(period, name) for name in extras}
+    changed = [name for name, amount in extras.items() if before[name] != amount]
+    if not changed:
+        return False
+    for name in changed:
+        setattr(period, name, extras[name])
+    period.warned_percent = 0
+    period.save(update_fields=[*changed, "warned_percent"])
+    was = {name: _text(before[name]) for name in changed}
+    _act(budget, user, "allow_once", was, {name: _text(extras[name]) for name in changed}, reason)
     release_budget_waits(budget.department)
+    return True
 
 
 def _scope(budget: Budget) -> dict[str, str]:

@@ -8,8 +8,8 @@ from datetime import datetime
 from django.db import transaction
 from django.db.models import Q
 
-from agents.budgets import BUDGET_WAIT
-from agents.models import Budget, Department
+from agents.budgets import BUDGET_WAIT, hold_budgets
+from agents.models import Department
 from runs.database import now
 from runs.models import Action, AgentRun
 
@@ -26,21 +26,20 @@ def release_budget_waits(department: Department) -> int:
         waiting = AgentRun.objects.filter(
             department=department, status=AgentRun.Status.QUEUED, waiting_for__contains=BUDGET_WAIT
         ).order_by("pk")
-        # Claims lock runs before budgets, we hold the budget: whoever is being claimed is left out, not waited for.
+        # Claims lock runs before they hold the budgets, which we keep from them: who is just claimed is left out.
         ids = list(waiting.select_for_update(skip_locked=True, of=("self",)).values_list("pk", flat=True))
         return AgentRun.objects.filter(pk__in=ids).update(due_at=now())
 
 
-def lock_moved_budgets(refused: Mapping[int, datetime | None]) -> set[int]:
-    """Lock the budgets of these departments; those of the departments of whose budgets one has changed since.
+def hold_moved_budgets(refused: Mapping[int, datetime | None]) -> set[int]:
+    """Hold all budgets as they are; those of the departments of whose budgets one has changed since.
 
     ``refused``: when each began what a budget refused, ``{department id: aware time}``. A run that is refused between
     two calls is queued only later: who changes the budget meanwhile wakes nobody, and it would wait until the period
     turns. Trying it again each minute instead would pay for its first calls each time. Whoever changes a budget after
     this waits for our transaction, and finds the run queued. Two queries; belongs before anything locks a period.
     """
-    budgets = Budget.objects.filter(department__in=refused).order_by("pk")
-    list(budgets.select_for_update(of=("self",), no_key=True).values_list("pk"))
+    hold_budgets()
     since = Q()
     for department, began_at in refused.items():
         since |= Q(department=department, at__gte=began_at) if began_at else Q(department=department)

@@ -35,7 +35,7 @@ _UNSETTLED = Statement(
         .exclude(status=ModelCall.Status.FINISHED)
         .select_for_update()
         .order_by("pk")
-        .values_list("pk", "status")
+        .values_list("pk", "status", "reserved_in")
     )
 )
 _SETTLED = [
@@ -154,7 +154,7 @@ def settle_calls(seen: Sequence[SeenCall], staff: Staff, *, now: datetime) -> No
         return
     by_pk = {entry.call.pk: entry for entry in seen}
     rows, bodies, settlements, tools, costs = [], [], [], [], []
-    for pk, status in _UNSETTLED.rows(calls=by_pk):
+    for pk, status, reserved_in in _UNSETTLED.rows(calls=by_pk):
         entry = by_pk[pk]
         call = entry.call
         price, cost, is_estimate = _cost(call, entry.reply, staff)
@@ -164,8 +164,8 @@ def settle_calls(seen: Sequence[SeenCall], staff: Staff, *, now: datetime) -> No
         # The reservation of a call that was given up is booked as spent: only the difference is left to book.
         if call.run_id is not None:
             costs.append((call.run_id, cost - call.reserved_usd if was_unseen else cost))
-        if call.reserved_in:
-            settlements.append(_settlement(call, cost, entry.reply, was_unseen))
+        if reserved_in:  # as it is now: a budget that was made meanwhile counts it, too
+            settlements.append(_settlement(call, reserved_in, cost, entry.reply, was_unseen))
         tools += [_tool_row(call, use) for use in entry.tools]
     update_rows(ModelCall, _SETTLED, rows)
     update_rows(ModelCallBody, ["response"], bodies)
@@ -254,11 +254,13 @@ def _tokens(call: OpenCall, reply: ModelReply) -> int:
     return _at_most(call, reply.usage).total_tokens if reply.usage.total_tokens else call.reserved_tokens
 
 
-def _settlement(call: OpenCall, cost: Decimal, reply: ModelReply, was_unseen: bool) -> Settlement:
-    tokens = _tokens(call, reply)
+def _settlement(
+    call: OpenCall, reserved_in: Sequence[int], cost: Decimal, reply: ModelReply, was_unseen: bool
+) -> Settlement:
+    tokens, periods = _tokens(call, reply), tuple(reserved_in)
     if was_unseen:
-        return Settlement(call.reserved_in, _ZERO, 0, cost - call.reserved_usd, tokens - call.reserved_tokens)
-    return Settlement(call.reserved_in, call.reserved_usd, call.reserved_tokens, cost, tokens)
+        return Settlement(periods, _ZERO, 0, cost - call.reserved_usd, tokens - call.reserved_tokens)
+    return Settlement(periods, call.reserved_usd, call.reserved_tokens, cost, tokens)
 
 
 def _settled_row(
@@ -323,7 +325,6 @@ def _open_call(call: ModelCall, ask: CallAsk) -> OpenCall:
         request=request,
         reserved_usd=call.reserved_usd,
         reserved_tokens=call.reserved_tokens,
-        reserved_in=tuple(call.reserved_in),
         started_at=call.started_at,
     )
 

@@ -22,7 +22,7 @@ from agents.models import Department
 from agents.spec import OutputEvent
 from agents.statements import Among, Statement
 from runs import dispatch, log, tracing
-from runs.budget_waits import lock_moved_budgets
+from runs.budget_waits import hold_moved_budgets
 from runs.calls import discard_answers, settle_calls
 from runs.database import insert_rows, update_rows
 from runs.database import now as database_now
@@ -145,8 +145,8 @@ def _commit_group(finished: Sequence[Finished], staff: Staff, *, undecided: str 
         ours = [(one, held[one.work.token]) for one in finished if one.work.token in held]
         told = _tell_gates(ours, staff, now)
         refused = [run for one, run in ours if one.waiting_until is not None]
-        # Budgets are locked before their periods, which the settlement locks.
-        moved = lock_moved_budgets({run.department_id: run.started_at for run in refused}) if refused else set()
+        # Budgets are held before the calls, which the settlement locks.
+        moved = hold_moved_budgets({run.department_id: run.started_at for run in refused}) if refused else set()
         settle_calls([seen for one in finished for seen in one.unsettled], staff, now=now)
         if lost := [run.pk for one, run in ours if one.payload is None]:
             discard_answers(ModelCall.objects.filter(agent_run__in=lost))

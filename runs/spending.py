@@ -22,7 +22,6 @@ from runs.models import AgentRun, Alert
 WARN_AT = (50, 80, 100)
 """Percent of a budget at which people are told, each once a period."""
 _KEY = "budget-share:"
-_ZERO = Decimal(0)
 _Waits = dict[tuple[int, str], dict[int, int]]
 
 
@@ -43,9 +42,12 @@ class Fill:
     @property
     def allowed_usd(self) -> Decimal | None:
         """What may be spent in this period, with what was allowed once; None for a budget in tokens only."""
-        if self.budget.limit_usd is None:
-            return None
-        return self.budget.limit_usd + (self.period.extra_usd if self.period else _ZERO)
+        return self.budget.allowed_usd(self.period)
+
+    @property
+    def allowed_tokens(self) -> int | None:
+        """The same in tokens; None for a budget in dollars only."""
+        return self.budget.allowed_tokens(self.period)
 
     @property
     def percent(self) -> int:
@@ -57,7 +59,7 @@ class Fill:
         """What is held for calls under way, in whole percent of what is allowed; the larger of dollars and tokens."""
         if self.period is None:
             return 0
-        period, usd, tokens = self.period, self.allowed_usd, self.budget.limit_tokens
+        period, usd, tokens = self.period, self.allowed_usd, self.allowed_tokens
         return max(
             round(period.reserved_usd * 100 / usd) if usd else 0,
             round(period.reserved_tokens * 100 / tokens) if tokens else 0,
@@ -153,10 +155,9 @@ def _percent(budget: Budget, period: BudgetPeriod) -> int:
 def _fuller(budget: Budget, period: BudgetPeriod) -> tuple[int, str]:
     """Of dollars and tokens the one of which more is used: in whole percent, and how much in words."""
     shares = []
-    if budget.limit_usd is not None:
-        allowed = budget.limit_usd + period.extra_usd
+    if (allowed := budget.allowed_usd(period)) is not None:
         shares.append((int(period.spent_usd * 100 / allowed) if allowed else 100, f"{period.spent_usd:.2f} USD"))
-    if (most := budget.limit_tokens) is not None:
+    if (most := budget.allowed_tokens(period)) is not None:
         shares.append((period.spent_tokens * 100 // most if most else 100, f"{period.spent_tokens:,} tokens"))
     return max(shares, key=lambda share: share[0])
 

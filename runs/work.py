@@ -28,7 +28,6 @@ class OpenCall:
     request: ModelRequest
     reserved_usd: Decimal
     reserved_tokens: int
-    reserved_in: tuple[int, ...]
     started_at: datetime
 
 

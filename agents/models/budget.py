@@ -45,13 +45,26 @@ class Budget(models.Model):
         scope = self.agent.slug if self.agent else self.model or "department"
         return f"{self.department.slug} {scope} a {self.period}"
 
+    def allowed_usd(self, period: BudgetPeriod | None) -> Decimal | None:
+        """What may be spent in one of its periods, with what was allowed once; None where dollars are not limited."""
+        if self.limit_usd is None:
+            return None
+        return self.limit_usd + (period.extra_usd if period else 0)
+
+    def allowed_tokens(self, period: BudgetPeriod | None) -> int | None:
+        """The same in tokens."""
+        if self.limit_tokens is None:
+            return None
+        return self.limit_tokens + (period.extra_tokens if period else 0)
+
     def clean(self) -> None:
         if self.limit_usd is None and self.limit_tokens is None:
             raise ValidationError("Set a limit in US dollars, in tokens, or both.")
 
 
 class BudgetPeriod(models.Model):
-    """What one budget has reserved and spent in one period. ``reserved + spent`` never exceeds the limit."""
+    """What one budget has reserved and spent in one period. ``reserved + spent`` never exceeds what is allowed by a call
+    that was let through; it may where the budget was made or lowered when more than that was spent already."""
 
     budget = models.ForeignKey(Budget, on_delete=models.CASCADE, related_name="periods")
     starts_at = models.DateTimeField()
@@ -63,6 +76,7 @@ class BudgetPeriod(models.Model):
     extra_usd = models.DecimalField(
         max_digits=16, decimal_places=8, default=Decimal(0), help_text="Allowed once by an administrator."
     )
+    extra_tokens = models.BigIntegerField(default=0, help_text="Allowed once by an administrator.")
     warned_percent = models.PositiveSmallIntegerField(default=0)
 
     class Meta:

@@ -557,6 +557,7 @@ class TestBudgets:
             "periods-0-id": period.pk,
             "periods-0-budget": budget.pk,
             "periods-0-extra_usd": "2",
+            "periods-0-extra_tokens": "0",
             "periods-0-reserved_usd": "0",
         }
 

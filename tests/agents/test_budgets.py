@@ -20,7 +20,7 @@ from agents.budgets import (
     Granted,
     Refused,
     Settlement,
-    lock_period,
+    begin_change,
     period_window,
     reserve,
     settle,
@@ -29,6 +29,8 @@ from agents.models import Agent, Budget, BudgetPeriod, Department
 
 NOW = datetime(2026, 11, 20, 11, 0, tzinfo=UTC)
 DAY = Budget.Period.DAY
+LOCKS = int(connection.vendor == "postgresql")
+"""Queries by which reservations and changes of budgets are kept apart."""
 
 
 def make_agent(slug: str = "writer", department: Department | None = None, **fields: Any) -> Agent:
@@ -101,7 +103,7 @@ class TestReserve:
         ):
             answers = reserve([ask(agent, "1000", key=n) for n in range(50)], now=NOW)
         assert set(answers.values()) == {Granted(())}
-        assert len(queries) == 1
+        assert len(queries) == 1 + LOCKS
 
     def test_the_number_of_queries_does_not_grow_with_the_asks(self) -> None:
         agents = [make_agent(f"a{n}") for n in range(20)]
@@ -110,10 +112,10 @@ class TestReserve:
         try_to_reserve(ask(agents[0]))
         with transaction.atomic(), CaptureQueriesContext(connection) as queries:
             reserve([ask(agent, key=agent.pk) for agent in agents], now=NOW)
-        assert len(queries) <= 7
+        assert len(queries) <= 7 + LOCKS
         with transaction.atomic(), CaptureQueriesContext(connection) as queries:
             reserve([ask(agent, key=agent.pk) for agent in agents], now=NOW)
-        assert len(queries) == 5
+        assert len(queries) == 5 + LOCKS
 
     def test_asks_are_granted_in_order_until_the_budget_is_full(self) -> None:
         agent = make_agent()
@@ -195,6 +197,39 @@ class TestReserve:
         BudgetPeriod.objects.update(extra_usd=Decimal("0.1"))
         assert isinstance(try_to_reserve(ask(agent, "0.2"))[0], Granted)
         assert isinstance(granted, Granted)
+
+    def test_tokens_that_were_allowed_once_count(self) -> None:
+        agent = make_agent()
+        make_budget(agent, None, limit_tokens=1_500)
+        try_to_reserve(ask(agent))
+        assert isinstance(try_to_reserve(ask(agent))[0], Refused)
+        BudgetPeriod.objects.update(extra_tokens=499)
+        (refused,) = try_to_reserve(ask(agent))
+        assert isinstance(refused, Refused)
+        assert "a day: 1,999 tokens" in refused.reason
+        BudgetPeriod.objects.update(extra_tokens=500)
+        assert isinstance(try_to_reserve(ask(agent))[0], Granted)
+        assert BudgetPeriod.objects.get().reserved_tokens == 2_000
+
+    def test_tokens_that_are_used_last_until_the_period_turns(self) -> None:
+        agent = make_agent()
+        make_budget(agent, None, limit_tokens=1_500)
+        try_to_reserve(ask(agent))
+        BudgetPeriod.objects.update(reserved_tokens=0, spent_tokens=1_000)
+        (refused,) = try_to_reserve(ask(agent))
+        assert isinstance(refused, Refused)
+        assert refused.until == datetime(2026, 11, 21, tzinfo=UTC)
+        assert refused.reason.endswith("A new day begins 2026-11-21 00:00 UTC.")
+
+    def test_of_dollars_and_tokens_the_one_that_lasts_is_named(self) -> None:
+        agent = make_agent()
+        make_budget(agent, "1", limit_tokens=1_500)
+        try_to_reserve(ask(agent, "0.7", tokens=10))
+        BudgetPeriod.objects.update(spent_tokens=1_000)
+        (refused,) = try_to_reserve(ask(agent))
+        assert isinstance(refused, Refused)
+        assert "1,500 tokens, 1,000 used and 10 reserved" in refused.reason
+        assert "A new day begins" in refused.reason
 
     def test_the_next_day_has_a_period_of_its_own(self) -> None:
         agent = make_agent()
@@ -378,11 +413,14 @@ class TestRaces:
         assert [period.reserved_usd, period.spent_usd] == [0, Decimal("9.0")]
         assert (period.reserved_tokens, period.spent_tokens) == (0, 90_000)
 
-    @pytest.mark.parametrize("how", ["raised", "switched off", "deleted"])
-    def test_who_waits_for_the_lock_of_a_budget_asks_what_it_has_become(self, how: str) -> None:
+    @pytest.mark.parametrize(
+        ("how", "is_granted"),
+        [("raised", True), ("switched off", True), ("deleted", True), ("lowered", False), ("made", False)],
+    )
+    def test_who_waits_for_a_change_goes_by_what_it_has_made_of_the_budget(self, how: str, is_granted: bool) -> None:
         agent = make_agent()
-        budget = make_budget(agent)
-        try_to_reserve(ask(agent, "0.9"))
+        budget = make_budget(agent, "5" if how == "lowered" else "1")
+        try_to_reserve(ask(agent, "0.9" if how != "made" else "0.1"))
         answers: list[Granted | Refused] = []
 
         def claim() -> None:
@@ -392,19 +430,45 @@ class TestRaces:
                 connection.close()
 
         with transaction.atomic():
-            lock_period(budget, now=NOW)
+            begin_change()
             thread = threading.Thread(target=claim)
             thread.start()
             wait_until_one_waits(thread)
             if how == "deleted":
                 budget.delete()
+            elif how == "made":
+                make_budget(agent, "0.5", agent=agent)
             else:
-                budget.limit_usd, budget.is_enabled = Decimal(5), how == "raised"
+                budget.limit_usd = Decimal("1.5") if how == "lowered" else Decimal(5)
+                budget.is_enabled = how != "switched off"
                 budget.save()
         thread.join(20)
-        assert [type(answer) for answer in answers] == [Granted]
-        # Refused, it would wait for the next day: what was made due did not include who was just being claimed.
+        assert [isinstance(answer, Granted) for answer in answers] == [is_granted]
+        # Refused by what was, it would wait for the next day: what was made due did not include who is just claimed.
         assert BudgetPeriod.objects.filter(reserved_usd=Decimal("1.8")).count() == (how == "raised")
+
+    def test_who_changes_a_budget_waits_for_reservations_under_way(self) -> None:
+        if connection.vendor != "postgresql":
+            pytest.skip("SQLite has one writer at a time.")
+        agent, changed = make_agent(), list[int]()
+
+        def change() -> None:
+            try:
+                with transaction.atomic():
+                    begin_change()
+                    changed.append(BudgetPeriod.objects.filter(reserved_usd="0.4").count())
+            finally:
+                connection.close()
+
+        make_budget(agent)
+        with transaction.atomic():
+            reserve([ask(agent)], now=NOW)
+            thread = threading.Thread(target=change)
+            thread.start()
+            wait_until_one_waits(thread)
+            assert not changed
+        thread.join(20)
+        assert changed == [1]
 
 
 def wait_until_one_waits(thread: threading.Thread) -> None:
@@ -415,7 +479,8 @@ def wait_until_one_waits(thread: threading.Thread) -> None:
     with connection.cursor() as cursor:
         while thread.is_alive() and time.monotonic() < until:
             cursor.execute(
-                "SELECT count(*) FROM pg_locks WHERE NOT granted AND transactionid = pg_current_xact_id()::xid"
+                "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"
+                " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
             )
             if cursor.fetchone()[0]:
                 return

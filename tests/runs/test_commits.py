@@ -18,7 +18,7 @@ from agents.causes import Cause
 from agents.models import Budget, Department, ModelState
 from agents.pricing import Usage
 from runs import commits, dispatch
-from runs.budget_changes import allow_once, set_extra
+from runs.budget_changes import allow_once, set_extras
 from runs.commits import commit, settle_apart
 from runs.failures import GIVE_UP_WAITING, MAX_FAILURES
 from runs.leases import still_held
@@ -423,7 +423,7 @@ def test_a_budget_raised_while_the_refusal_is_written_down_wakes_it(
             return
         with transaction.atomic():
             if is_set_in_the_admin:
-                set_extra(period=budget.periods.get(), usd=Decimal(50), user=ada)
+                set_extras(period=budget.periods.get(), extras={"extra_usd": Decimal(50)}, user=ada)
             else:
                 allow_once(budget=budget, usd=Decimal(50), user=ada, reason="")
             is_raised.set()

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from agents.budgets import wait_head
 from agents.models import Agent, Budget, BudgetPeriod
-from runs.budget_changes import allow_once, change_limit
+from runs.budget_changes import allow_once, change_budget
 from runs.models import Action, AgentRun, Alert, AlertDelivery
 from runs.spending import load_fills, paused_by_budget, warn_of_budgets
 from tests.engine import in_threads
@@ -69,7 +69,7 @@ class TestWarnings:
     def test_what_was_told_before_the_budget_was_raised_is_over(self) -> None:
         budget = make_budget("10")
         warn_of_budgets()
-        change_limit(budget=budget, limit_usd=Decimal(20), user=make_user("ada"), reason="")
+        change_budget(budget=budget, changes={"limit_usd": Decimal(20)}, user=make_user("ada"))
         warn_of_budgets()
         (text,) = texts()
         assert "50 %" in text
@@ -169,8 +169,8 @@ class TestMore:
     def test_a_new_limit_is_written_down(self) -> None:
         budget, ada = make_budget("10"), make_user("ada")
         run = make_waiting(budget)
-        assert change_limit(budget=budget, limit_usd=Decimal(20), user=ada, reason="")
-        assert not change_limit(budget=budget, limit_usd=Decimal(20), user=ada, reason="")
+        assert change_budget(budget=budget, changes={"limit_usd": Decimal(20)}, user=ada)
+        assert not change_budget(budget=budget, changes={"limit_usd": Decimal(20)}, user=ada)
         run.refresh_from_db()
         assert run.due_at <= timezone.now()
         action = Action.objects.get()
@@ -295,6 +295,37 @@ class TestViews:
             response = client.post(reverse(name, args=[budget.pk]), {"usd": usd}, headers=HTMX)
             assert "such as 12.50" in response.content.decode()
         assert not Action.objects.exists()
+
+    @pytest.mark.parametrize("tokens", ["", "0", "-1", "1.5", "much", "9" * 14])
+    def test_what_is_no_number_of_tokens_is_refused_in_words(self, client: Client, tokens: str) -> None:
+        budget = make_budget(limit_tokens=1_000)
+        client.force_login(_administrator(budget))
+        for name in ("runs:budget_allow", "runs:budget_change"):
+            entered = {"tokens": tokens, "usd": "5" if tokens else ""}
+            response = client.post(reverse(name, args=[budget.pk]), entered, headers=HTMX)
+            assert "or a number of tokens" in response.content.decode()
+        assert not Action.objects.exists()
+
+    def test_a_budget_in_tokens_is_raised_on_the_page(self, client: Client) -> None:
+        budget = make_budget(limit_usd=None, limit_tokens=1_000)
+        run = make_waiting(budget)
+        client.force_login(_administrator(budget))
+        page = client.get(reverse("runs:costs")).content.decode()
+        assert 'name="tokens"' in page
+        assert 'name="usd"' not in page
+        once, always = (reverse(f"runs:budget_{verb}", args=[budget.pk]) for verb in ("allow", "change"))
+        # Dollars, which it does not limit, are no part of what is asked for.
+        assert "Give a number of tokens" in client.post(once, {"usd": "5"}, headers=HTMX).content.decode()
+        text = client.post(once, {"tokens": "500"}, headers=HTMX).content.decode()
+        assert "500 tokens more are allowed in this day" in text
+        assert "0</b> of 1,500 tokens" in client.get(reverse("runs:costs")).content.decode()
+        text = client.post(always, {"tokens": "200000"}, headers=HTMX).content.decode()
+        assert "The budget is 200,000 tokens a day now" in text
+        budget.refresh_from_db()
+        assert (budget.limit_usd, budget.limit_tokens) == (None, 200_000)
+        run.refresh_from_db()
+        assert run.due_at <= timezone.now()
+        assert list(Action.objects.order_by("pk").values_list("verb", flat=True)) == ["allow_once", "change_budget"]
 
     def test_the_page_shows_the_button_to_administrators_only(self, client: Client) -> None:
         budget = make_budget("5")
