@@ -8,6 +8,8 @@ from runs.views import signing_in
 from runs.views.accounts import PasswordChange
 
 admin.site.login_form = signing_in.AdminSignInForm
+admin.site.site_header = admin.site.site_title = "Kontor administration"
+admin.site.index_title = "What administrators look after"
 
 urlpatterns = [
     path("login/", signing_in.SignIn.as_view(), name="login"),

@@ -43,9 +43,10 @@ _SHOWN = {
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """An item that may be ticked, and the occasion it would be tried for."""
+    """An item that may be ticked, with what its status is called, and the occasion it would be tried for."""
 
     item: Item
+    status: str
     trigger: Trigger | None
     is_chosen: bool
     bound_usd: Decimal
@@ -242,8 +243,10 @@ def _offers(request: HttpRequest, agent: Agent, soul: Soul, model: str) -> list[
     wanted = [tryouts.Wanted(item, occasions[item.pk]) for item in found if item.pk in occasions]
     foreseen = tryouts.preview(agent=agent, wanted=wanted, soul=soul, model=model)
     idle = [item for item in found if item.pk == asked and item.pk not in occasions]
-    return [Offer(item, None, False, Decimal(0), _nothing_to_do(agent)) for item in idle] + [
-        Offer(one.item, one.trigger, one.item.pk == asked, seen.bound_usd, seen.problem)
+    spec = agent.department.spec
+    status = {item.pk: spec.status_spec(item.status).label for item in found}
+    return [Offer(item, status[item.pk], None, False, Decimal(0), _nothing_to_do(agent)) for item in idle] + [
+        Offer(one.item, status[one.item.pk], one.trigger, one.item.pk == asked, seen.bound_usd, seen.problem)
         for one, seen in zip(wanted, foreseen, strict=True)
     ]
 

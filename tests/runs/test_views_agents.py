@@ -283,7 +283,10 @@ def test_a_step_leads_to_trying_its_agent_on_the_same_occasion(scene: Scene) -> 
     assert "checked" not in html
     first = factories.make_trigger(item, "reply")
     second = factories.make_trigger(item, "reply")
-    assert f'value="{item.pk}:{second.pk}" checked' in page(client, f"{address}?item={item.pk}")
+    html = page(client, f"{address}?item={item.pk}")
+    assert f'value="{item.pk}:{second.pk}" checked' in html
+    status = scene.department.spec.status_spec(item.status).label
+    assert f'<b>Nora</b> <span class="k-soft">{status}, for the reply' in html
     run = factories.make_agent_run(item, "reply_handler", trigger=first, status="done")
     detail = reverse("runs:detail", args=[run.pipeline_run_id]) + f"?step={run.pk}"
     link = f"{address}?item={item.pk}:{first.pk}"
