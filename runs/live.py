@@ -1,8 +1,9 @@
 """Server-sent events from the log: one poller a process for all browsers, whatever their number.
 
-A browser gets ``log`` events whose id is the LogEntry's, a ``beat`` every 15 s, and ``refetch`` when it has to
-look at everything again because it was too slow, or because too much has happened. Pages fetch their own parts on
-an event, so events carry only what is needed to know which parts are touched.
+A browser gets ``hello`` with who is signed in and the token of their forms, then ``log`` events whose id is the
+LogEntry's, a ``beat`` every 15 s, and ``refetch`` when it has to look at everything again because it was too slow, or
+because too much has happened. Pages fetch their own parts on an event, so events carry only what is needed to know
+which parts are touched.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +26,7 @@ from django.db import Error as DatabaseTrouble
 from django.db import close_old_connections, connection
 from django.db.models import Max, Q
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.middleware.csrf import get_token
 from django.utils import timezone
 
 from runs.access import departments_for
@@ -41,6 +44,16 @@ MAX_GAPS = 1_000
 OVERLAP = 300
 """So many ids below the last one are looked at again when a reader starts or a browser comes back: a transaction that
 was numbered before may have ended since. What a browser has seen twice it fetches twice, which changes nothing."""
+
+SPREAD = 20
+"""So many milliseconds for each browser: within that time they look again when all are told to at one moment."""
+MOST_SPREAD = 10_000
+HEADERS = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",
+    "Content-Encoding": "identity",  # compressed, an event would wait for the next ones
+}
 
 REFETCH = None
 """In a queue: look at everything again."""
@@ -234,16 +247,21 @@ async def events(request: HttpRequest) -> HttpResponseBase:
     # In the feed's thread: this request lasts minutes, and must not hold a database connection of its own.
     departments = await line.in_thread(lambda: _departments(request))
     if departments is None:
-        # 204 tells a browser's EventSource to stay away.
-        return HttpResponse(status=204)
+        # The page says so, asks again, and goes on by itself when somebody has signed in in another tab.
+        return HttpResponse(f"retry: {_soon(10_000)}\n{_hello('', '')}", headers=HEADERS)
     last = request.headers.get("Last-Event-ID", "")
     resume = int(last) if last.isascii() and last.isdigit() and len(last) < 19 else None
-    return StreamingHttpResponse(
-        stream(line, departments, resume),
-        content_type="text/event-stream",
-        # identity: compressed, an event would wait for the next ones.
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Content-Encoding": "identity"},
-    )
+    hello = _hello(str(request.user.pk), get_token(request))
+    return StreamingHttpResponse(stream(line, departments, resume, hello), headers=HEADERS)
+
+
+def _hello(person: str, token: str) -> str:
+    return f"event: hello\ndata: {json.dumps({'person': person, 'token': token})}\n\n"
+
+
+def _soon(milliseconds: int) -> int:
+    """Half of it to one and a half of it: all browsers lose their server at one moment and must not all come back so."""
+    return random.randint(milliseconds // 2, milliseconds * 3 // 2)
 
 
 def _departments(request: HttpRequest) -> list[int] | None:
@@ -253,20 +271,23 @@ def _departments(request: HttpRequest) -> list[int] | None:
     return list(departments_for(request.user).values_list("pk", flat=True))
 
 
-async def stream(line: Feed, departments: list[int], resume: int | None) -> AsyncIterator[str]:
-    """The events of some departments as text, until the browser leaves or ``LIFETIME_SECONDS`` are over."""
+async def stream(line: Feed, departments: list[int], resume: int | None, hello: str = "") -> AsyncIterator[str]:
+    """The events of some departments as text, until the browser leaves or ``LIFETIME_SECONDS`` are over.
+
+    ``refetch`` comes with the milliseconds within which the browser is to look again.
+    """
     subscriber = line.subscribe(departments)
     ends = time.monotonic() + LIFETIME_SECONDS
     try:
-        yield "retry: 2000\nevent: beat\ndata: 1\n\n"
+        yield f"retry: {_soon(2_000)}\n{hello}event: beat\ndata: 1\n\n"
         sent: set[int] = set()
         if resume is None and line.is_reading:
             # The page was made before this subscription; a poller that is yet to start says so itself.
-            yield "event: refetch\ndata: 1\n\n"
+            yield "event: refetch\ndata: 0\n\n"
         elif resume is not None:
             missed = await line.in_thread(lambda: read_missed(resume, departments))
             if len(missed) > BATCH:
-                yield "event: refetch\ndata: 1\n\n"
+                yield "event: refetch\ndata: 0\n\n"
             else:
                 sent = {event.id for event in missed}
                 yield "".join(event.encode() for event in missed)
@@ -281,7 +302,7 @@ async def stream(line: Feed, departments: list[int], resume: int | None) -> Asyn
             while not subscriber.queue.empty():
                 events.append(subscriber.queue.get_nowait())
             if REFETCH in events:
-                yield "event: refetch\ndata: 1\n\n"
+                yield f"event: refetch\ndata: {min(len(line.subscribers) * SPREAD, MOST_SPREAD)}\n\n"
             elif text := "".join(event.encode() for event in events if event and event.id not in sent):
                 yield text
     finally:

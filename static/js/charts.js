@@ -22,16 +22,12 @@
   const draw = (figure) => {
     const [table, kind] = [figure.querySelector("table"), figure.dataset.chart];
     if (!figure.querySelector("canvas")) {
-      const folded = document.createElement("details");
-      folded.className = "k-more";
-      folded.append(Object.assign(document.createElement("summary"), { textContent: "As a table" }));
-      table.replaceWith(folded);
-      folded.append(table);
-      folded.insertAdjacentHTML("beforebegin", '<div class="k-chart"><canvas role="img"></canvas></div>');
+      const folded = '<details class="k-more"><summary>As a table</summary></details>';
+      table.insertAdjacentHTML("beforebegin", `<div class="k-chart"><canvas role="img"></canvas></div>${folded}`);
+      table.previousElementSibling.append(table);
     }
     const canvas = figure.querySelector("canvas");
-    const caption = figure.querySelector("figcaption")?.textContent.trim() ?? "Chart";
-    canvas.setAttribute("aria-label", `${caption}. The table after it has the figures.`);
+    canvas.setAttribute("aria-label", `${figure.querySelector("figcaption")?.textContent.trim() ?? "Chart"}. The table after it has the figures.`);
     Chart.getChart(canvas)?.destroy();
     const axis = { stacked: kind === "stack", grid: { color: token("line") }, ticks: { color: token("text-soft") } };
     const data = read(table, kind);

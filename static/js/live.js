@@ -6,7 +6,8 @@
  * One EventSource a page brings log events ({item, run, step, ...}). A part that an event touches is fetched again,
  * at most once a second, and morphed in place. A failed fetch changes nothing on the page. While the stream is down
  * all parts are fetched every 10 s; parts with something [data-changing] (a lease may run out without an event) every
- * 5 s. The indicator says which it is, and when the page was last known to be true.
+ * 5 s; both a little later on some pages than on others. The indicator says which it is, and when the page was last
+ * known to be true. Where nobody, or somebody else, is signed in by now, #signed-out is shown until they are again.
  * Rows [data-row] that a person has scrolled into do not move, nor does anything while [data-live-pause] (key p) is
  * pressed, not even by an answer that was asked for before: what happens meanwhile is counted on the button #news, which
  * shows it; so does going back to the top. A line counts once, by its id, whether its event or the answer tells of it.
@@ -14,9 +15,11 @@
  */
 (() => {
   "use strict";
-  const [THROTTLE_MS, POLL_MS, CHANGING_MS, SILENCE_MS] = [1000, 10000, 5000, 40000]; // The server beats every 15 s.
+  // The server beats every 15 s. No two pages poll in step, or a server that comes back would hear all at one moment.
+  const [POLL_MS, CHANGING_MS] = [10000, 5000].map((pause) => pause * (1 + Math.random() / 2));
+  const [THROTTLE_MS, SILENCE_MS] = [1000, 40000];
 
-  const [indicator, news] = ["live", "news"].map((id) => document.getElementById(id));
+  const [indicator, news, signedOut] = ["live", "news", "signed-out"].map((id) => document.getElementById(id));
   const address = document.body.dataset.events;
   if (!indicator || !address) return;
 
@@ -25,8 +28,8 @@
   // which of them it was asked for last.
   const [fetched, touched, asked] = [new Map(), new Map(), new Map()];
   // The stream was last asked for at `triedAt` and heard at `heardAt`; the page was last known to be true at `trueAt`.
-  let [source, triedAt, heardAt, trueAt] = [null, 0, 0, Date.now()];
-  let [isUp, hasFailed, isPaused] = [false, false, false];
+  const openedAt = Date.now();
+  let [source, triedAt, heardAt, trueAt, isUp, hasFailed, isPaused] = [null, 0, 0, openedAt, false, false, false];
 
   const parts = () => [...document.querySelectorAll("[data-live]")];
   const isBusy = (part) => part.querySelector(".htmx-request:not([data-live])") !== null;
@@ -34,9 +37,10 @@
 
   const say = () => {
     const seconds = Math.floor((Date.now() - trueAt) / 1000);
-    const state = hasFailed || !isUp ? (heardAt || hasFailed ? "down" : "connecting") : "live";
+    const state = hasFailed || !isUp || !signedOut.hidden ? (heardAt || hasFailed ? "down" : "connecting") : "live";
     const since = seconds < 60 ? `${seconds} s` : `${Math.floor(seconds / 60)} min`;
-    const text = { live: "live", connecting: "connecting", down: `reconnecting, last update ${since} ago` }[state];
+    const down = `${signedOut.hidden ? "reconnecting" : "signed out"}, last update ${since} ago`;
+    const text = state === "down" ? down : state;
     const label = indicator.querySelector("[data-text]");
     if (indicator.dataset.state !== state) indicator.dataset.state = state;
     if (label.textContent !== text) label.textContent = text;
@@ -58,7 +62,7 @@
     htmx.ajax("GET", part.dataset.liveUrl, { source: part, target: part, swap: "morph:outerHTML", headers }).catch(() => {});
   };
   // `isBlind`: only the answer can tell what is new.
-  const schedule = ({ id }, isBlind) => {
+  const schedule = ({ id }, isBlind, spread = 0) => {
     if (waiting.has(id)) return;
     waiting.add(id);
     setTimeout(() => {
@@ -66,9 +70,9 @@
       // A hidden page costs nobody anything; it is refreshed when it is looked at.
       const part = document.getElementById(id);
       if (part && !document.hidden && (isBlind || !isStill(part))) refresh("event")(part);
-    }, Math.max(0, (fetched.get(id) ?? 0) + THROTTLE_MS - Date.now()));
+    }, Math.max(Math.random() * spread, (fetched.get(id) ?? 0) + THROTTLE_MS - Date.now()));
   };
-  const lookAgain = () => parts().forEach((part) => schedule(part, true));
+  const lookAgain = (spread) => parts().forEach((part) => schedule(part, true, spread));
   const catchUp = () => {
     parts().filter((part) => touched.has(part.id) && !isStill(part)).forEach((part) => schedule(part));
     say();
@@ -79,12 +83,24 @@
     if (!hasFailed) trueAt = heardAt;
     say();
   };
+  // Each stream begins with who is signed in, and the token that their forms need by now: another tab may have signed
+  // out and in again. What was typed here must not be sent by anybody else.
+  const meet = ({ person, token }) => {
+    const wasOut = !signedOut.hidden;
+    signedOut.hidden = person === document.body.dataset.person;
+    if (!signedOut.hidden) return say();
+    document.querySelectorAll("[name=csrfmiddlewaretoken]").forEach((field) => (field.value = token));
+    const headers = { ...JSON.parse(document.body.getAttribute("hx-headers")), "X-CSRFToken": token };
+    document.body.setAttribute("hx-headers", JSON.stringify(headers));
+    if (wasOut) lookAgain();
+  };
   const connect = () => {
     source?.close();
     triedAt = Date.now();
     source = new EventSource(address);
+    source.addEventListener("hello", ({ data }) => meet(JSON.parse(data)));
     source.addEventListener("beat", heard);
-    source.addEventListener("refetch", () => heard(lookAgain()));
+    source.addEventListener("refetch", ({ data }) => heard(lookAgain(Number(data))));
     source.addEventListener("log", ({ data, lastEventId }) => {
       const names = new Set(["all", ...Object.entries(JSON.parse(data)).map(([name, value]) => `${name}:${value}`)]);
       const isMeant = (token) => token.split("+").every((name) => names.has(name));
@@ -113,6 +129,7 @@
     }
   });
   document.addEventListener("htmx:afterRequest", ({ detail }) => {
+    if ([401, 403].includes(detail.xhr.status)) connect(); // the stream says who is signed in
     if (!detail.requestConfig?.headers["Kontor-Refresh"]) return catchUp();
     hasFailed = !detail.successful;
     if (hasFailed) hold(detail.target, asked.get(detail.target.id).ids);
@@ -152,8 +169,7 @@
     if (source.readyState === EventSource.CLOSED && now - triedAt > POLL_MS) connect();
     for (const part of parts()) {
       const pause = part.querySelector("[data-changing]") ? CHANGING_MS : isUp && !hasFailed ? Infinity : POLL_MS;
-      if (!fetched.has(part.id)) fetched.set(part.id, now);
-      else if (now - fetched.get(part.id) > pause) schedule(part);
+      if (now - (fetched.get(part.id) ?? openedAt) > pause) schedule(part);
     }
     say();
   }, 1000);

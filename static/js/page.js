@@ -75,10 +75,8 @@
   const isTyping = (node) => node.closest("input, textarea, select, [contenteditable]");
   const walk = (step) => {
     const links = [...document.querySelectorAll("[data-row] a[data-row-link]")];
-    if (!links.length) return;
     const here = links.findIndex((link) => link.closest("[data-row]").contains(document.activeElement));
-    const next = here < 0 ? 0 : Math.min(Math.max(here + step, 0), links.length - 1);
-    links[next].focus();
+    links[here < 0 ? 0 : here + step]?.focus();
   };
   document.addEventListener("keydown", (event) => {
     const menu = document.querySelector("details[data-menu][open]");
@@ -86,7 +84,7 @@
       closeMenus(null);
       menu.querySelector("summary").focus();
     }
-    if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target)) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target) || document.body.dataset.keys) return;
     const search = document.querySelector("input[type=search]");
     if (event.key === "/" && search) {
       event.preventDefault();
@@ -101,7 +99,7 @@
   const isChanged = (field) =>
     field.options ? isChosen(field) : field.type === "checkbox" || field.type === "radio" ? field.checked !== field.defaultChecked
       : "defaultValue" in field && field.type !== "hidden" && field.value !== field.defaultValue;
-  const isDirty = (node) => [node, ...(node.elements ?? [])].some((field) => field.matches?.("input, textarea, form[method=post] select") && isChanged(field));
+  const isDirty = (node) => [node, ...(node.elements ?? [])].some((field) => field.matches?.("input, textarea, select") && isChanged(field));
   Object.assign(window.Idiomorph.defaults.callbacks, {
     beforeAttributeUpdated: (name, node) => !(name === "open" && node.tagName === "DETAILS"),
     beforeNodeMorphed: (node, fresh) => {
@@ -117,12 +115,12 @@
   document.addEventListener("htmx:sendError", (event) => tell(event, "The server could not be reached."));
   document.addEventListener("htmx:timeout", (event) => tell(event, "The server did not answer in time."));
   const tell = (event, text) => {
-    // Live refreshes report to the indicator in the top bar; only what a person did gets a message.
-    if (event.detail.requestConfig?.headers["Kontor-Refresh"]) return;
-    const box = document.createElement("div");
-    box.className = "k-message";
+    // Live refreshes report to the indicator in the top bar; only what a person did gets a message. Who is signed out
+    // is told by live.js.
+    if (event.detail.requestConfig?.headers["Kontor-Refresh"] || event.detail.xhr?.status === 401) return;
+    const textContent = `${text} Nothing was changed on this page; try again.`;
+    const box = Object.assign(document.createElement("div"), { className: "k-message", textContent });
     box.dataset.colour = "error";
-    box.textContent = `${text} Nothing was changed on this page; try again.`;
     document.getElementById("messages").replaceChildren(box);
   };
 })();

@@ -87,7 +87,7 @@
     if (event.key === "Escape" && isTyping(event.target)) event.target.blur();
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) event.target.form?.requestSubmit();
     // A key that is held down is one answer.
-    if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target)) return;
+    if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target) || document.body.dataset.keys) return;
     if (event.key === "j" || event.key === "k") go(event.key === "j" ? "next" : "previous");
     else if ("aeunrtz".includes(event.key)) press(event.key, event.preventDefault());
   });

@@ -128,6 +128,22 @@ def test_a_refresh_does_not_change_what_somebody_has_chosen(drafts: list[Review]
     page.get_by_text("zoe looks at it").wait_for()
 
 
+def test_a_refresh_does_not_change_a_filter_before_it_is_used(drafts: list[Review], visit: Open) -> None:
+    opened = visit()
+    page = opened.page
+    opened.open("/reviews/")
+    page.get_by_label("Kind").select_option("draft")
+    item = drafts[0].item
+    assert item is not None
+    with page.expect_response(lambda response: "kontor-refresh" in response.request.headers):
+        make_log_entry(item, text="Something happened.", at=timezone.now())
+    opened.until("() => !document.querySelector('.htmx-request, .htmx-swapping, .htmx-settling')")
+    assert page.get_by_label("Kind").input_value() == "draft"
+    page.get_by_role("button", name="Show").click()
+    page.wait_for_url("**/reviews/?*kind=draft*")
+    expect(page.get_by_label("Kind")).to_have_value("draft")
+
+
 # --- Snooze, groups, absences ---------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from datetime import timedelta
 from typing import Any
@@ -381,14 +382,60 @@ def test_a_transaction_that_is_rolled_back_is_not_told(people: tuple[Any, Any]) 
     assert text.startswith(f"id: {pk}\n")
 
 
+@pytest.mark.usefixtures("quick")
+def test_a_stream_begins_with_who_is_signed_in_and_a_token_that_holds(people: tuple[Any, Any]) -> None:
+    user, item = people
+
+    async def watch() -> tuple[dict[str, str], int]:
+        client = AsyncClient(enforce_csrf_checks=True)
+        await client.aforce_login(user)
+        response: Any = await client.get(reverse("runs:events"))
+        stream = response.streaming_content
+        text = await _next(stream, "event: hello")
+        said = json.loads(text.partition("event: hello\ndata: ")[2].partition("\n")[0])
+        note = {"csrfmiddlewaretoken": said["token"], "body": "A note."}
+        noted = await client.post(reverse("runs:item_note", args=[item.pk]), note)
+        reading = asyncio.create_task(_next(stream, "never"))
+        await asyncio.sleep(0)
+        reading.cancel()
+        await _gone(live.feed())
+        return said, noted.status_code
+
+    said, status = asyncio.run(watch())
+    assert said["person"] == str(user.pk)
+    assert status == 302
+
+
 @pytest.mark.django_db(transaction=True)
-def test_a_stranger_is_told_to_stay_away() -> None:
-    async def ask() -> int:
+def test_a_stranger_is_told_so_and_comes_back_later() -> None:
+    async def ask() -> str:
         response = await AsyncClient().get(reverse("runs:events"))
         await live.feed().in_thread(live._disconnect)
-        return response.status_code
+        return response.content.decode()
 
-    assert asyncio.run(ask()) == 204
+    text = asyncio.run(ask())
+    assert text.endswith('event: hello\ndata: {"person": "", "token": ""}\n\n')
+    assert int(text.removeprefix("retry: ").partition("\n")[0]) >= 5_000
+
+
+@pytest.mark.usefixtures("quick")
+def test_browsers_come_back_and_look_again_one_after_the_other(people: tuple[Any, Any]) -> None:
+    async def watch() -> list[int]:
+        feed = live.feed()
+        streams = [live.stream(feed, [people[1].department_id], None) for _ in range(40)]
+        starts = [await _next(stream, "event: beat") for stream in streams]
+        for subscriber in feed.subscribers:
+            subscriber.put(live.REFETCH)
+        await _next(streams[0], f"event: refetch\ndata: {40 * live.SPREAD}")
+        for stream in streams:
+            await stream.aclose()  # type: ignore[attr-defined]
+        await _gone(feed)
+        return [int(start.removeprefix("retry: ").partition("\n")[0]) for start in starts]
+
+    waits = asyncio.run(watch())
+    assert len(set(waits)) > 20
+    assert min(waits) >= 1_000
+    assert max(waits) <= 3_000
 
 
 @pytest.mark.django_db

@@ -1,0 +1,118 @@
+"""A page that stays open while its session ends: it says so, keeps what was typed, and goes on after signing in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.sessions.models import Session
+from django.utils import timezone
+from playwright.sync_api import Page, expect
+
+from runs.models import Item, Message
+from tests import factories
+from tests.browser.conftest import Visit
+from tests.browser.test_every_page import find_violations
+
+pytestmark = pytest.mark.browser
+
+Open = Callable[..., Visit]
+TYPED = "Half a sentence that somebody"
+
+
+@pytest.fixture
+def item(olga: Any, settings: Any) -> Item:
+    settings.SIMULATED = True  # a lead then has a field to write in
+    return factories.make_lead(olga.memberships.get().department, name="Lena Lerche").item
+
+
+def open_and_type(opened: Visit, item: Item) -> None:
+    opened.open(f"/leads/{item.pk}/")
+    opened.page.evaluate("window.isTheSamePage = true")
+    opened.page.locator("textarea[name=body]").fill(TYPED)
+
+
+def sign_in(page: Page, name: str) -> None:
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Password").fill("a-password")
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_label(f"Account of {name}").wait_for()
+
+
+def sign_out_elsewhere(opened: Visit) -> Page:
+    """As the person does it in another tab, which then is at the door."""
+    tab = opened.page.context.new_page()
+    tab.goto(f"{opened.site}/account/")
+    tab.get_by_label("Account of olga").click()
+    tab.get_by_role("button", name="Sign out").click()
+    tab.get_by_role("heading", name="Sign in to Kontor").wait_for()
+    return tab
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (375, "dark")])
+def test_a_page_whose_session_has_ended_says_so_and_goes_on_after_signing_in_in_another_tab(
+    width: int, scheme: str, item: Item, visit: Open
+) -> None:
+    opened = visit(width=width, scheme=scheme)
+    page = opened.page
+    open_and_type(opened, item)
+    Session.objects.all().delete()
+    factories.make_log_entry(item, text="Something happened.", at=timezone.now())
+    notice = page.get_by_role("alert").filter(has_text="You were signed out.")
+    expect(notice).to_be_visible()
+    expect(page.locator("#live")).to_contain_text("signed out, last update")
+    assert opened.overflow() <= 0
+    assert find_violations(opened) == []
+    with page.context.expect_page() as opening:
+        notice.get_by_role("link", name="Sign in again").click()
+    sign_in(opening.value, "olga")
+    assert opening.value.url == page.url
+    factories.make_log_entry(item, text="And on it goes.", at=timezone.now())
+    page.bring_to_front()
+    expect(notice).to_be_hidden()
+    page.locator("#live[data-state=live]").wait_for()
+    assert page.evaluate("window.isTheSamePage") is True
+    expect(page.locator("textarea[name=body]")).to_have_value(TYPED)
+    page.get_by_role("button", name="Receive it").click()
+    page.locator("#messages .k-message").wait_for()
+    assert Message.objects.get(item=item, direction="in").body == TYPED
+
+
+def test_an_action_that_comes_too_late_is_not_called_an_error_of_the_server(item: Item, visit: Open) -> None:
+    opened = visit()
+    page = opened.page
+    open_and_type(opened, item)
+    Session.objects.all().delete()
+    page.get_by_role("button", name="Receive it").click()
+    page.get_by_text("You were signed out.").wait_for()
+    assert page.get_by_text("The server answered").count() == 0
+    expect(page.locator("textarea[name=body]")).to_have_value(TYPED)
+    assert not Message.objects.filter(item=item).exists()
+
+
+def test_a_page_on_which_nothing_is_refreshed_says_it_too(item: Item, visit: Open) -> None:
+    opened = visit()
+    opened.open("/account/")
+    tab = sign_out_elsewhere(opened)
+    opened.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    opened.page.get_by_text("You were signed out.").wait_for()
+    sign_in(tab, "olga")
+    opened.page.get_by_text("You were signed out.").wait_for(state="hidden", timeout=60_000)
+    opened.page.locator("#live[data-state=live]").wait_for()
+
+
+def test_what_one_person_has_typed_is_not_sent_by_another(item: Item, visit: Open) -> None:
+    factories.make_user("zoe", department=item.department, password="a-password")
+    opened = visit()
+    page = opened.page
+    open_and_type(opened, item)
+    sign_in(sign_out_elsewhere(opened), "zoe")
+    page.bring_to_front()
+    page.get_by_role("button", name="Receive it").click()
+    page.get_by_text("You were signed out.").wait_for()
+    page.get_by_role("button", name="Receive it").click()
+    expect(page.locator("#messages")).to_have_text(re.compile("The server answered 403"))
+    expect(page.locator("textarea[name=body]")).to_have_value(TYPED)
+    assert not Message.objects.filter(item=item).exists()
