@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
@@ -30,6 +30,8 @@ from agents.reading import storable
 MAX_CONNECTIONS = 1_000
 CONNECT_SECONDS = 5
 _ACCOUNT_STATUSES = (401, 402, 403)
+BYTES_PER_TOKEN = 2
+"""Fewer than any text has that was seen: 3 to 4 in English, 2.8 in English as the newest models count."""
 MOST_TOKENS = 100_000_000
 """More than any model reads or writes in one call: a server that reports more, or less than none, is not believed."""
 _STREAM_CAUSES = {"rate_limit_error": Cause.RATE_LIMITED, "overloaded_error": Cause.OVERLOADED}
@@ -67,6 +69,28 @@ class ModelReply:
     """False where the request cannot have reached the server, so that it costs nothing."""
     latency_ms: int = 0
     first_token_ms: int | None = None
+    parts: dict[int, list[str]] = field(default_factory=dict)
+    """Text and tool inputs of each block as they came, which ``content`` has at the block's end."""
+
+    @property
+    def seen_usage(self) -> Usage | None:
+        """What a call whose end was not seen has used: the prompt as reported, the output as far as it was shown.
+
+        Nobody reports the output of a stream that is cut, so it is counted generously: ``BYTES_PER_TOKEN`` make a
+        token of text, and of a thinking block's signature, which carries what was thought. At least what was reported,
+        and 1. None where nothing can be counted: the prompt was not reported, or thinking without text was under way.
+        """
+        if not self.usage.total_tokens or self._is_thinking_unseen:
+            return None
+        shown = ["".join(parts) for parts in self.parts.values()]
+        shown += [str(block.get(name, "")) for block in self.content for name in ("thinking", "signature", "data")]
+        count = sum(len(text.encode(errors="replace")) for text in shown)
+        return replace(self.usage, output_tokens=max(self.usage.output_tokens, -(-count // BYTES_PER_TOKEN), 1))
+
+    @property
+    def _is_thinking_unseen(self) -> bool:
+        last = self.content[-1] if self.content else {}
+        return last.get("type") == "thinking" and not last.get("thinking") and not last.get("signature")
 
     @property
     def text(self) -> str:
@@ -223,7 +247,6 @@ async def _gather(
     events: AsyncIterator[dict[str, Any]], reply: ModelReply, started: float, on_event: Callable[[], None] | None
 ) -> None:
     """Fill the reply from the stream's events; usage counts as soon as it is reported."""
-    partial: dict[int, list[str]] = {}
     async for event in events:
         if on_event is not None:
             on_event()
@@ -232,11 +255,11 @@ async def _gather(
                 if reply.first_token_ms is None:
                     reply.first_token_ms = round((time.monotonic() - started) * 1000)
                 index = event["index"]
-                _add_delta(reply.content[index], event["delta"], partial.setdefault(index, []))
+                _add_delta(reply.content[index], event["delta"], reply.parts.setdefault(index, []))
             case "content_block_start":
                 reply.content.append({k: v for k, v in event["content_block"].items() if v is not None})
             case "content_block_stop":
-                _finish_block(reply.content[event["index"]], partial.get(event["index"], []))
+                _finish_block(reply.content[event["index"]], reply.parts.get(event["index"], []))
             case "message_start":
                 message = event["message"]
                 reply.model, reply.message_id = _name(message["model"], 64), message["id"]
@@ -244,7 +267,8 @@ async def _gather(
             case "message_delta":
                 reply.stop_reason = _name(event["delta"].get("stop_reason") or "", 40)
                 reply.usage = _usage(event.get("usage"), reply.usage)
-                reply.is_usage_final = event.get("usage") is not None
+                # Before it stops a server may report how far it is.
+                reply.is_usage_final = event.get("usage") is not None and bool(reply.stop_reason)
             case "error":
                 raise StreamError(event.get("error") or {})
 

@@ -236,22 +236,27 @@ def _cost(call: OpenCall, reply: ModelReply, staff: Staff) -> tuple[ModelPrice |
         except UnknownPrice:
             continue
     else:
-        return None, call.reserved_usd, True
+        return (None, call.reserved_usd, True) if reply.was_sent else (None, _ZERO, False)
     if reply.is_usage_final or not reply.was_sent:
         return price, billed_usd(usage, price, reply.cause), False
-    return price, cost_usd(_at_most(call, usage), price) if usage.total_tokens else call.reserved_usd, True
+    return price, cost_usd(_used(call, reply), price) if usage.total_tokens else call.reserved_usd, True
 
 
-def _at_most(call: OpenCall, usage: Usage) -> Usage:
-    """What a call may have used whose end was not seen: the prompt as reported, and all the room it had to answer."""
-    return replace(usage, output_tokens=max(usage.output_tokens, int(call.request.params["max_tokens"])))
+def _used(call: OpenCall, reply: ModelReply) -> Usage:
+    """What a call has used: as reported; of one whose end was not seen, the prompt as reported and the output that was
+    shown. Where a model thought unseen that can only be bounded, by all the room it had: no budget may be overrun."""
+    if reply.is_usage_final or not reply.was_sent:
+        return reply.usage
+    room, seen = int(call.request.params["max_tokens"]), reply.seen_usage
+    if seen is None:
+        return replace(reply.usage, output_tokens=max(reply.usage.output_tokens, room))
+    return replace(seen, output_tokens=max(reply.usage.output_tokens, min(seen.output_tokens, room)))
 
 
 def _tokens(call: OpenCall, reply: ModelReply) -> int:
     """What counts against a budget in tokens."""
-    if reply.is_usage_final or not reply.was_sent:
-        return reply.usage.total_tokens
-    return _at_most(call, reply.usage).total_tokens if reply.usage.total_tokens else call.reserved_tokens
+    is_known = reply.is_usage_final or not reply.was_sent or reply.usage.total_tokens
+    return _used(call, reply).total_tokens if is_known else call.reserved_tokens
 
 
 def _settlement(
@@ -266,7 +271,10 @@ def _settlement(
 def _settled_row(
     entry: SeenCall, price: ModelPrice | None, cost: Decimal, is_estimate: bool, now: datetime, remark: str
 ) -> tuple[Any, ...]:
-    reply, usage = entry.reply, entry.reply.usage
+    reply, usage = entry.reply, _used(entry.call, entry.reply)
+    # A bound is no count.
+    is_counted = reply.is_usage_final or reply.seen_usage is not None
+    output_tokens = usage.output_tokens if is_counted else reply.usage.output_tokens
     return (
         entry.call.pk,
         ModelCall.Status.FINISHED,
@@ -275,7 +283,7 @@ def _settled_row(
         usage.cache_write_5m_tokens,
         usage.cache_write_1h_tokens,
         usage.cache_read_tokens,
-        usage.output_tokens,
+        output_tokens,
         usage.thinking_tokens,
         price.pk if price else None,
         cost,

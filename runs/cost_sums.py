@@ -43,7 +43,7 @@ class Cost:
     waste_usd: Decimal = Decimal(0)
     """Of calls that brought nothing that was used, as ``cost_rollups.is_of_use`` says."""
     estimated_usd: Decimal = Decimal(0)
-    """Of calls whose end was not seen: a bound."""
+    """Of calls whose end was not seen: by what was reported and shown of them, or a bound."""
     items: int = 0
     """How many items, where the dimension is one of items."""
 

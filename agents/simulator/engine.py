@@ -124,7 +124,7 @@ class Engine:
         # The 5.x models omit the text of their thinking unless asked; older ones show a summary.
         display = (thinking or {}).get("display") or ("omitted" if model.thinks_by_default else "summarized")
         text = _THOUGHT if display == "summarized" else ""
-        mark = signature(model.id, next(self._numbers), text)
+        mark = signature(model.id, next(self._numbers), text, reply.thinking_tokens)
         reply.content.append({"type": "thinking", "thinking": text, "signature": mark})
 
     def _call_tools(self, reply: Reply, calls: list[tuple[str, dict[str, Any]]], model: Model) -> None:

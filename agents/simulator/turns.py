@@ -12,6 +12,7 @@ from agents.simulator.catalogue import Model
 from agents.simulator.errors import invalid
 
 _MARK = "kontor-simulator"
+_BYTES_PER_TOKEN = 3
 _USER_BLOCKS = frozenset({"text", "image", "document", "tool_result", "search_result"})
 _ASSISTANT_BLOCKS = frozenset({"text", "thinking", "redacted_thinking", "tool_use"})
 MAX_BREAKPOINTS = 4
@@ -37,10 +38,13 @@ def check_messages(body: Mapping[str, Any], model: Model) -> None:
     _check_tool_turns(messages)
 
 
-def signature(model_id: str, nonce: int, thinking: str) -> str:
-    """The signature of a thinking block, bound to the model and the text, checked by ``check_messages``."""
-    checksum = zlib.crc32(f"{model_id}/{nonce}/{thinking}".encode())
-    return base64.b64encode(f"{_MARK}/{model_id}/{nonce}/{checksum:08x}".encode()).decode()
+def signature(model_id: str, nonce: int, thinking: str, tokens: int = 0) -> str:
+    """The signature of a thinking block, bound to the model and the text, checked by ``check_messages``.
+
+    Like the API's it carries the thinking itself, encrypted: so it is as long as its ``tokens`` make it.
+    """
+    checksum, hidden = zlib.crc32(f"{model_id}/{nonce}/{thinking}".encode()), "-" * (_BYTES_PER_TOKEN * tokens)
+    return base64.b64encode(f"{_MARK}/{model_id}/{nonce}/{checksum:08x}/{hidden}".encode()).decode()
 
 
 def blocks(content: Any) -> list[dict[str, Any]]:
@@ -102,8 +106,8 @@ def _check_block(where: str, block: Any, allowed: frozenset[str], role: str, mod
 
 def _check_signature(where: str, block: Mapping[str, Any], model: Model) -> None:
     try:
-        mark, model_id, nonce, _ = base64.b64decode(str(block.get("signature", ""))).decode().split("/")
-        expected = signature(model_id, int(nonce), str(block.get("thinking", "")))
+        mark, model_id, nonce, _, hidden = base64.b64decode(str(block.get("signature", ""))).decode().split("/")
+        expected = signature(model_id, int(nonce), str(block.get("thinking", "")), len(hidden) // _BYTES_PER_TOKEN)
     except (ValueError, binascii.Error):
         raise invalid(f"{where}: Invalid `signature` in `thinking` block") from None
     if mark != _MARK or expected != block["signature"]:

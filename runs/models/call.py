@@ -15,6 +15,7 @@ from runs.models.tryout import TryOut
 class ModelCall(models.Model):
     """One request to the model API. Tokens are as reported; cost is computed from them by ``price``.
 
+    Of a stream that was cut the prompt is as reported, and the output as much as was seen: an estimate.
     A check (``manage.py doctor --live``) belongs to no item, no step and no try-out.
     """
 

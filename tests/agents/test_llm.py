@@ -295,6 +295,45 @@ def test_the_end_of_a_stream_does_not_count_a_cache_write_again(kinds: Any, expe
     assert (reply.usage.prompt_tokens, reply.usage.output_tokens) == (5_009, 7)
 
 
+def block(index: int, kind: str, *deltas: dict[str, str], **start: Any) -> list[str]:
+    """The events of a block up to its last delta."""
+    events: list[dict[str, Any]] = [
+        {"type": "content_block_start", "index": index, "content_block": {"type": kind, **start}}
+    ]
+    events += [{"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas]
+    return [json.dumps(event) for event in events]
+
+
+THOUGHT = {"type": "signature_delta", "signature": "s" * 100}
+SAID = {"type": "text_delta", "text": "Über " * 5}
+
+
+@pytest.mark.parametrize(
+    ("events", "output_tokens"),
+    [
+        ([], 1),
+        (block(0, "text", SAID, SAID, text=""), 30),
+        (block(0, "thinking", THOUGHT, thinking="", signature=""), 50),
+        ([*block(0, "thinking", THOUGHT, thinking="", signature=""), *block(1, "text", SAID, text="")], 65),
+        (block(0, "thinking", {"type": "thinking_delta", "thinking": "Hm."}, thinking="", signature=""), 2),
+        (block(0, "thinking", thinking="", signature=""), None),
+    ],
+)
+def test_of_a_stream_that_is_cut_what_was_shown_is_counted(events: list[str], output_tokens: int | None) -> None:
+    reply = gather(begin(), *events)
+    assert not reply.is_usage_final
+    found = reply.seen_usage
+    assert (found and (found.input_tokens, found.output_tokens)) == (output_tokens and (9, output_tokens))
+
+
+def test_what_a_server_reports_before_it_stops_is_not_the_end() -> None:
+    so_far = {"type": "message_delta", "delta": {"stop_reason": None}, "usage": {"output_tokens": 400}}
+    reply = gather(begin(), json.dumps(so_far))
+    assert not reply.is_usage_final
+    assert reply.seen_usage is not None
+    assert reply.seen_usage.output_tokens == 400
+
+
 def test_names_that_a_server_gives_are_cut_to_what_is_stored() -> None:
     reply = gather(
         begin(model="m\x00" * 100), json.dumps({"type": "message_delta", "delta": {"stop_reason": "s" * 90}})

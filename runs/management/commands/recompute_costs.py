@@ -50,7 +50,5 @@ class Command(BaseCommand):
         if not options["apply"]:
             self.stdout.write("Nothing was changed. Write it down with --apply --reason '…'.")
             return
-        done = apply_changes(
-            find_changes(prices, options["first"], last, options["model"]), reason=options["reason"]
-        )
+        done = apply_changes(find_changes(prices, options["first"], last, options["model"]), reason=options["reason"])
         self.stdout.write(f"{done:,} calls were priced anew. The old figures are kept as corrections.")
