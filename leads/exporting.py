@@ -19,5 +19,6 @@ def write_csv(leads: QuerySet[Lead], chosen: Chosen, zone: tzinfo) -> Iterator[s
     """The lines of the file, a thousand leads at a time, newest first; times in this zone."""
     yield csv_text([file_head(chosen)])
     halt = describe_halt(Installation.read())
-    for chunk in in_chunks(leads.select_related("item__automation_by", "item__department", "owner")):
+    joined = ("item__automation_by", "item__department__state_by", "item__total", "owner")
+    for chunk in in_chunks(leads.select_related(*joined)):
         yield csv_text([file_row(row, chosen, zone) for row in read_rows(chunk, halt)])

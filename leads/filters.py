@@ -224,6 +224,23 @@ def find_sources(departments: Sequence[int]) -> list[str]:
         return [source for (source,) in cursor.fetchall()]
 
 
+def find_statuses(departments: Sequence[int]) -> list[str]:
+    """The statuses that items of these departments have, without reading every item."""
+    if not departments:
+        return []
+    # In each department from one status to the next, by the index item_counted.
+    after = "(SELECT MIN(status) FROM runs_item WHERE department_id = found.department_id AND status > found.status)"
+    sql = (
+        "WITH RECURSIVE found(department_id, status) AS (SELECT id, CAST('' AS VARCHAR) FROM agents_department "  # noqa: S608
+        f"WHERE id IN ({', '.join(['%s'] * len(departments))}) "
+        f"UNION ALL SELECT department_id, {after} FROM found WHERE status IS NOT NULL) "
+        "SELECT DISTINCT status FROM found WHERE status > ''"
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(sql, departments)
+        return [status for (status,) in cursor.fetchall()]
+
+
 def find_owners(departments: Sequence[int]) -> list[User]:
     """Who may own leads of these departments: their members who may still sign in."""
     return list(

@@ -11,13 +11,13 @@ from django.db.models import Count
 from django.utils import timezone
 
 from agents.spec import StatusSpec
-from leads.filters import KEY, Filters
+from leads.filters import KEY, Filters, find_statuses
 from leads.models import Lead
 from leads.progress import STAGES, STATUSES
 from runs.access import Access
 from runs.cost_rollups import group_calls, unrolled_calls
 from runs.cost_sums import dollars
-from runs.models import AgentRun, Item, ItemTotal, Output, Review
+from runs.models import AgentRun, Item, Output, Review
 from runs.views.shown import Shown, show_agent_run, show_automation, show_item
 
 _STAGE_OF = {slug: label for label, slugs in STAGES.values() for slug in slugs}
@@ -58,7 +58,7 @@ class StatusCount:
 
 
 def read_rows(leads: Sequence[Lead], halt: str) -> list[LeadRow]:
-    """What the list shows of these leads (with item, department and owner selected), in five queries.
+    """What the list shows of these leads (with item, its total, department and owner selected), in four queries.
 
     ``halt``: why nothing starts in the whole installation, from ``runs.switches``.
     """
@@ -66,10 +66,11 @@ def read_rows(leads: Sequence[Lead], halt: str) -> list[LeadRow]:
     outputs = Output.objects.filter(item__in=ids, key=KEY, is_current=True)
     facets = dict(outputs.values_list("item_id", "facets"))
     work: dict[int, list[tuple[str, Shown]]] = {}
-    active = AgentRun.objects.filter(item__in=ids, status__in=AgentRun.ACTIVE).select_related(
-        "agent", "item__automation_by", "department__state_by"
-    )
+    items = {lead.pk: lead.item for lead in leads}
+    active = AgentRun.objects.filter(item__in=ids, status__in=AgentRun.ACTIVE).select_related("agent")
     for run in active.order_by("pk"):
+        run.item = items[run.item_id]
+        run.department = run.item.department
         work.setdefault(run.item_id, []).append((run.agent.title, show_agent_run(run, now, halt)))
     open_reviews = Review.objects.filter(item__in=ids, status=Review.Status.OPEN).values_list("item_id")
     questions = dict(open_reviews.annotate(count=Count("pk")).order_by())
@@ -100,13 +101,12 @@ def _is_looked_at(item: Item, now: datetime) -> bool:
 
 
 def read_costs(leads: Sequence[Lead]) -> dict[int, Decimal]:
-    """What the settled calls of each lead came to, those that no sum holds yet included; two queries."""
-    ids = [lead.pk for lead in leads]
-    units = dict(ItemTotal.objects.filter(pk__in=ids).values_list("pk", "cost_units"))
-    _, items = group_calls(unrolled_calls(item__in=ids))
+    """What the settled calls of each lead (with its item's total) came to, with those that no sum holds yet."""
+    units = {lead.pk: total.cost_units if (total := getattr(lead.item, "total", None)) else 0 for lead in leads}
+    _, items = group_calls(unrolled_calls(item__in=list(units)))
     for (_, item, _), (_, cost, _) in items.items():
-        units[item] = units.get(item, 0) + cost
-    return {pk: dollars(units.get(pk, 0)) for pk in ids}
+        units[item] += cost
+    return {pk: dollars(cost) for pk, cost in units.items()}
 
 
 def count_by_status(access: Access, filters: Filters) -> list[StatusCount]:
@@ -115,15 +115,18 @@ def count_by_status(access: Access, filters: Filters) -> list[StatusCount]:
     With how many leads each has, unless something else is filtered too: to count those would read every lead.
     """
     ids = [department.pk for department in access.shown if department.kind == "sales"]
-    rows = Item.objects.filter(department__in=ids).values_list("status")
-    counts = dict(rows.annotate(count=Count("*")).order_by())
-    is_narrowed = bool(replace(filters, status="", stage="", ids=()).params)
+    counts: dict[str, int] | dict[str, None]
+    if replace(filters, status="", stage="", ids=()).params:
+        counts = dict.fromkeys(find_statuses(ids))
+    else:
+        rows = Item.objects.filter(department__in=ids).values_list("status")
+        counts = dict(rows.annotate(count=Count("*")).order_by())
     known = {status.slug: status for status in STATUSES}
     specs = [*STATUSES, *(StatusSpec(slug, slug) for slug in sorted(counts) if slug not in known)]
     return [
         StatusCount(
             spec,
-            None if is_narrowed else counts[spec.slug],
+            counts[spec.slug],
             replace(filters, status=spec.slug, stage="", ids=()).query,
             spec.slug == filters.status,
         )

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from agents.models import Department
+from agents.models import Department, Member
 from leads.columns import COLUMNS, ORDERS
 from leads.models import Lead
 from runs.models import BulkAction, Item, ItemTotal, ListChoice, SavedView
@@ -107,7 +109,7 @@ def test_the_page_takes_as_many_queries_for_many_leads(browser: Client, django_a
             factories.make_output(item)
             factories.make_agent_run(item, "researcher")
             factories.make_review(item)
-        with django_assert_num_queries(20, exact=False) as found:
+        with django_assert_num_queries(18, exact=False) as found:
             browser.get(LIST)
         numbers.append(len(found))
     assert numbers[0] == numbers[1]
@@ -138,6 +140,21 @@ def test_no_count_beside_a_status_is_of_other_leads_than_listed(browser: Client)
         html = response.content.decode()
         html = html[html.index('aria-label="Filter by status"') :]
         assert ("<b>" in html[: html.index("</ul>")]) is (number is not None)
+
+
+def test_a_narrowed_list_names_the_statuses_there_are_without_reading_every_lead(browser: Client, olga: User) -> None:
+    sales, other = Department.objects.get(), factories.make_department(slug="other")
+    Member.objects.create(user=olga, department=other, role=Member.Role.VIEWER)
+    hidden = factories.make_department(slug="hidden")
+    for department, status in ((sales, "new"), (sales, "won"), (sales, "odd"), (other, "won"), (other, "lost")):
+        factories.make_lead(department, status=status)
+    factories.make_lead(hidden, status="meeting")
+    with CaptureQueriesContext(connection) as asked:
+        counts = browser.get(f"{LIST}?q=nobody").context["counts"]
+    assert [count.status.slug for count in counts] == ["new", "won", "lost", "odd"]
+    assert not [query["sql"] for query in asked if 'COUNT(*) AS "count" FROM "runs_item"' in query["sql"]]
+    counts = browser.get(f"{LIST}?q=nobody&department=other").context["counts"]
+    assert [count.status.slug for count in counts] == ["won", "lost"]
 
 
 def test_counts_leave_the_stage_and_keep_the_rest(browser: Client) -> None:

@@ -85,7 +85,7 @@ def test_the_list_takes_as_many_queries_for_many_leads(django_assert_num_queries
     scene = make_scene()
     client, numbers = scene.client(scene.operator), []
     for _ in range(2):
-        with django_assert_num_queries(20, exact=False) as found:
+        with django_assert_num_queries(18, exact=False) as found:
             client.get(reverse(LIST))
         numbers.append(len(found))
         for _ in range(8):
@@ -133,7 +133,7 @@ def test_the_lead_page_takes_as_many_queries_for_a_long_history(django_assert_nu
     client, url, numbers = scene.client(scene.operator), reverse("leads:panel", args=[scene.lead.pk]), []
     item = scene.lead.item
     for _ in range(2):
-        with django_assert_num_queries(40, exact=False) as found:
+        with django_assert_num_queries(24, exact=False) as found:
             client.get(url, headers=HTMX)
         numbers.append(len(found))
         for _ in range(5):
