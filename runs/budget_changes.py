@@ -15,6 +15,7 @@ from django.db import transaction
 
 from agents.budgets import begin_change, lock_period
 from agents.models import Budget, BudgetPeriod
+from runs.budget_counts import count_anew
 from runs.budget_waits import BUDGET_TARGET, release_budget_waits
 from runs.database import now as database_now
 from runs.models import Action
@@ -25,10 +26,12 @@ CHANGEABLE = ("limit_usd", "limit_tokens", "is_enabled")
 
 
 def create_budget(*, budget: Budget, user: User, reason: str = "") -> Budget:
-    """Save a new budget. Nothing that is under way counts against it: only calls that start from now on."""
+    """Save a new budget. Every call of its current period counts against it, those that began before it included."""
     with transaction.atomic():
         begin_change()
         budget.save(force_insert=True)
+        if budget.is_enabled:
+            count_anew(budget, now=database_now())
         _act(budget, user, "create_budget", {}, {**_scope(budget), **_limits(budget)}, reason)
         release_budget_waits(budget.department)
     return budget
@@ -46,7 +49,6 @@ def change_budget(*, budget: Budget, changes: Mapping[str, Any], user: User, rea
     with transaction.atomic():
         begin_change()
         held = _lock(budget)
-        period = lock_period(held, now=database_now())
         before = {name: getattr(held, name) for name in CHANGEABLE}
         changed = [name for name, value in changes.items() if before[name] != value]
         if not changed:
@@ -54,6 +56,9 @@ def change_budget(*, budget: Budget, changes: Mapping[str, Any], user: User, rea
         for name in changed:
             setattr(held, name, changes[name])
         held.save(update_fields=changed)
+        # What began while it was switched off has reserved nothing in it.
+        is_on_again = "is_enabled" in changed and held.is_enabled
+        period = (count_anew if is_on_again else lock_period)(held, now=database_now())
         period.warned_percent = 0
         period.save(update_fields=["warned_percent"])
         was = {name: _text(before[name]) for name in changed}

@@ -1,0 +1,80 @@
+"""What a budget that is made or switched on amid its period counts: every call of the period, as if it had been there.
+
+A budget knows of a call by what the call has reserved in it. Calls that began without it are added up here, and those
+whose end may still come (under way, or given up as unseen) are told to settle in it, too.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+
+from django.db.models import BigIntegerField, DecimalField, ExpressionWrapper, F, Q, QuerySet, Sum
+from django.db.models.functions import Cast, Round
+
+from agents.budgets import lock_period, period_window
+from agents.causes import Cause
+from agents.models import Budget, BudgetPeriod
+from runs.cost_rollups import TOKENS
+from runs.cost_sums import dollars
+from runs.database import update_rows
+from runs.models import ModelCall
+from runs.models.costs import UNITS
+
+_UNITS = Cast(Round(ExpressionWrapper(F("cost_usd") * UNITS, output_field=DecimalField())), BigIntegerField())
+"""In whole numbers, because SQLite has no decimals."""
+_REFUSED = Q(cause=Cause.REFUSAL, output_tokens=0)
+"""Not billed, so in no budget."""
+
+
+def count_anew(budget: Budget, *, now: datetime) -> BudgetPeriod:
+    """The budget's current period, locked, with all that its calls have spent and hold.
+
+    Belongs after ``begin_change``: calls that begin later reserve in the budget themselves. Locks calls before the
+    period, as who settles them does. An estimate counts in tokens as all that it had reserved.
+    """
+    calls = _calls_of(budget, since=_earliest(budget, now))
+    may_settle = list(calls.exclude(status=ModelCall.Status.FINISHED).select_for_update(of=("self",)).order_by("pk"))
+    period = lock_period(budget, now=now)
+    counted = [call for call in may_settle if period.starts_at <= call.started_at < period.ends_at]
+    _settle_in(period, counted)
+    under_way = [call for call in counted if call.status == ModelCall.Status.STARTED]
+    unseen = [call for call in counted if call.status == ModelCall.Status.UNSEEN]
+    usd, tokens = _sum_finished(calls.filter(started_at__gte=period.starts_at, started_at__lt=period.ends_at))
+    period.reserved_usd = sum((call.reserved_usd for call in under_way), Decimal(0))
+    period.reserved_tokens = sum(call.reserved_tokens for call in under_way)
+    period.spent_usd = usd + sum((call.cost_usd for call in unseen), Decimal(0))
+    period.spent_tokens = tokens + sum(call.reserved_tokens for call in unseen)
+    period.save(update_fields=["reserved_usd", "reserved_tokens", "spent_usd", "spent_tokens"])
+    return period
+
+
+def _calls_of(budget: Budget, *, since: datetime) -> QuerySet[ModelCall]:
+    calls = ModelCall.objects.filter(department=budget.department_id, started_at__gte=since)
+    if budget.agent_id is not None:
+        calls = calls.filter(agent=budget.agent_id)
+    return calls.filter(model_asked=budget.model) if budget.model else calls
+
+
+def _earliest(budget: Budget, now: datetime) -> datetime:
+    """No later than the period that ``lock_period`` finds or makes begins."""
+    begin, _ = period_window(budget.period, budget.department.time_zone, now)
+    going_on = BudgetPeriod.objects.filter(budget=budget, starts_at__lte=now, ends_at__gt=begin).order_by("starts_at")
+    return min(begin, *going_on.values_list("starts_at", flat=True)[:1], now)
+
+
+def _settle_in(period: BudgetPeriod, calls: list[ModelCall]) -> None:
+    rows = [(call.pk, [*call.reserved_in, period.pk]) for call in calls if period.pk not in call.reserved_in]
+    update_rows(ModelCall, ["reserved_in"], rows)
+
+
+def _sum_finished(calls: QuerySet[ModelCall]) -> tuple[Decimal, int]:
+    """What ended calls came to, in US dollars and tokens."""
+    finished = calls.filter(status=ModelCall.Status.FINISHED)
+    known = Q(is_estimate=False) & ~_REFUSED
+    sums = finished.aggregate(
+        usd=Sum(_UNITS, default=0),
+        bounds=Sum("reserved_tokens", filter=Q(is_estimate=True), default=0),
+        **{name: Sum(name, filter=known, default=0) for name in TOKENS},
+    )
+    return dollars(int(sums["usd"])), int(sums["bounds"]) + sum(int(sums[name]) for name in TOKENS)
