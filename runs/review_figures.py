@@ -17,7 +17,7 @@ MOST_READ = 1_000
 """So many of the latest decisions are looked at; the page says so."""
 Answer = Review.Answer
 _APPROVED = (Answer.APPROVE, Answer.APPROVE_EDITED)
-_JUDGED = (*_APPROVED, Answer.SEND_BACK, Answer.REJECT, Answer.CORRECT)
+JUDGED = (*_APPROVED, Answer.SEND_BACK, Answer.REJECT, Answer.CORRECT)
 
 
 @dataclass(slots=True)
@@ -38,6 +38,11 @@ class Verdicts:
     def approval_rate(self) -> float | None:
         """The share that was approved, changed or not; None without a decision."""
         return (self.approved + self.edited) / self.decided if self.decided else None
+
+    @property
+    def unchanged_share(self) -> float | None:
+        """The share that was approved as it was written; None without a decision."""
+        return self.approved / self.decided if self.decided else None
 
     @property
     def edited_share(self) -> float | None:
@@ -105,7 +110,7 @@ def read_figures(department_ids: Iterable[int], *, now: datetime | None = None) 
     ]:
         if at is not None:
             seconds.append((at - asked).total_seconds())
-        if answer in _JUDGED:
+        if answer in JUDGED:
             for counted in (figures.total, *([_of(by_agent, job)] if job else [])):
                 counted.add(answer)
     figures.is_cut = len(seconds) == MOST_READ

@@ -51,6 +51,15 @@ def _has_part_in_database(item: pytest.Item) -> bool:
     )
 
 
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(
+    django_db_modify_db_settings_parallel_suffix: None, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """On SQLite every run of tests has a file of its own, so that two in one checkout leave each other alone."""
+    if connection.vendor == "sqlite":
+        connection.settings_dict["TEST"]["NAME"] = tmp_path_factory.mktemp("database") / "kontor.test.sqlite3"
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_waiting_for_the_disk() -> None:
     """Tests have nothing to lose. PostgreSQL's TRUNCATE makes a new file for each table: two seconds a test."""

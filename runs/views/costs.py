@@ -21,7 +21,9 @@ from runs.cost_report import Line, Report, make_reports
 from runs.cost_rollups import TOKENS
 from runs.cost_sums import Cost, Period
 from runs.costs import CHECKS, dimensions
+from runs.model_quality import judged_by_model
 from runs.models import ModelCall
+from runs.review_figures import Verdicts
 from runs.spending import Pause, load_fills, paused_by_budget
 from runs.views.answers import show
 from runs.views.exports import csv_text, send_file
@@ -96,7 +98,7 @@ def costs_context(request: HttpRequest, access: Access, choice: Choice) -> dict[
         "dimensions": dimensions([department.spec for department in access.shown]),
         "report": report,
         "rows": _rows(request, access, choice, report, pauses),
-        "what_if": _what_if(request, report, agents),
+        "what_if": _what_if(request, report, agents, judged_by_model([d.pk for d in access.shown], choice.period)),
         "budgets": fills,
         "administered": [d.pk for d in access.shown if access.can(d.pk, Member.Role.ADMINISTRATOR)],
         "query": request.GET.urlencode(),
@@ -230,12 +232,15 @@ def _calls_url(request: HttpRequest, access: Access, choice: Choice, cost: Cost)
     return f"{reverse('runs:cost_calls')}?{params.urlencode()}"
 
 
-def _what_if(request: HttpRequest, report: Report, agents: Sequence[Agent]) -> dict[str, Any]:
-    """The same tokens on one model only, and on the model chosen for each agent by ``if_<agent id>``."""
+def _what_if(
+    request: HttpRequest, report: Report, agents: Sequence[Agent], judged: Mapping[str, Verdicts]
+) -> dict[str, Any]:
+    """The same tokens on one model only, with what people thought of what it wrote, and on the model chosen for each
+    agent by ``if_<agent id>``."""
     chosen = {agent.pk: request.GET.get(f"if_{agent.pk}", "") for agent in agents}
     now_usd = report.whole.cost.usd
     return {
-        "single": [(model, usd, usd - now_usd) for model, usd in report.by_model],
+        "single": [(model, usd, usd - now_usd, judged.get(model)) for model, usd in report.by_model],
         "agents": [(agent, chosen[agent.pk]) for agent in agents],
         "several": len({agent.department_id for agent in agents}) > 1,
         "models": report.prices.models,

@@ -324,7 +324,7 @@ def test_what_other_models_had_cost(client: Client) -> None:
     context = client.get(reverse("runs:costs"), {**CUSTOM, f"if_{call.agent_id}": "claude-opus-5-5"}).context
     usd = (Decimal(1_234_567) * 4 + 210 * 20) / 1_000_000
     assert context["what_if"]["chosen_usd"] == usd
-    assert {model: cost for model, cost, _ in context["what_if"]["single"]}["claude-opus-5-5"] == usd
+    assert {model: cost for model, cost, *_ in context["what_if"]["single"]}["claude-opus-5-5"] == usd
 
 
 def test_the_number_of_queries_does_not_grow(client: Client, django_assert_max_num_queries: object) -> None:

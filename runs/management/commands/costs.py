@@ -16,6 +16,7 @@ from agents.models import Agent, Department
 from runs.cost_report import Line, Report, make_reports
 from runs.cost_sums import Period
 from runs.costs import dimensions
+from runs.model_quality import judged_by_model
 
 
 class Command(BaseCommand):
@@ -75,6 +76,7 @@ def _choices(given: Sequence[str], departments: Sequence[Department], report: Re
 def _as_json(reports: Sequence[Report], departments: Sequence[Department], choices: dict[int, str]) -> dict[str, Any]:
     report = reports[0]
     whole = report.whole.cost
+    judged = judged_by_model([department.pk for department in departments], report.period)
     chosen_usd = report.chosen_usd(choices)
     return {
         "from": str(report.period.first),
@@ -88,6 +90,9 @@ def _as_json(reports: Sequence[Report], departments: Sequence[Department], choic
         "outcomes": [{"outcome": one.name, "count": one.count, "usd_each": _usd(one.usd)} for one in report.outcomes],
         "what_if": {
             "one_model": {model: _usd(usd) for model, usd in report.by_model},
+            "judged": {
+                model: {"decided": one.decided, "approved_as_written": one.approved} for model, one in judged.items()
+            },
             "chosen_usd": _usd(chosen_usd),
         },
         "by": {one.by: [_line(line) for line in one.lines] for one in reports},
