@@ -159,14 +159,17 @@ def settle_calls(seen: Sequence[SeenCall], staff: Staff, *, now: datetime) -> No
         call = entry.call
         price, cost, is_estimate = _cost(call, entry.reply, staff)
         was_unseen = status == ModelCall.Status.UNSEEN
-        rows.append(_settled_row(entry, price, cost, is_estimate, now, LATE if was_unseen else ""))
+        # Where the texts of a call are gone, its person may have been erased: nothing of them is written again.
+        is_gone = was_unseen and not ModelCallBody.objects.filter(call=pk).exists()
+        error = "" if is_gone else entry.reply.error or entry.remark
+        rows.append(_settled_row(entry, price, cost, is_estimate, now, error or (LATE if was_unseen else "")))
         bodies.append((pk, storable_json(entry.reply.as_json())))
         # The reservation of a call that was given up is booked as spent: only the difference is left to book.
         if call.run_id is not None:
             costs.append((call.run_id, cost - call.reserved_usd if was_unseen else cost))
         if reserved_in:  # as it is now: a budget that was made meanwhile counts it, too
             settlements.append(_settlement(call, reserved_in, cost, entry.reply, was_unseen))
-        tools += [_tool_row(call, use) for use in entry.tools]
+        tools += [_tool_row(call, use) for use in entry.tools if not is_gone]
     update_rows(ModelCall, _SETTLED, rows)
     update_rows(ModelCallBody, ["response"], bodies)
     increase_rows(AgentRun, "cost_usd", costs)
@@ -262,14 +265,15 @@ def _tokens(call: OpenCall, reply: ModelReply) -> int:
 def _settlement(
     call: OpenCall, reserved_in: Sequence[int], cost: Decimal, reply: ModelReply, was_unseen: bool
 ) -> Settlement:
-    tokens, periods = _tokens(call, reply), tuple(reserved_in)
+    # What is not billed, a request that was refused before any output, counts in no budget, in tokens either.
+    tokens, periods = _tokens(call, reply) if cost else 0, tuple(reserved_in)
     if was_unseen:
         return Settlement(periods, _ZERO, 0, cost - call.reserved_usd, tokens - call.reserved_tokens)
     return Settlement(periods, call.reserved_usd, call.reserved_tokens, cost, tokens)
 
 
 def _settled_row(
-    entry: SeenCall, price: ModelPrice | None, cost: Decimal, is_estimate: bool, now: datetime, remark: str
+    entry: SeenCall, price: ModelPrice | None, cost: Decimal, is_estimate: bool, now: datetime, error: str
 ) -> tuple[Any, ...]:
     reply, usage = entry.reply, _used(entry.call, entry.reply)
     # A bound is no count.
@@ -289,7 +293,7 @@ def _settled_row(
         cost,
         is_estimate,
         reply.cause,
-        storable(reply.error or entry.remark or remark),
+        storable(error),
         reply.http_status,
         reply.stop_reason,
         reply.request_id,

@@ -15,11 +15,12 @@ from agents.causes import Cause
 from agents.llm import ModelReply
 from agents.models import Agent, Budget, BudgetPeriod, Department, ModelPrice
 from agents.pricing import Usage, load_price_book
-from runs.calls import CallAsk, abandon_calls, open_calls, settle_calls
-from runs.models import AgentRun, ModelCall, ToolCall
+from agents.tools.base import ToolResult
+from runs.calls import LATE, CallAsk, abandon_calls, open_calls, settle_calls
+from runs.models import AgentRun, ModelCall, ModelCallBody, ToolCall
 from runs.repricing import find_changes
 from runs.staff import load_staff
-from runs.work import OpenCall, SeenCall, Work
+from runs.work import OpenCall, SeenCall, ToolUse, Work
 from tests.engine import USED, answered, assert_accounts_agree, claim_one, make_office, run_of
 
 pytestmark = pytest.mark.django_db
@@ -117,6 +118,21 @@ def test_a_late_answer_replaces_the_estimate_in_every_account() -> None:
     assert (call.status, call.is_estimate) == ("finished", False)
     assert period().spent_usd == run_of(work).cost_usd == call.cost_usd < call.reserved_usd
     assert period().spent_tokens == USED.total_tokens
+    assert_accounts_agree()
+
+
+def test_a_late_answer_about_an_erased_person_leaves_no_text() -> None:
+    work = claim_one()
+    with transaction.atomic():
+        abandon_calls([work.run_id], now=timezone.now())
+    ModelCallBody.objects.all().delete()  # as erasing a person does
+    call = seen(work)
+    used = ToolUse(call.call.pk, "read_website", {"of": "Ada"}, ToolResult("Ada Byron"), timezone.now(), 5)
+    settle(replace(call, remark="Ada Byron is no company", tools=(used,)))
+    row = ModelCall.objects.get()
+    assert (row.status, row.error) == ("finished", LATE)
+    assert not ToolCall.objects.exists()
+    assert not ModelCallBody.objects.exists()
     assert_accounts_agree()
 
 
@@ -223,6 +239,7 @@ def test_a_refusal_is_billed_only_if_something_was_put_out(output_tokens: int, i
     call = ModelCall.objects.get()
     assert (call.cost_usd > 0, call.is_estimate, call.input_tokens) == (is_billed, False, 1_000)
     assert period().spent_usd == call.cost_usd
+    assert period().spent_tokens == (1_000 + output_tokens if is_billed else 0)
     assert_accounts_agree()
     assert not list(find_changes(load_price_book(), call.started_at.date(), call.started_at.date()))
 
