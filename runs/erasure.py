@@ -145,7 +145,7 @@ def _under_way(item: Item) -> str:
 
 
 def _blanks(item: Item) -> list[tuple[QuerySet[Any], dict[str, Any]]]:
-    """The rows of an item with what their texts become. ``tests/runs/test_erasure.py`` knows which columns stay."""
+    """The rows of an item with what their texts become. ``tests/leads/test_erasing.py`` knows which columns stay."""
     return [
         (Output.objects.filter(item=item), {"payload": {}, "fingerprint": "", "retired_why": ""}),
         (_delivered_with(item), {"raw_body": ""}),
