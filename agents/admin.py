@@ -14,8 +14,9 @@ from django.utils import timezone
 from agents.admin_access import ReadOnlyAdmin, ScopedAdmin, SuperuserAdmin
 from agents.admin_forms import DocumentForm, PriceForm
 from agents.knowledge import index_document
-from agents.models import Department, KnowledgeDocument, ModelPrice, ModelState, Soul
+from agents.models import Agent, Department, KnowledgeDocument, ModelPrice, ModelState, Soul
 from agents.models.agent import SECTIONS
+from agents.pricing import why_kept
 
 
 @admin.register(Soul)
@@ -50,6 +51,18 @@ class ModelPriceAdmin(SuperuserAdmin[ModelPrice]):
     def get_readonly_fields(self, request: HttpRequest, obj: ModelPrice | None = None) -> tuple[str, ...]:
         """What a price is about stays: another model, date or band is another row."""
         return ("model", "effective_from", "prompt_tokens_over") if obj is not None else ()
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """A price that calls of today need stays, as a model without a price is refused everywhere else."""
+        deleted, counts, missing, protected = super().get_deleted_objects(objs, request)
+        agents = Agent.objects.values_list("model", "fallback_models")
+        used = {name for model, fallbacks in agents for name in (model, *fallbacks)}
+        ids, today = [price.pk for price in objs], timezone.now().astimezone(UTC).date()
+        for price in objs:
+            prices = ModelPrice.objects.filter(model=price.model) if price.model in used else []
+            if prices and (why := why_kept(prices, price, ids, today)):
+                protected.append(why)
+        return deleted, counts, missing, protected
 
     def construct_change_message(self, request: HttpRequest, form: Any, formsets: Any, add: bool = False) -> Any:
         """The history of a price keeps what it was: a correction replaces it in place."""

@@ -176,6 +176,23 @@ class PriceBook:
         return f"The model {model} has no price. Enter one under Prices before an agent uses it."
 
 
+def why_kept(prices: Iterable[ModelPrice], deleted: ModelPrice, also: Iterable[int], on: date) -> str:
+    """Why a price cannot go, together with ``also`` (their ids), as calls of the day need it; empty if it can.
+
+    ``prices`` are all there are of its model.
+    """
+    rows, model, over = list(prices), deleted.model, deleted.prompt_tokens_over
+    gone, left = {deleted.pk, *also}, PriceBook(row for row in rows if row.pk not in {deleted.pk, *also})
+    try:
+        if PriceBook(rows).price_for(model, on, over + 1).pk not in gone:
+            return ""
+        if left.price_for(model, on, over + 1).prompt_tokens_over >= over:
+            return ""
+    except UnknownPrice:
+        return f"Without {deleted} the model {model} has no price, and agents work on it. Enter another one first."
+    return f"Without {deleted} longer prompts would be priced as short ones, and agents work on {model}."
+
+
 def load_price_book() -> PriceBook:
     """All prices of the installation, in one query."""
     return PriceBook(ModelPrice.objects.all())

@@ -18,7 +18,8 @@ from runs.database import snapshot
 class Usages(NamedTuple):
     """What one agent's calls on one model used from ``day`` on, as long as no price changed: for "what if".
 
-    ``usage`` and ``calls`` leave out estimates: of those only a bound in dollars is known. ``cost`` is of all calls.
+    ``usage`` and ``calls`` leave out estimates: of those only a bound in dollars is known. ``prompt_tokens`` is that
+    of a usual call, which chooses the band: calls that were refused have none. ``cost`` is of all calls.
     """
 
     agent_id: int
@@ -26,6 +27,7 @@ class Usages(NamedTuple):
     day: date
     usage: Usage
     calls: int
+    prompt_tokens: int
     cost: Cost
 
 
@@ -40,12 +42,21 @@ def read_usages(ledger: Ledger, period: Period, prices: PriceBook, agents: Colle
     ledger's own."""
     found: dict[tuple[Any, ...], Cost] = {}
     seen: dict[tuple[Any, ...], Cost] = {}
+    good: dict[tuple[Any, ...], Cost] = {}
     starts = (period.first, *prices.changes_in(*period))
     for (values, waste, estimate), sums in ledger.sum_calls(period, ("agent_id", "model"), agents, starts).items():
-        for costs in (found,) if estimate else (found, seen):
+        for costs in (found,) if estimate else (found, seen) if waste else (found, seen, good):
             costs.setdefault(values, Cost()).add(sums, is_waste=waste, is_estimate=estimate)
     return [
-        Usages(values[0], values[1], starts[values[2]], _usage(known.tokens), known.calls, cost)
+        Usages(
+            agent_id=values[0],
+            model=values[1],
+            day=starts[values[2]],
+            usage=_usage(known.tokens),
+            calls=known.calls,
+            prompt_tokens=_usual_prompt(good.get(values), known, cost),
+            cost=cost,
+        )
         for values, cost in found.items()
         for known in [seen.get(values, Cost())]
     ]
@@ -54,7 +65,7 @@ def read_usages(ledger: Ledger, period: Period, prices: PriceBook, agents: Colle
 def what_if(usages: Iterable[Usages], choices: Mapping[int, str], prices: PriceBook) -> Decimal:
     """What the same tokens had cost if each agent (id) in ``choices`` had used that model; others as they were.
 
-    Prices are those of the days, or the model's latest ones before it had any. The band is that of the average prompt.
+    Prices are those of the days, or the model's latest ones before it had any. The band is that of the usual prompt.
     Estimates stay at their bound, or each other model would seem cheaper by them.
     UnknownPrice if a chosen model has none.
     """
@@ -64,8 +75,8 @@ def what_if(usages: Iterable[Usages], choices: Mapping[int, str], prices: PriceB
         if model is None or model == row.model:
             sum_usd += row.cost.usd
             continue
-        prompt = row.usage.prompt_tokens // max(row.calls, 1)
-        sum_usd += row.cost.estimated_usd + cost_usd(row.usage, _price(prices, model, row.day, prompt))
+        price = _price(prices, model, row.day, row.prompt_tokens)
+        sum_usd += row.cost.estimated_usd + cost_usd(row.usage, price)
     return sum_usd
 
 
@@ -80,7 +91,7 @@ def cache_saving(usages: Iterable[Usages], prices: PriceBook) -> Decimal:
         if not used.cache_read_tokens + used.cache_write_5m_tokens + used.cache_write_1h_tokens:
             continue
         try:
-            price = _price(prices, row.model, row.day, used.prompt_tokens // max(row.cost.calls, 1))
+            price = _price(prices, row.model, row.day, row.prompt_tokens)
         except UnknownPrice:
             continue
         saved += cost_usd(Usage(input_tokens=used.prompt_tokens, output_tokens=used.output_tokens), price)
@@ -134,6 +145,11 @@ def _usage(tokens: Mapping[str, int]) -> Usage:
         cache_read_tokens=tokens["cache_read_tokens"],
         output_tokens=tokens["output_tokens"],
     )
+
+
+def _usual_prompt(*costs: Cost | None) -> int:
+    """Tokens of the average prompt of the first of these that has calls."""
+    return next((cost.prompt_tokens // cost.calls for cost in costs if cost is not None and cost.calls), 0)
 
 
 def _price(prices: PriceBook, model: str, day: date, prompt_tokens: int) -> Any:

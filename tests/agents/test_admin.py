@@ -630,6 +630,43 @@ class TestPrices:
         assert price.input_usd == 9
         assert root.post(page(price, "delete"), {"post": "yes"}).status_code == 302
 
+    @pytest.mark.parametrize("how", ["page", "action"])
+    @pytest.mark.parametrize(
+        ("over", "words"), [(0, "has no price, and agents work on it"), (100_000, "would be priced as short ones")]
+    )
+    def test_a_price_that_calls_of_today_need_stays(
+        self, root: Client, acme: Department, how: str, over: int, words: str
+    ) -> None:
+        Agent.objects.update(model="claude-sonnet-5-5", fallback_models=["claude-haiku-5-5"])
+        price = ModelPrice.objects.get(model="claude-haiku-5-5", prompt_tokens_over=over)
+        action = {"action": "delete_selected", "_selected_action": [price.pk], "post": "yes"}
+        address, data = (page(price, "delete"), {"post": "yes"}) if how == "page" else (listing(ModelPrice), action)
+        response = root.post(address, data)
+        assert words in response.content.decode()
+        assert ModelPrice.objects.filter(pk=price.pk).exists()
+
+    def test_a_price_goes_where_another_takes_its_place_or_nobody_needs_it(
+        self, root: Client, acme: Department
+    ) -> None:
+        Agent.objects.update(model="claude-haiku-5-5")
+        known = ModelPrice.objects.get(model="claude-haiku-5-5", prompt_tokens_over=0)
+        newer = ModelPrice.objects.get(pk=known.pk)
+        newer.pk, newer.effective_from = None, known.effective_from + timedelta(days=1)
+        newer.save()
+        unused = ModelPrice.objects.create(**{**self.DATA, "model": "claude-nobody", "effective_from": "2026-01-01"})
+        future = ModelPrice.objects.create(**{**self.DATA, "model": "claude-haiku-5-5", "effective_from": "2099-01-01"})
+        for price in (newer, unused, future):
+            assert root.post(page(price, "delete"), {"post": "yes"}).status_code == 302
+            assert not ModelPrice.objects.filter(pk=price.pk).exists()
+        both = {"action": "delete_selected", "post": "yes"}
+        newer.pk = None
+        newer.save()
+        assert (
+            "has no price"
+            in root.post(listing(ModelPrice), {**both, "_selected_action": [known.pk, newer.pk]}).content.decode()
+        )
+        assert ModelPrice.objects.filter(model="claude-haiku-5-5").count() == 3
+
     def test_a_price_below_zero_is_refused(self, root: Client) -> None:
         response = root.post(listing(ModelPrice, "add"), {**self.DATA, "input_usd": "-1"})
         assert "not below zero" in errors_of(response)

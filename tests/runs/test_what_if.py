@@ -100,3 +100,26 @@ def test_it_takes_a_fixed_number_of_queries(django_assert_num_queries: Any) -> N
     with django_assert_num_queries(2):
         agent_cache_saving(agents, DAY, prices)
     assert agent_cache_saving([], DAY, prices) == {}
+
+
+def test_calls_that_were_refused_do_not_choose_the_band() -> None:
+    """Neither those that an error of HTTP answered, nor a refusal whose prompt nobody paid for."""
+    sync_prices()
+    run = make_agent_run(make_lead(make_department()).item, "intake")
+    call(run, input_tokens=150_000)
+    for number in range(2, 5):
+        make_model_call(
+            run, number=number, model_asked="claude-haiku-5-5", cause="rate_limited", input_tokens=0, output_tokens=0,
+            started_at=NOON,
+        )  # fmt: skip
+    refused: dict[str, Any] = {"cause": "refusal", "input_tokens": 90_000, "output_tokens": 0, "started_at": NOON}
+    make_model_call(run, number=5, model_asked="claude-haiku-5-5", model_used="claude-haiku-5-5", **refused)
+    dear = {**dict.fromkeys(PRICE_FIELDS, 9), "prompt_tokens_over": 100_000, "source": "a test"}
+    ModelPrice.objects.create(model="claude-haiku-4-5", effective_from=date(2026, 11, 1), **dear)
+    prices = load_price_book()
+    for _ in range(2):
+        (row,) = load_usages([run.department], DAY, prices)
+        assert (row.prompt_tokens, row.usage.prompt_tokens) == (150_000, 150_000)
+        wanted = cost_usd(Usage(150_000, output_tokens=10), prices.price_for("claude-haiku-4-5", DAY.first, 150_000))
+        assert what_if([row], {run.agent_id: "claude-haiku-4-5"}, prices) == wanted
+        roll_up()
