@@ -260,7 +260,7 @@ def _hello(person: str, token: str) -> str:
 
 
 def _soon(milliseconds: int) -> int:
-    """Half of it to one and a half of it: all browsers lose their server at one moment and must not all come back so."""
+    """Half of it to one and a half: all browsers lose their server at one moment, and must not come back at one."""
     return random.randint(milliseconds // 2, milliseconds * 3 // 2)
 
 

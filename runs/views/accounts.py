@@ -29,8 +29,15 @@ class PasswordChange(PasswordChangeView):
         return super().form_valid(form)
 
 
+KEYS_COOKIE = "kontor_keys"
+"""Set where letters are no keys (templates/base.html, static/js): who speaks to the computer would press them."""
+KEYS_SECONDS = 365 * 24 * 3600
+
+
 class AccountForm(forms.ModelForm):  # type: ignore[type-arg] # Django's own class takes a type for the checker only
-    """What a person says of themselves."""
+    """What a person says of themselves, and whether letters are keys in their browser."""
+
+    keys = forms.BooleanField(required=False)
 
     class Meta:
         model = User
@@ -45,22 +52,32 @@ def account(request: HttpRequest) -> HttpResponse:
         raise Http404("There is no such account.")
     # A copy: what does not fit must not show in the navigation.
     person = User.objects.get(pk=request.user.pk)
-    form = AccountForm(request.POST if request.method == "POST" else None, instance=person)
+    initial = {"keys": KEYS_COOKIE not in request.COOKIES}
+    form = AccountForm(request.POST if request.method == "POST" else None, instance=person, initial=initial)
     if request.method == "POST" and form.is_valid():
         if form.has_changed():
             form.save()
             messages.success(request, "Your account is saved.")
         else:
             messages.info(request, "Nothing was changed.")
-        return redirect("runs:account")
+        return _with_keys(redirect("runs:account"), form.cleaned_data["keys"])
     access = access_of(request)
     roles = [
         (department, Member.Role(access.roles[department.pk]).label)
         for department in access.departments
         if department.pk in access.roles
     ]
-    context = {"access": access, "form": form, "roles": roles, "away_url": _url("runs:away")}
+    fields = [form[name] for name in AccountForm.Meta.fields]
+    context = {"access": access, "form": form, "fields": fields, "roles": roles, "away_url": _url("runs:away")}
     return render(request, "runs/account.html", context, status=422 if form.errors else 200)
+
+
+def _with_keys(response: HttpResponse, is_on: bool) -> HttpResponse:
+    if is_on:
+        response.delete_cookie(KEYS_COOKIE)
+    else:
+        response.set_cookie(KEYS_COOKIE, "off", max_age=KEYS_SECONDS, samesite="Lax", httponly=True)
+    return response
 
 
 def _url(name: str) -> str:

@@ -144,6 +144,28 @@ def test_a_refresh_does_not_change_a_filter_before_it_is_used(drafts: list[Revie
     expect(page.get_by_label("Kind")).to_have_value("draft")
 
 
+def test_who_has_switched_keys_off_answers_nothing_by_a_letter(drafts: list[Review], visit: Open) -> None:
+    opened = visit()
+    page = opened.page
+    opened.open(f"/reviews/{drafts[0].pk}/")
+    page.get_by_role("link", name="switch off").click()
+    page.get_by_label("Letters are keys in this browser").uncheck()
+    page.get_by_role("button", name="Save").click()
+    page.get_by_text("Your account is saved.").wait_for()
+    opened.open(f"/reviews/{drafts[0].pk}/")
+    wait_until_ahead(page, "Send mail 0?")
+    assert page.get_by_text("(a)").is_hidden()
+    assert page.get_by_text("keys: j k").is_hidden()
+    address = page.url
+    for key in "jaz/":
+        page.keyboard.press(key)
+    assert page.evaluate("document.activeElement.tagName") == "BODY"
+    assert page.url == address
+    page.get_by_role("button", name="Approve", exact=True).click()  # pressed later than the letters, and answered later
+    wait_for(lambda: any(answers()), "the answer", LIMIT_SECONDS)
+    assert answers() == ["approve", "", "", ""]
+
+
 # --- Snooze, groups, absences ---------------------------------------------------------------------------------
 
 

@@ -90,3 +90,17 @@ def test_strangers_are_sent_to_sign_in_first() -> None:
 
 def test_the_account_menu_leads_there(olga: User) -> None:
     assert f'href="{reverse("password")}"' in sign_in(olga).get(reverse("runs:overview")).content.decode()
+
+
+def test_keys_of_one_letter_are_switched_off_and_on_in_a_browser(olga: User) -> None:
+    client = sign_in(olga)
+    about = {"first_name": "Olga", "last_name": "", "email": "olga@example.com"}
+    page = client.get(reverse("runs:account")).content.decode()
+    assert 'name="keys" checked' in page
+    assert "data-keys" not in page
+    page = client.post(reverse("runs:account"), about, follow=True).content.decode()
+    assert 'data-keys="off"' in page
+    assert 'name="keys" checked' not in page
+    assert client.cookies["kontor_keys"]["max-age"] == 365 * 24 * 3600
+    page = client.post(reverse("runs:account"), {**about, "keys": "on"}, follow=True).content.decode()
+    assert "data-keys" not in page
