@@ -67,6 +67,8 @@ class ModelReply:
     message_id: str = ""
     was_sent: bool = True
     """False where the request cannot have reached the server, so that it costs nothing."""
+    has_unpriced_fees: bool = False
+    """The server used tools of its own, which cost a fee beside the tokens."""
     latency_ms: int = 0
     first_token_ms: int | None = None
     parts: dict[int, list[str]] = field(default_factory=dict)
@@ -226,6 +228,10 @@ class StreamError(Exception):
         self.type = str(error.get("type", ""))
 
 
+class UnpricedFees(Exception):
+    """The server has searched the web or the like, which no agent asks for and no price knows the fee of."""
+
+
 async def read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:
     """The events of a Messages API stream as plain dicts. Raises ValueError for data that is no JSON object.
 
@@ -264,13 +270,24 @@ async def _gather(
                 message = event["message"]
                 reply.model, reply.message_id = _name(message["model"], 64), message["id"]
                 reply.usage = _usage(message.get("usage"), reply.usage)
+                _refuse_fees(message.get("usage"), reply)
             case "message_delta":
+                _refuse_fees(event.get("usage"), reply)
                 reply.stop_reason = _name(event["delta"].get("stop_reason") or "", 40)
                 reply.usage = _usage(event.get("usage"), reply.usage)
                 # Before it stops a server may report how far it is.
                 reply.is_usage_final = event.get("usage") is not None and bool(reply.stop_reason)
             case "error":
                 raise StreamError(event.get("error") or {})
+
+
+def _refuse_fees(reported: dict[str, Any] | None, reply: ModelReply) -> None:
+    """Never price a fee at zero unnoticed: such a call fails, without a price, and a person hears of it."""
+    used = {name: count for name, count in ((reported or {}).get("server_tool_use") or {}).items() if count}
+    if used:
+        reply.usage, reply.has_unpriced_fees = _usage(reported, reply.usage), True
+        what = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in used.items())
+        raise UnpricedFees(f"The server used tools of its own ({what}), for which Kontor knows no fee.")
 
 
 def _add_delta(block: dict[str, Any], delta: dict[str, Any], parts: list[str]) -> None:
@@ -365,6 +382,8 @@ def _classify(error: Exception, reply: ModelReply) -> None:
     elif isinstance(error, (TimeoutError, anthropic.APITimeoutError, httpx2.TimeoutException)):
         reply.cause = Cause.TIMEOUT
         reply.error = "No complete answer within the agent's time-out."
+    elif isinstance(error, UnpricedFees):
+        reply.cause, reply.error = Cause.REQUEST, str(error)
     elif isinstance(error, MissingKey):
         reply.cause, reply.error, reply.was_sent = Cause.ACCOUNT, str(error), False
     elif isinstance(error, (anthropic.APIError, httpx2.HTTPError, OSError, ValueError, AttributeError, LookupError)):

@@ -16,7 +16,17 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from agents.causes import Cause
-from agents.llm import MOST_TOKENS, ModelClient, ModelReply, ModelRequest, _gather, api_schema, read_events
+from agents.llm import (
+    MOST_TOKENS,
+    ModelClient,
+    ModelReply,
+    ModelRequest,
+    UnpricedFees,
+    _classify,
+    _gather,
+    api_schema,
+    read_events,
+)
 from tests.engine import wait_for
 from tests.simulator_fixture import SimulatorServer
 
@@ -258,11 +268,11 @@ def test_a_200_that_is_no_message_is_transient(server: SimulatorServer, rubbish:
     assert not reply.is_usage_final
 
 
-def gather(*events: str) -> ModelReply:
+def gather(*events: str, into: ModelReply | None = None) -> ModelReply:
     """What is kept of a stream of these events, each the JSON text of its data."""
+    reply = into or ModelReply()
 
     async def run() -> ModelReply:
-        reply = ModelReply()
         await _gather(read_events(chunks()), reply, time.monotonic(), None)
         return reply
 
@@ -332,6 +342,24 @@ def test_what_a_server_reports_before_it_stops_is_not_the_end() -> None:
     assert not reply.is_usage_final
     assert reply.seen_usage is not None
     assert reply.seen_usage.output_tokens == 400
+
+
+@pytest.mark.parametrize("where", ["message_start", "message_delta"])
+def test_a_fee_beside_the_tokens_is_never_zero_unnoticed(where: str) -> None:
+    usage = {"input_tokens": 9, "output_tokens": 4, "server_tool_use": {"web_search_requests": 2, "web_fetch": 0}}
+    end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage}
+    reply = ModelReply()
+    with pytest.raises(UnpricedFees, match=r"\(2 web search requests\), for which Kontor knows no fee") as error:
+        gather(begin(usage=usage) if where == "message_start" else begin(), json.dumps(end), into=reply)
+    _classify(error.value, reply)
+    assert (reply.cause, reply.has_unpriced_fees, reply.is_usage_final) == (Cause.REQUEST, True, False)
+    assert (reply.usage.input_tokens, reply.usage.output_tokens, reply.stop_reason) == (9, 4, "")
+
+
+def test_no_fee_is_no_fee() -> None:
+    usage = {"input_tokens": 9, "output_tokens": 4, "server_tool_use": {"web_search_requests": 0}}
+    end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage}
+    assert gather(begin(usage={**usage, "server_tool_use": None}), json.dumps(end)).is_usage_final
 
 
 def test_names_that_a_server_gives_are_cut_to_what_is_stored() -> None:

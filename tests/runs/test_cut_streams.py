@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,11 +12,13 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
+from agents.causes import Cause
 from agents.llm import ModelClient, ModelReply, ModelRequest
 from agents.models import BudgetPeriod, Department
-from agents.pricing import Usage, cost_usd
+from agents.pricing import Usage, cost_usd, load_price_book
 from runs.calls import settle_calls
 from runs.models import ModelCall
+from runs.repricing import find_changes
 from runs.staff import load_staff
 from runs.work import SeenCall, Work
 from tests.engine import assert_accounts_agree, claim_one, make_office
@@ -99,4 +102,16 @@ def test_thought_unseen_when_it_was_cut_it_is_bounded_by_all_its_room() -> None:
     assert call.cost_usd == cost_usd(Usage(input_tokens=700, output_tokens=room), call.price)
     assert (call.is_estimate, call.output_tokens) == (True, 1), "a bound is no count"
     assert BudgetPeriod.objects.get().spent_tokens == 700 + room
+    assert_accounts_agree()
+
+
+def test_a_call_with_a_fee_that_no_price_knows_is_without_a_price_and_stays_so() -> None:
+    work = claim_one()
+    used = Usage(input_tokens=700, output_tokens=40)
+    reply = ModelReply(model=work.agent.model, usage=used, has_unpriced_fees=True, cause=Cause.REQUEST, error="A fee.")
+    with transaction.atomic():
+        settle_calls([SeenCall(work.first_call, reply)], load_staff(), now=timezone.now())
+    call, today = ModelCall.objects.get(), timezone.now().date()
+    assert (call.price, call.cost_usd, call.is_estimate) == (None, call.reserved_usd, True)
+    assert not list(find_changes(load_price_book(), today - timedelta(days=1), today))
     assert_accounts_agree()
