@@ -186,11 +186,9 @@ def _operated(request: HttpRequest, filters: Filters) -> list[int]:
 
 
 def _get_lead(request: HttpRequest, pk: int) -> Lead:
-    return get_visible(
-        request,
-        Lead.objects.select_related("item__automation_by", "item__department__state_by", "department", "owner"),
-        pk=pk,
-    )
+    lead = get_visible(request, Lead.objects.select_related("item__automation_by", "owner"), pk=pk)
+    access_of(request).give_departments([lead, lead.item])
+    return lead
 
 
 def _edit_form(

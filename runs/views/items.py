@@ -11,16 +11,19 @@ from typing import Any
 from django.http import HttpRequest
 from django.utils import timezone
 
+from agents.models import Agent
+from agents.spec import Facts
 from runs.access import Access, access_of
 from runs.allowed import can_run, state_of
 from runs.facts import load_facts, load_router
-from runs.models import AgentRun, Item, Trigger
+from runs.models import AgentRun, Item, Output, Trigger
+from runs.router import Decision
 from runs.switches import describe_halt, describe_state
 from runs.views.conversation import conversation_context
 from runs.views.item_costs import cost_context
 from runs.views.item_summary import count_questions, summary_context
 from runs.views.shown import Shown, show_agent_run, show_automation, show_item, show_pipeline_run
-from runs.views.steps import Desk, build_occasions
+from runs.views.steps import Desk, Occasion, build_occasions
 from runs.views.timeline import timeline_context
 from runs.views.verbs import item_verbs
 from runs.views.why import why_context
@@ -46,16 +49,16 @@ def item_context(request: HttpRequest, item: Item) -> dict[str, Any]:
     rows = item.outputs.filter(is_current=True).order_by("pk")
     outputs = list(rows.select_related("author", "trigger", "agent_run__agent", "agent_run__soul"))
     triggers = list(item.triggers.order_by("-pk")[:TRIGGERS])
-    steps = item.agent_runs.select_related("agent", "department__state_by", "item__automation_by")
-    runs = list(steps.order_by("-pk")[:STEPS])[::-1]
+    agents, halt = list(item.department.agents.order_by("pk")), describe_halt(access.installation)
+    runs = _read_steps(item, agents)
     facts = load_facts([item], now=now)[item.pk]
     decision = load_router(item.department).decide(facts)
-    agents, halt = list(item.department.agents.order_by("pk")), describe_halt(access.installation)
     occasions = build_occasions(Desk(agents, outputs, runs, triggers, decision.trace, now, halt))
     # The newest occasion is what is going on; the item's own comes last where there are others.
     ordered = [*occasions[1:], occasions[0]]
-    questions = count_questions(item)
-    context = {
+    part = _read_tab(tab, request, item, outputs, occasions, why=(decision, facts))
+    questions = len(part["questions"]) if "questions" in part else count_questions(item)
+    return {
         "access": access,
         "now": now,
         "item": item,
@@ -72,18 +75,35 @@ def item_context(request: HttpRequest, item: Item) -> dict[str, Any]:
         "next": _next(item, runs, triggers, halt, questions),
         "can_operate": access.can(item.department_id, "operator"),
         **_verbs(item, access),
+        **part,
     }
+
+
+def _read_tab(
+    tab: str,
+    request: HttpRequest,
+    item: Item,
+    outputs: Sequence[Output],
+    occasions: Sequence[Occasion],
+    *,
+    why: tuple[Decision, Facts],
+) -> dict[str, Any]:
     if tab == "summary":
-        context |= summary_context(request, item, outputs, occasions)
-    elif tab == "conversation":
-        context |= conversation_context(request, item, outputs)
-    elif tab == "timeline":
-        context |= timeline_context(request, item)
-    elif tab == "why":
-        context |= why_context(item, decision, facts)
-    else:
-        context |= cost_context(request, item)
-    return context
+        return summary_context(request, item, outputs, occasions)
+    if tab == "conversation":
+        return conversation_context(request, item, outputs)
+    if tab == "timeline":
+        return timeline_context(request, item)
+    return why_context(item, *why) if tab == "why" else cost_context(request, item)
+
+
+def _read_steps(item: Item, agents: Sequence[Agent]) -> list[AgentRun]:
+    """The newest agent runs, oldest first. What all have in common is not read anew with each."""
+    known = {agent.pk: agent for agent in agents}
+    runs = list(item.agent_runs.order_by("-pk")[:STEPS])[::-1]
+    for run in runs:
+        run.item, run.department, run.agent = item, item.department, known[run.agent_id]
+    return runs
 
 
 def _verbs(item: Item, access: Access) -> dict[str, Any]:
