@@ -21,6 +21,7 @@ from agents.spec import ITEM, DepartmentSpec, kinds
 from agents.syncing import default_settings
 from agents.tools import tool
 from runs.addresses import normalise_entry
+from runs.budget_floors import copy_with, why_too_small
 from runs.facts import agent_view, rule_view
 from runs.models import Rule, Suppression
 from runs.router import RuleView
@@ -31,6 +32,7 @@ MAX_OUTPUT_TOKENS = 128_000
 MAX_TIMEOUT_SECONDS = 300
 """A shift drains for this long; a call that may take longer would be cut off at every deployment."""
 
+_LIMITS = ("limit_usd", "limit_tokens")
 CHOSEN = ("needs", "uses", "fields", "settings_keys", "tools", "serves")
 """Columns of ``Agent`` that hold a list of known words, shown as ticks."""
 
@@ -156,9 +158,13 @@ class BudgetForm(ModelForm[Budget]):
             self.add_error("agent", f"{agent.slug} works in another department.")
         if cleaned.get("model") and cleaned["model"] not in load_price_book().models:
             self.add_error("model", f"No price is known for {cleaned['model']}, so nothing would ever count here.")
-        for name in ("limit_usd", "limit_tokens"):
+        for name in _LIMITS:
             if cleaned.get(name) is not None and cleaned[name] < 0:
                 self.add_error(name, "A limit is not below zero.")
+        # What is not changed is not looked at: more may be allowed once of a budget that has become too small.
+        if not self.errors and (self.instance.pk is None or {*_LIMITS, "is_enabled"} & {*self.changed_data}):
+            for name, sentence in why_too_small(copy_with(self.instance, cleaned)).items():
+                self.add_error(name, sentence)
         return cleaned
 
 

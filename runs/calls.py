@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import uuid4
@@ -18,7 +18,7 @@ from django.db.models import Case, F, QuerySet, Value, When
 from agents.budgets import Ask, Refused, Settlement, reserve, settle
 from agents.llm import ModelReply, ModelRequest
 from agents.models import Agent, ModelPrice
-from agents.pricing import UnknownPrice, Usage, billed_usd, cost_usd
+from agents.pricing import PriceBook, UnknownPrice, Usage, billed_usd, cost_usd
 from agents.reading import storable, storable_json
 from agents.statements import Among, Statement
 from runs.database import increase_rows, insert_rows, update_rows
@@ -96,11 +96,8 @@ def open_calls(asks: Sequence[CallAsk], staff: Staff, *, now: datetime, worker: 
     answers: dict[int, OpenCall | Refused] = {}
     bounds: dict[int, tuple[Decimal, int]] = {}
     for ask in asks:
-        size = len(json.dumps(ask.params, ensure_ascii=False, separators=(",", ":")).encode())
         try:
-            bounds[ask.run.pk] = staff.prices.reservation(
-                ask.params["model"], now.date(), size, ask.params["max_tokens"]
-            )
+            bounds[ask.run.pk] = bound_of(ask.params, staff.prices, now.date())
         except UnknownPrice as error:
             answers[ask.run.pk] = Refused(str(error), now + timedelta(minutes=1))
     granted = reserve(
@@ -126,6 +123,12 @@ def open_calls(asks: Sequence[CallAsk], staff: Staff, *, now: datetime, worker: 
     for call, ask in zip(calls, opened, strict=True):
         answers[ask.run.pk] = _open_call(call, ask)
     return answers
+
+
+def bound_of(params: dict[str, Any], prices: PriceBook, day: date) -> tuple[Decimal, int]:
+    """The most that a request can cost, in US dollars and tokens; UnknownPrice if its model has none on the day."""
+    size = len(json.dumps(params, ensure_ascii=False, separators=(",", ":")).encode())
+    return prices.reservation(params["model"], day, size, params["max_tokens"])
 
 
 def find_open(ask: CallAsk) -> OpenCall | None:
@@ -230,11 +233,11 @@ def _cost(call: OpenCall, reply: ModelReply, staff: Staff) -> tuple[ModelPrice |
     within the reservation. One that names a dearer model is booked at that price, as its invoice would be: the budget
     may then be passed by this call, and nothing starts any more.
     """
-    if reply.has_unpriced_fees:
-        return None, call.reserved_usd, True
     usage, day, asked = reply.usage, call.started_at.date(), call.request.params["model"]
     # A server may name the model differently: then it is priced as the one we asked for.
     for model in (reply.model, asked):
+    if reply.has_unpriced_fees:
+        return None, call.reserved_usd, True
         try:
             price = staff.prices.price_for(model, day, usage.prompt_tokens)
             break

@@ -13,6 +13,7 @@ from django.views.decorators.http import require_POST
 from agents.models import Budget, Member
 from runs.access import get_visible, require, signed_in
 from runs.budget_changes import allow_once, change_budget
+from runs.budget_floors import copy_with, why_too_small
 from runs.views.answers import answer
 
 MOST_USD = Decimal(1_000_000)
@@ -73,6 +74,8 @@ def _carry_out(
     else:
         limits = {"limit_usd": amounts.usd, "limit_tokens": amounts.tokens}
         changes = {name: limit for name, limit in limits.items() if limit is not None}
+        if problems := why_too_small(copy_with(budget, changes)):
+            return answer(request, " ".join(problems.values()), changed=False, url=reverse("runs:costs"))
         changed = change_budget(budget=budget, changes=changes, user=user, reason=reason)
         text = f"The budget is {amounts} a {budget.period} now. Runs that waited go on if they fit."
         refusal = f"The budget was {amounts} already."
