@@ -87,7 +87,7 @@ def test_tokens_are_allowed_once_like_dollars() -> None:
     assert not Action.objects.exists()
     assert in_threads(lambda number: allow_once(budget=budget, tokens=500, user=ada, reason="A fair."), 2) == [True] * 2
     period = BudgetPeriod.objects.get()
-    assert (period.extra_usd, period.extra_tokens, period.warned_percent) == (0, 1_000, 0)
+    assert [period.extra_usd, period.extra_tokens, period.warned_percent] == [0, 1_000, 0]
     run.refresh_from_db()
     assert run.due_at <= timezone.now()
     first, second = Action.objects.order_by("pk")
@@ -102,5 +102,5 @@ def test_of_a_budget_of_both_either_is_allowed_once() -> None:
     assert allow_once(budget=budget, usd=Decimal(2), tokens=300, user=ada, reason="")
     assert allow_once(budget=budget, tokens=1, user=ada, reason="")
     period = BudgetPeriod.objects.get()
-    assert (period.extra_usd, period.extra_tokens) == (2, 301)
+    assert [period.extra_usd, period.extra_tokens] == [2, 301]
     assert Action.objects.order_by("pk").first().after == {"extra_usd": "2.00000000", "extra_tokens": "300"}  # type: ignore[union-attr]

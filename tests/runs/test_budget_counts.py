@@ -49,7 +49,7 @@ def make(department: Department, user: User, **fields: Any) -> BudgetPeriod:
     return create_budget(budget=Budget(**values), user=user).periods.get()
 
 
-def held(period: BudgetPeriod) -> tuple[Decimal, Decimal, int, int]:
+def held(period: BudgetPeriod) -> tuple[Any, ...]:
     period.refresh_from_db()
     return period.reserved_usd, period.spent_usd, period.reserved_tokens, period.spent_tokens
 
@@ -95,15 +95,16 @@ def test_it_counts_only_what_it_is_for(ada: User) -> None:
         run = make_agent_run(make_lead(where).item, slug, status="done", attempt=1)
         make_model_call(run, cost_usd=usd, started_at=timezone.now(), model_asked=model, model_used="as it says")
     agent = Agent.objects.get(department=department, slug="intake")
-    for fields, usd in (
+    expected: list[tuple[dict[str, Any], int]] = [
         ({}, 7),
         ({"agent": agent}, 3),
         ({"model": "m-1"}, 5),
         ({"agent": agent, "model": "m-1"}, 1),
         ({"department": other}, 8),
         ({"model": "m-9"}, 0),
-    ):
-        assert make(**{"department": department, "user": ada, **fields}).spent_usd == usd  # type: ignore[arg-type]
+    ]
+    for fields, spent in expected:
+        assert make(**{"department": department, "user": ada, **fields}).spent_usd == spent
 
 
 def test_a_call_under_way_settles_in_it(office: Department, ada: User) -> None:
@@ -186,7 +187,7 @@ def test_a_period_that_goes_on_in_another_time_zone_is_counted_whole(office: Dep
         for is_enabled in (False, True):
             change_budget(budget=budget, changes={"is_enabled": is_enabled}, user=ada)
         current = BudgetPeriod.objects.get()
-    assert (current.starts_at, current.spent_usd) == (begin, 3)
+    assert [current.starts_at, current.spent_usd] == [begin, 3]
 
 
 @pytest.mark.django_db(transaction=True)
