@@ -18,7 +18,7 @@ from django.db.models import Case, Sum, Value, When
 from agents.models import Agent, Department, Soul
 from agents.spec import DepartmentSpec
 from runs.cost_items import STATUS, break_down_by_path, break_down_items
-from runs.cost_rollups import SUMS, Group, Sums, group_calls, settled_calls, unrolled_calls
+from runs.cost_rollups import SUMS, Group, Sums, group_calls, settled_calls, sum_unrolled, unrolled_calls
 from runs.cost_sums import Before, Cost, Period, dearest_first
 from runs.database import snapshot
 from runs.models import CostRollup
@@ -102,7 +102,9 @@ class Ledger:
         found: dict[_Key, list[int]] = {}
         for row in grouped.order_by():
             found[row[:width], row[width], row[width + 1]] = list(row[width + 2 :])
-        for group, sums in self._live[0].items():
+        for group, sums in self._live.items():
+            if group.department_id not in self._ids:
+                continue
             if not period.first <= group.day <= period.last or (agents and group.agent_id not in agents):
                 continue
             values = (bisect(starts, group.day) - 1 if name == "span" else getattr(group, name) for name in names)
@@ -113,13 +115,18 @@ class Ledger:
         return found
 
     @cached_property
-    def _live(self) -> tuple[dict[Group, Sums], dict[Any, list[int]]]:
+    def _live(self) -> dict[Group, Sums]:
         """The calls that the sums do not hold as what they are, of all days: a worker leaves few."""
-        return group_calls(row for row in unrolled_calls() if row["department_id"] in self._ids)
+        return sum_unrolled()
+
+    @cached_property
+    def _live_by_item(self) -> dict[tuple[int, int, date], list[int]]:
+        """The same calls by department, item and day."""
+        return group_calls(row for row in unrolled_calls() if row["department_id"] in self._ids)[1]
 
     def _live_items(self, period: Period) -> dict[int, list[int]]:
         found: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
-        for (_, item, day), sums in self._live[1].items():
+        for (_, item, day), sums in self._live_by_item.items():
             if period.first <= day <= period.last:
                 for position, amount in enumerate(sums):
                     found[item][position] += amount

@@ -17,7 +17,16 @@ from agents.models import Department
 from agents.pricing import Usage, load_price_book, sync_prices
 from runs import cost_items, cost_rollups
 from runs.cost_report import make_reports
-from runs.cost_rollups import BREATH_SECONDS, TOKENS, group_calls, keep_up, roll_up, unrolled
+from runs.cost_rollups import (
+    BREATH_SECONDS,
+    TOKENS,
+    group_calls,
+    keep_up,
+    roll_up,
+    sum_unrolled,
+    unrolled,
+    unrolled_calls,
+)
 from runs.cost_sums import Cost, Period, total
 from runs.costs import Ledger, break_down
 from runs.database import snapshot
@@ -98,6 +107,32 @@ def test_every_dimension_equals_the_sum_over_the_calls_before_during_and_after_t
     assert_equal_everywhere([department])
     roll_up()
     assert_equal_everywhere([department])
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_what_the_database_adds_up_is_what_the_calls_come_to_one_by_one(seed: int) -> None:
+    make_calls(make_department(), 60, seed=seed)
+    chance = random.Random(seed)
+    for call in ModelCall.objects.exclude(status="started"):
+        call.error = chance.choice(["", "", "of no use", "not taken"])
+        call.cause = chance.choice(["", "", Cause.REFUSAL]) if call.status == "finished" else ""
+        call.output_tokens *= chance.choice([0, 1])
+        call.rolled = chance.choice(["", "unseen", "used"]) if call.status == "finished" else ""
+        call.save(update_fields=["error", "cause", "output_tokens", "rolled"])
+    found = sum_unrolled()
+    assert len(found) > 20
+    assert found == group_calls(unrolled_calls())[0]
+
+
+def test_alike_calls_are_read_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_agent_run(make_lead(make_department()).item, "intake")
+    for number in range(12):
+        make_model_call(run, number=number, started_at=PERIOD.moments[0], output_tokens=number // 6)
+    read: list[int] = []
+    add = cost_rollups._add
+    monkeypatch.setattr(cost_rollups, "_add", lambda row, *args, **kwargs: (read.append(1), add(row, *args, **kwargs)))
+    (sums,) = sum_unrolled().values()
+    assert (sums.values[0], len(read)) == (12, 2), "those without output, which a refusal is asked for, and the others"
 
 
 def test_the_days_before_agree_too_by_every_dimension() -> None:
