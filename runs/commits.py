@@ -239,7 +239,7 @@ def _end_done(done: Sequence[tuple[Finished, AgentRun]], now: datetime) -> list[
     entries = []
     for one, run in done:
         found = ", ".join(f"{name} {value}" for name, value in one.facets.items() if value not in ("", None))
-        text = f"{one.work.agent.title} wrote {one.work.agent.writes}{': ' + found if found else ''}."
+        text = f"{one.work.agent.title} wrote {one.work.agent.writes.replace('_', ' ')}{': ' + found if found else ''}."
         entries.append(log.run_entry(run, "output", text, at=now))
     return entries
 

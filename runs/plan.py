@@ -101,8 +101,10 @@ class Graph:
             for kind in self.kinds:
                 step = self._steps[agent.slug, kind]
                 slug = agent.slug
-                step.needs = tuple(Edge(k, self.step(k, kind), f"{slug} needs {k}") for k in agent.needs)
-                step.uses = tuple(Edge(k, self.step(k, kind), f"{slug} uses {k}") for k in agent.uses)
+                step.needs = tuple(
+                    Edge(k, self.step(k, kind), f"{slug} needs {k}".replace("_", " ")) for k in agent.needs
+                )
+                step.uses = tuple(Edge(k, self.step(k, kind), f"{slug} uses {k}".replace("_", " ")) for k in agent.uses)
         self._mark_cyclic()
 
     def step(self, key: str, kind: str) -> Step | None:

@@ -69,7 +69,9 @@ class _Rule:
         self.statuses = listed(view.when[STATUS]) or () if STATUS in view.when else None
         self.tests: tuple[Test, ...] = tuple(c.holds for c in self.clauses if c.name not in (STATUS, TRIGGER))
         self.wants: dict[str, tuple[_Want, ...]] = {
-            kind: tuple((key, graph.step(key, kind), f"“{view.name}” wants {key}") for key in view.want)
+            kind: tuple(
+                (key, graph.step(key, kind), f"“{view.name}” wants {key.replace('_', ' ')}") for key in view.want
+            )
             for kind in ((ITEM,) if self.kinds is None else self.kinds)
         }
 

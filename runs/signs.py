@@ -182,13 +182,14 @@ def _calls(ids: Sequence[int], now: datetime) -> CallSigns:
     good = [at for cause, error, at in ended if not cause and not error]
     last_good_at = max(good, default=None)
     since = [at for _, _, at in failed if last_good_at is None or at > last_good_at]
-    causes = Counter(Cause(cause).label for cause, _, _ in failed if cause)
+    # The API has answered, so the call names no cause; what is wrong with the answer stands beside it.
+    causes = Counter(Cause(cause or Cause.INVALID).label for cause, _, _ in failed)
     return CallSigns(
         last_at=max((at for _, _, at in ended), default=None) or _last_call(ids),
         last_good_at=last_good_at,
         ended=len(recent),
         failed=len(failed),
-        cause=causes.most_common(1)[0][0] if causes else Cause.INTERNAL.label,
+        cause=causes.most_common(1)[0][0] if causes else "",
         failing_since=min(since or [at for _, _, at in failed], default=None),
     )
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
+from agents.causes import Cause
+
 State = Literal["good", "unknown", "warning", "bad"]
 Part = Literal["us", "model", "mail", "database"]
 _RANK: dict[State, int] = {"good": 0, "unknown": 1, "warning": 2, "bad": 3}
@@ -246,6 +248,9 @@ def _call_problems(signs: Signs) -> list[Problem]:
     if calls.failed < FAILING_CALLS or calls.failed < FAILING_SHARE * calls.ended:
         return []
     says = f"{calls.failed} of the last {calls.ended} calls failed, most of them for: {calls.cause}."
+    if calls.cause == Cause.INVALID.label:
+        step = "Each is asked for again at most twice, then its step fails and a person is asked: see SOUL and model."
+        return [Problem("cause-answer-does-not-fit-the-schema", says, step, False, "warning", calls.failing_since)]
     step = "Each is tried again with growing pauses; after five failures in a row the breaker opens and spares the API."
     return [Problem("model-calls-fail", says, step, True, "warning", calls.failing_since)]
 

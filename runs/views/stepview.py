@@ -14,6 +14,7 @@ from agents.prompts import read_data
 from runs.access import Access
 from runs.allowed import Allowed, can_cancel, can_rerun, can_retry
 from runs.models import AgentRun, ModelCall, ModelCallBody, Output, ToolCall
+from runs.runbook import section_of_cause, url_of
 from runs.views.attempts import Attempt, CallRow, build_attempts, call_rows, fallback_note
 from runs.views.cards import Card, Field, build_card, build_fields
 from runs.views.shown import Shown, show_agent_run
@@ -78,6 +79,11 @@ class StepView:
     def pk_text(self) -> str:
         """The id as a template puts it into an address."""
         return str(self.run.pk)
+
+    @property
+    def runbook_url(self) -> str:
+        """What to do about why it failed; empty if it has not."""
+        return url_of(section_of_cause(self.run.cause)) if self.run.cause else ""
 
     @property
     def query(self) -> str:

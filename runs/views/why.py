@@ -6,23 +6,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agents.spec import Facts
+from agents.spec import DepartmentSpec, Facts
+from runs.clauses import FACET, FAILED, STATUS, TAGS, TRIGGER
 from runs.models import AgentRun, Item, Rule, Trigger
 from runs.router import Decision
-from runs.rules import rule_sentence
+from runs.rules import rule_sentence, say_condition
 
 RUNS = 12
+_SO = {TRIGGER: "open now", FAILED: "failed", TAGS: "its tags"}
 
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One rule as it was tried on the item. ``clauses`` are those that decided: all of a match, else what failed."""
+    """One rule as it was tried on the item.
+
+    ``clauses`` are those that decided, in words: all of a match, else what failed, each with what is so instead.
+    """
 
     name: str
     sentence: str
     holds: bool
     trigger: Trigger | None
-    clauses: tuple[Mapping[str, Any], ...]
+    clauses: tuple[tuple[str, str], ...]
 
 
 def why_context(item: Item, decision: Decision, facts: Facts) -> dict[str, Any]:
@@ -30,19 +35,25 @@ def why_context(item: Item, decision: Decision, facts: Facts) -> dict[str, Any]:
     titles = {agent.slug: agent.title for agent in item.department.agents.all()}
     numbers = [trigger.id for trigger in facts.triggers]
     triggers = {trigger.pk: trigger for trigger in Trigger.objects.filter(pk__in=numbers)}
-    label = item.department.spec.item_label
+    spec = item.department.spec
+    label = spec.item_label
     enabled = Rule.objects.filter(department=item.department_id, is_enabled=True)
     sentences = {rule.name: rule_sentence(rule, label) for rule in enabled}
     runs = item.agent_runs.select_related("agent", "trigger").order_by("-pk")
-    status = item.department.spec.status_spec(item.status)
+    status = spec.status_spec(item.status)
     return {
         "facts": facts,
         "rests": status.is_resting or status.is_closing,
         "decision": decision,
         "starts": [(titles.get(start.agent, start.agent), start.why) for start in decision.start],
-        "rules": _rules(decision, sentences, triggers),
+        "rules": _rules(decision, sentences, triggers, spec),
         "agents": [
-            {**agent, "title": titles.get(agent["agent"], agent["agent"]), "trigger": triggers.get(agent["occasion"])}
+            {
+                **agent,
+                "title": titles.get(agent["agent"], agent["agent"]),
+                "trigger": triggers.get(agent["occasion"]),
+                "keys": [_words(key) for key in agent.get("keys", ())],
+            }
             for agent in decision.trace["agents"]
         ],
         "wanted": decision.trace["wanted"],
@@ -54,7 +65,9 @@ def why_context(item: Item, decision: Decision, facts: Facts) -> dict[str, Any]:
     }
 
 
-def _rules(decision: Decision, sentences: Mapping[str, str], triggers: Mapping[int, Trigger]) -> list[Tried]:
+def _rules(
+    decision: Decision, sentences: Mapping[str, str], triggers: Mapping[int, Trigger], spec: DepartmentSpec
+) -> list[Tried]:
     """Those that hold first; each in the order of the rules."""
     found = [
         Tried(
@@ -62,11 +75,42 @@ def _rules(decision: Decision, sentences: Mapping[str, str], triggers: Mapping[i
             sentence=sentences.get(rule["name"], ""),
             holds=rule["holds"],
             trigger=triggers.get(rule["occasion"]),
-            clauses=tuple(clause for clause in rule["clauses"] if rule["holds"] or not clause["holds"]),
+            clauses=tuple(
+                (say_condition({clause["clause"]: clause["listed"]}, spec.item_label), _instead(clause, spec))
+                for clause in rule["clauses"]
+                if rule["holds"] or not clause["holds"]
+            ),
         )
         for rule in decision.trace["rules"]
     ]
     return sorted(found, key=lambda rule: not rule.holds)
+
+
+def _instead(clause: Mapping[str, Any], spec: DepartmentSpec) -> str:
+    """What is so where a clause does not hold; empty where it does."""
+    name, found = clause["clause"], clause["found"]
+    if clause["holds"]:
+        return ""
+    if name == STATUS:
+        return f"it is: {spec.status_spec(found).label}"
+    if name == FACET:
+        values = found if isinstance(found, Mapping) else {}
+        return ", ".join(f"its {_words(key)} is {_value(values.get(key))}" for key in clause["listed"])
+    return f"{_SO.get(name, 'it has')}: {_listed(found)}"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "not known" if value is None else str(value)
+
+
+def _listed(found: Any) -> str:
+    return ", ".join(_words(str(each)) for each in found or ()) or "none"
+
+
+def _words(slug: str) -> str:
+    return slug.replace("_", " ")
 
 
 def _is_due(trigger: Trigger, facts: Facts) -> bool:

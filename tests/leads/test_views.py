@@ -6,13 +6,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from agents.models import Member
 from leads import views
 from leads.models import Lead
 from runs.models import Action, Item, Message, Output, Trigger
+from runs.views import estimates
 from tests import factories
 from tests.runs.scene import HTMX, Scene, make_scene
 
@@ -211,7 +214,7 @@ def test_why_names_every_rule_with_the_clause_that_decided() -> None:
     for rule in scene.department.rules.all():
         assert rule.name in html
     assert '<span>The lead is new<span class="k-waits">it is: Waiting for approval</span></span>' in html
-    assert '<span>A reply is open<span class="k-waits">open now: none</span></span>' in html
+    assert '<span>A follow-up is open<span class="k-waits">open now: reply</span></span>' in html
     assert "its opt out is not known, its answer needed is not known" in html
     assert "CRM Scribe" in html
 
@@ -234,6 +237,23 @@ def test_the_preview_says_what_would_start_and_what_it_costs_at_most() -> None:
     assert "$0.2501" in html
     assert "$0.7503" in html
     assert Trigger.objects.filter(kind="operator").count() == 0
+
+
+def test_the_preview_of_all_leads_counts_them_without_looking_up_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimates, "SAMPLE", 2)
+    scene = make_scene()
+    other = scene.stranger.memberships.get().department
+    Member.objects.create(user=scene.operator, department=other, role=Member.Role.VIEWER)
+    for department in (scene.department, scene.department, other):
+        factories.make_lead(department)
+    factories.make_lead(scene.department, automation="paused")
+    items = Item.objects.filter(department=scene.department)
+    wanted = f"{items.filter(automation='active').count()} of {items.count()} chosen leads are open"
+    client = scene.client(scene.operator)
+    with CaptureQueriesContext(connection) as asked:
+        assert wanted in client.get(reverse("leads:run_preview")).content.decode()
+    assert not [query["sql"] for query in asked if "leads_lead" in query["sql"]]
+    assert wanted in client.get(reverse("leads:run_preview") + "?cost_max=9").content.decode()
 
 
 def test_running_marks_exactly_the_chosen_leads_due() -> None:

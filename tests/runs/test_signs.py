@@ -100,6 +100,13 @@ def _failing_calls(desk: Department) -> None:
         factories.make_model_call(run, number=number, cause="timeout", error="Slow.", ended_at=timezone.now())
 
 
+def _unfit_answers(desk: Department) -> None:
+    """The API has answered each, so that the calls name no cause."""
+    run = factories.make_agent_run(factories.make_lead(desk).item, "writer", status="failed", cause="invalid")
+    for number in range(1, 7):
+        factories.make_model_call(run, number=number, error="subject: Field required", ended_at=timezone.now())
+
+
 def _alert(key: str, text: str) -> Callable[[Department], None]:
     def make(desk: Department) -> None:
         now = timezone.now()
@@ -137,6 +144,10 @@ def _holding(desk: Department) -> None:
         (_breaker, "model", "the-breaker-is-open", "claude-x is not working. Server error."),
         (_busy, "model", "the-model-is-busy", "claude-x takes no calls for a moment. 429."),
         (_failing_calls, "model", "model-calls-fail", "7 of the last 8 calls failed, most of them for: no answer"),
+        (
+            *(_unfit_answers, "model", "cause-answer-does-not-fit-the-schema"),
+            "failed, most of them for: answer does not fit the schema",
+        ),
         (_holding, "mail", "sending-is-held", "Numbers look odd."),
         (_alert("channel:email", "Nothing can leave."), "mail", "a-channel-does-not-work", "Nothing can leave."),
         (_alert("unusual_sends", "9 of 20 came back."), "mail", "unusual-sends", "9 of 20 came back."),

@@ -83,6 +83,11 @@ FAULTS: list[tuple[Change, Part, State, str, str, datetime | None, bool | None]]
         *(AGO, True),
     ),
     (
+        {"calls": {"failed": 12, "cause": "answer does not fit the schema", "failing_since": AGO}},
+        *("model", "warning", "12 of the last 40 calls failed, most of them for: answer does not fit the schema."),
+        *("cause-answer-does-not-fit-the-schema", AGO, False),
+    ),
+    (
         {"mail": {"refused": 2, "refusal": "Try later."}},
         *("mail", "warning", "2 messages could not be handed over. Try later.", "the-mail-server-refuses", None, True),
     ),

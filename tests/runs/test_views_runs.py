@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from agents import prompts
 from runs.models import PipelineRun
+from runs.runbook import section_of_cause, url_of
 from tests import factories
 from tests.runs.scene import HTMX, Scene, make_scene
 
@@ -43,6 +44,8 @@ def test_it_opens_on_the_error_of_the_step_that_failed() -> None:
     html = _panel(scene)
     assert f'id="step-{scene.failed.pk}-error"' in html
     assert "No answer within 60 s." in html
+    assert "0 failed" not in html
+    assert f'href="{url_of(section_of_cause(scene.failed.cause))}">What to do</a>' in html
     assert reverse("runs:step_retry", args=[scene.failed.pk]) in html
 
 
