@@ -142,6 +142,7 @@ def card_context(
         "card": build_card(shown, review.department.spec, stale.get(shown.pk, "")) if shown else None,
         "buttons": _buttons(review, access) if review.status == Review.Status.OPEN else [],
         "texts": _texts(review, shown, given or {}),
+        "given": given or {},
         "address": address_of(item) if item is not None and review.kind == Kind.DRAFT else "",
         "claims": claims,
         "unsupported": [claim for claim in claims if claim.is_supported is False and not claim.is_removed],

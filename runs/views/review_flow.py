@@ -61,8 +61,11 @@ def _go_on(
     request: HttpRequest, review: Review, text: str, is_done: bool, *, stays: bool, answered: int | None
 ) -> HttpResponse:
     filters = review_queue.read_filters(QueryDict(request.POST.get("queue", "")))
-    is_from_queue = "queue" in request.POST
-    if not is_from_queue:
+    if not is_done and not is_htmx(request) and (typed := _typed(request)):
+        messages.warning(request, text)
+        context = card_of(request, review.pk, filters, given=request.POST.dict())
+        return render(request, "runs/review.html", {**context, "typed": typed}, status=409)
+    if "queue" not in request.POST:
         url = review.item.get_absolute_url() if review.item else reverse("runs:reviews")
         return answer_page(request, text, changed=is_done, url=url)
     messages.add_message(request, messages.SUCCESS if is_done else messages.WARNING, text)
@@ -70,7 +73,8 @@ def _go_on(
     url = address_of(target, filters, answered)
     if not is_htmx(request):
         return redirect(url)
-    context = card_of(request, target, filters, answered=answered, given=request.POST.dict() if not is_done else None)
+    # What was typed and refused is typed again by static/js/reviews.js, so that no refresh takes it for the server's.
+    context = card_of(request, target, filters, answered=answered)
     response = render(request, "runs/_review_next.html", context)
     # Where the next card stands there already (static/js/reviews.js), its address does too.
     response["HX-Replace-Url" if request.headers.get("Kontor-Ahead") else "HX-Push-Url"] = url
@@ -104,6 +108,12 @@ def card_of(
     for name, found in (("next", following), ("previous", before), ("ahead", ahead)):
         context[name] = address_of(found, filters) if found is not None else ""
     return context
+
+
+def _typed(request: HttpRequest) -> list[str]:
+    """The texts of a form that came without scripts: a redirect would lose them."""
+    names = [name for name in request.POST if name in ("note", "reason") or name.startswith("text_")]
+    return [text for name in names if (text := request.POST[name].strip())]
 
 
 def _ahead(request: HttpRequest) -> int | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from django.utils import timezone
 from playwright.sync_api import Dialog, Page, Route, expect
 
 from agents.models import Department, Member
@@ -16,7 +17,7 @@ from runs.models import Action, OutboxMessage, Review, SendBack
 from tests.browser.cards import LIMIT_SECONDS, answers, wait_until_ahead
 from tests.browser.conftest import Visit, Web
 from tests.engine import wait_for
-from tests.factories import make_user
+from tests.factories import make_log_entry, make_user
 from tests.runs.desk import make_drafted
 
 pytestmark = pytest.mark.browser
@@ -328,6 +329,26 @@ def test_an_answer_to_a_text_that_was_replaced_meanwhile_is_refused_once_and_wha
     reason.press("Enter")
     wait_for(lambda: answers()[0] == "reject", "the second look counts", LIMIT_SECONDS)
     assert Review.objects.get(pk=drafts[0].pk).answer_note == "Too pushy."
+
+
+def test_an_edit_that_is_refused_stays_through_the_next_refresh(drafts: list[Review], visit: Open) -> None:
+    opened = visit()
+    page = opened.page
+    opened.open(f"/reviews/{drafts[0].pk}/")
+    wait_until_ahead(page, "Send mail 0?")
+    page.keyboard.press("e")
+    page.locator("#text-subject").fill("Mine")
+    page.locator("#text-body").fill("")
+    page.locator("#text-body").press("Control+Enter")
+    expect(page.locator("#messages")).to_contain_text("at least 1 character")
+    expect(page.locator("#text-subject")).to_have_value("Mine")
+    item = drafts[0].item
+    assert item is not None
+    with page.expect_response("**/panel/**"):
+        make_log_entry(item, text="Something happened.", at=timezone.now())
+    opened.until("() => !document.querySelector('.htmx-request, .htmx-swapping, .htmx-settling')")
+    expect(page.locator("#text-subject")).to_have_value("Mine")
+    expect(page.locator("#text-body")).to_have_value("")
 
 
 def test_a_late_failure_is_in_sight_wherever_one_reads(drafts: list[Review], visit: Open) -> None:

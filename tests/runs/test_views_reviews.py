@@ -223,10 +223,40 @@ def test_no_mail_goes_to_an_address_that_was_not_on_the_page(office: Office, nam
 
 def test_what_was_typed_and_refused_is_not_lost(office: Office) -> None:
     data = {"text_subject": "Mine", "text_body": "", "queue": ""}
-    html = office.client("rudi").post(POSTS["approve_edited"].url(office), data, headers=HTMX).content.decode()
+    response = office.client("rudi").post(POSTS["approve_edited"].url(office), data)
+    html = response.content.decode()
+    assert response.status_code == 409
     assert 'value="Mine"' in html
+    assert f'id="edit-{office.draft.pk}" open' in html
     assert "Body: String should have at least 1 character." in html
     assert mail_of(office.draft).verdict == "none"
+
+
+@pytest.mark.parametrize(("name", "has"), [("send_back", ">Shorter.</textarea>"), ("reject", 'value="Too pushy."')])
+def test_a_note_that_is_refused_without_scripts_stands_in_its_field_again(office: Office, name: str, has: str) -> None:
+    data, before = {**POSTS[name].data, "output": "0", "queue": "risk=1"}, changes()
+    response = office.client("rudi").post(POSTS[name].url(office), data)
+    html = response.content.decode()
+    assert response.status_code == 409
+    assert "It is about another text than the one that you were shown." in html
+    assert html.count(has) == 1
+    assert f'value="{data["reason_code"]}" selected' in html
+    assert 'name="queue" value="risk=1"' in html
+    assert changes() == before
+
+
+@pytest.mark.parametrize("queue", [{"queue": ""}, {}])
+@pytest.mark.parametrize("name", ["approve_edited", "send_back", "reject"])
+def test_who_was_second_gets_what_they_wrote_back(office: Office, name: str, queue: dict[str, str]) -> None:
+    office.client("rudi").post(POSTS["approve"].url(office))
+    before, data = changes(), POSTS[name].data
+    response = office.client("olga").post(POSTS[name].url(office), {**data, **queue})
+    html = response.content.decode()
+    assert response.status_code == 409
+    assert "answered already by rudi: approved at " in html
+    assert "What you had written is not saved:" in html
+    assert "hello." in html if name == "approve_edited" else next(iter(data.values())) in html
+    assert changes() == before
 
 
 def test_line_ends_are_stored_as_they_were_typed(office: Office) -> None:
