@@ -33,6 +33,8 @@ LOOK_AGAIN = timedelta(minutes=1)
 """So soon a call that only others' reservations keep from starting is tried again."""
 BUDGET_WAIT = "budget of the"
 """How the reason of every ``Refused`` begins: raising a budget finds the runs that wait for it by this."""
+PERIOD_TURNS = "A new "
+"""How the last sentence of a reason begins that a new period will be the end of."""
 HEAD_END = ": "
 """Ends the part of a reason that names the budget, see ``wait_head``. Names of models have colons, but no space."""
 
@@ -305,4 +307,4 @@ def _sentence(ask: Ask, budget: Budget, row: BudgetPeriod, until: datetime) -> s
         return f"{text} It is tried again each minute, as calls under way end."
     if is_too_much:
         return f"{text} That is more than the whole budget: it waits until it is raised."
-    return f"{text} A new {budget.period} begins {row.ends_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC."
+    return f"{text} {PERIOD_TURNS}{budget.period} begins {row.ends_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC."

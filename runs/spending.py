@@ -9,11 +9,11 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from django.db import transaction
-from django.db.models import Count, Value
+from django.db.models import Count, Q, Value
 from django.db.models.functions import StrIndex, Substr
 from django.urls import reverse
 
-from agents.budgets import BUDGET_WAIT, HEAD_END, wait_head, whose
+from agents.budgets import BUDGET_WAIT, HEAD_END, PERIOD_TURNS, wait_head, whose
 from agents.models import Agent, Budget, BudgetPeriod, Department
 from runs.alerts import close_alert, raise_alert
 from runs.database import now as database_now
@@ -22,22 +22,32 @@ from runs.models import AgentRun, Alert
 WARN_AT = (50, 80, 100)
 """Percent of a budget at which people are told, each once a period."""
 _KEY = "budget-share:"
-_Waits = dict[tuple[int, str], dict[int, int]]
+
+
+class Waits(NamedTuple):
+    """How many steps of one agent wait for a budget, and how many of them until its period turns: the others go on as
+    calls under way end, or not before it is raised."""
+
+    count: int
+    until_turn: int
+
+
+_Waits = dict[tuple[int, str], dict[int, Waits]]
 
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """One budget now: how full it is, and how many steps of which agent (id) wait for it. ``period`` None: nothing was
-    asked of it yet."""
+    """One budget now: how full it is, and which agents' (ids) steps wait for it. ``period`` None: nothing was asked of
+    it yet."""
 
     budget: Budget
     period: BudgetPeriod | None
-    waits: Mapping[int, int]
+    waits: Mapping[int, Waits]
 
     @property
     def waiting(self) -> int:
         """How many steps wait for it."""
-        return sum(self.waits.values())
+        return sum(waits.count for waits in self.waits.values())
 
     @property
     def allowed_usd(self) -> Decimal | None:
@@ -84,8 +94,8 @@ def _load_fills(ids: Collection[int], now: datetime) -> list[Fill]:
 
 
 class Pause(NamedTuple):
-    """A budget that holds up an agent, when its period turns, how many of the agent's steps wait for it, and how much
-    of it is spent in whole percent."""
+    """A budget that holds up an agent, when the agent goes on by itself (None: as calls under way end, or when it is
+    raised), how many of the agent's steps wait for it, and how much of it is spent in whole percent."""
 
     budget: Budget
     until: datetime | None
@@ -106,15 +116,17 @@ def paused_by_budget(
         fills = _load_fills({agent.department_id for agent in agents}, now)
     found: dict[int, Pause] = {}
     for agent in agents:
-        pauses = [
-            Pause(fill.budget, fill.period.ends_at if fill.period else None, waiting, fill.percent)
-            for fill in fills
-            if (waiting := fill.waits.get(agent.pk, 0))
-            or (fill.percent >= WARN_AT[-1] and _concerns(fill.budget, agent))
-        ]
-        if pauses:
+        if pauses := [pause for fill in fills if (pause := _pause(fill, agent))]:
             found[agent.pk] = max(pauses, key=lambda pause: pause.until or now)
     return found
+
+
+def _pause(fill: Fill, agent: Agent) -> Pause | None:
+    waits, is_used_up = fill.waits.get(agent.pk, Waits(0, 0)), fill.percent >= WARN_AT[-1]
+    if not waits.count and not (is_used_up and _concerns(fill.budget, agent)):
+        return None
+    until = fill.period.ends_at if fill.period and (waits.until_turn or not waits.count) else None
+    return Pause(fill.budget, until, waits.count, fill.percent)
 
 
 def _concerns(budget: Budget, agent: Agent) -> bool:
@@ -124,13 +136,15 @@ def _concerns(budget: Budget, agent: Agent) -> bool:
 
 
 def _count_waits(department_ids: Collection[int]) -> _Waits:
-    """How many steps wait for which budget: ``{(department, how the reason begins): {agent: count}}``; one query."""
+    """Whose steps wait for which budget: ``{(department, how the reason begins): {agent: Waits}}``; one query."""
     rows = AgentRun.objects.filter(
         department__in=department_ids, status=AgentRun.Status.QUEUED, waiting_for__startswith=BUDGET_WAIT
     ).annotate(head=Substr("waiting_for", 1, StrIndex("waiting_for", Value(HEAD_END)) - 1))
     found: _Waits = {}
-    for department, head, agent, count in rows.values_list("department", "head", "agent").annotate(Count("pk")):
-        found.setdefault((department, head), {})[agent] = count
+    until_turn = Count("pk", filter=Q(waiting_for__contains=f". {PERIOD_TURNS}"))
+    sums = rows.values_list("department", "head", "agent").annotate(Count("pk"), until_turn=until_turn)
+    for department, head, agent, count, turning in sums:
+        found.setdefault((department, head), {})[agent] = Waits(count, turning)
     return found
 
 

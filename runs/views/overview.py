@@ -19,7 +19,7 @@ from django.shortcuts import render
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from agents.models import Department, ModelState
+from agents.models import ModelState
 from agents.spec import DepartmentSpec, StatusSpec
 from runs import agent_health
 from runs.access import Access, access_of, may_see_system, signed_in
@@ -28,7 +28,7 @@ from runs.costs import break_down
 from runs.first_steps import read_steps
 from runs.models import AgentRun, Item, ModelCall, PipelineRun, Review, ShiftSlot
 from runs.review_queue import in_order
-from runs.spending import Fill, load_fills
+from runs.spending import load_fills
 from runs.switches import describe_halt
 from runs.views.kinds import kinds_of
 from runs.views.menu import item_list_url
@@ -37,6 +37,8 @@ from runs.views.shown import Shown, show_agent_run, show_pipeline_run
 from runs.views.verdicts import read_verdict
 
 SHOWN_ROWS = 8
+NEARLY_USED = 80
+"""From so many percent on a budget of one agent or model is shown, too."""
 LONGEST_CALL = timedelta(minutes=10)
 """No call takes longer than this, so no older one is under way."""
 RECENT_RUNS = 20_000
@@ -93,6 +95,8 @@ def overview_context(request: HttpRequest) -> dict[str, Any]:
     access, now = access_of(request), timezone.now()
     sees_system = may_see_system(request)
     hours, waiting = agent_health.load_hours(access.ids, now=now), _waiting(access, now)
+    health = agent_health.load_agent_health(access.ids, now=now)
+    access.give_departments(one.agent for one in health)
     return {
         "access": access,
         "now": now,
@@ -113,8 +117,8 @@ def overview_context(request: HttpRequest) -> dict[str, Any]:
         "hours_finished": sum(hour.finished for hour in hours),
         "counted_to": agent_health.counted_to(),
         "spend": _spend(access, now),
-        "budgets": _budgets(access, now),
-        "health": agent_health.load_agent_health(access.ids, now=now),
+        **_budgets(access, now),
+        "health": health,
         "breakers": ModelState.objects.filter(
             ~Q(breaker=ModelState.Breaker.CLOSED) | Q(closed_until__gt=now),
             api_key_env__in={department.api_key_env for department in access.shown},
@@ -129,7 +133,7 @@ def _questions(access: Access, now: datetime) -> list[Review]:
     mine = Review.objects.filter(department__in=access.ids, status=Review.Status.OPEN)
     # First which, then what they are about: joined at once, PostgreSQL reads all items to sort a few questions.
     ids = list(in_order(mine.exclude(snoozed_until__gt=now)).values_list("pk", flat=True)[:SHOWN_ROWS])
-    return list(in_order(Review.objects.filter(pk__in=ids).select_related("item", "item__department")))
+    return list(in_order(Review.objects.filter(pk__in=ids).select_related("item"))) if ids else []
 
 
 # --- What is moving -------------------------------------------------------------------------------------------
@@ -174,12 +178,11 @@ def _work(access: Access, now: datetime) -> dict[str, int]:
 
 def _running(access: Access, now: datetime) -> list[tuple[AgentRun, Shown]]:
     """Steps under way, and behind them those that are next, as the shifts take them."""
-    mine = AgentRun.objects.filter(department__in=access.ids).select_related(
-        "agent", "item__automation_by", "department__state_by"
-    )
+    mine = AgentRun.objects.filter(department__in=access.ids).select_related("agent", "item__automation_by")
     runs = list(mine.filter(status=AgentRun.Status.RUNNING).order_by("-started_at", "pk")[:SHOWN_ROWS])
     queued = mine.filter(status=AgentRun.Status.QUEUED).order_by("priority", "due_at", "pk")
     runs += queued[: SHOWN_ROWS - len(runs)]
+    access.give_departments(runs)
     halt = describe_halt(access.installation)
     return [(run, show_agent_run(run, now, halt)) for run in runs]
 
@@ -235,8 +238,12 @@ def _spend(access: Access, now: datetime) -> Spend:
     )
 
 
-def _budgets(access: Access, now: datetime) -> list[tuple[Fill, Department]]:
-    """The budgets of whole departments, the fullest first."""
+def _budgets(access: Access, now: datetime) -> dict[str, Any]:
+    """The budgets of whole departments and whichever are nearly used up or waited for, the fullest first."""
     fills = load_fills(access.shown, now=now)
-    whole = [fill for fill in fills if fill.budget.agent_id is None and not fill.budget.model]
-    return [(fill, fill.budget.department) for fill in whole if fill.allowed_usd is not None][:SHOWN_ROWS]
+    urgent = [
+        fill
+        for fill in fills
+        if fill.waiting or fill.percent >= NEARLY_USED or (fill.budget.agent_id is None and not fill.budget.model)
+    ]
+    return {"budgets": urgent[:SHOWN_ROWS], "has_budgets": bool(fills)}

@@ -13,12 +13,13 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from agents.budgets import wait_head
+from agents.budgets import lock_period, wait_head
 from agents.models import Agent, Budget, BudgetPeriod
+from agents.pricing import sync_prices
 from runs.budget_changes import allow_once, change_budget
 from runs.models import Action, AgentRun, Alert, AlertDelivery
 from runs.spending import load_fills, paused_by_budget, warn_of_budgets
-from tests.engine import in_threads
+from tests.engine import claim, in_threads, make_queued
 from tests.factories import make_agent_run, make_department, make_lead, make_model_call, make_user
 from tests.runs.scene import HTMX
 
@@ -110,9 +111,11 @@ class TestWarnings:
         assert Alert.objects.get().count == 1
 
 
-def make_waiting(budget: Budget) -> AgentRun:
+def make_waiting(budget: Budget, end: str = "A new day begins 2026-11-21 00:00 UTC.") -> AgentRun:
     run = make_agent_run(make_lead(budget.department).item, "intake", status="queued")
-    run.waiting_for = f"{wait_head(budget)}: 10.00 USD, 9.9000 spent and 0.1000 reserved."
+    run.waiting_for = (
+        f"{wait_head(budget)}: 10.00 USD, 9.9000 spent and 0.1000 reserved; this step may need 0.2000. {end}"
+    )
     run.due_at = timezone.now() + timedelta(hours=1)
     run.save()
     return run
@@ -219,6 +222,35 @@ class TestPauses:
         assert paused_by_budget(agents) == {run.agent_id: (budget, budget.periods.get().ends_at, 1, 10)}
         assert paused_by_budget([writer]) == {}
         assert paused_by_budget([]) == {}
+
+    @pytest.mark.parametrize(
+        "end",
+        [
+            "It is tried again each minute, as calls under way end.",
+            "That is more than the whole budget: it waits until it is raised.",
+        ],
+    )
+    def test_a_pause_that_does_not_end_with_the_period_says_no_time(self, end: str) -> None:
+        budget = make_budget("1")
+        run = make_waiting(budget, end)
+        assert paused_by_budget([run.agent]) == {run.agent_id: (budget, None, 1, 10)}
+        make_waiting(budget)
+        assert paused_by_budget([run.agent]) == {run.agent_id: (budget, budget.periods.get().ends_at, 2, 10)}
+
+    def test_the_ends_of_reasons_are_those_that_reservations_give(self) -> None:
+        sync_prices()
+        Budget.objects.all().delete()
+        run = make_queued()
+        budget = Budget.objects.create(department=run.department, period="day", limit_usd=Decimal("0.0000001"))
+        for spent, is_known in ((0, False), (1, True)):
+            with transaction.atomic():
+                period = lock_period(budget, now=timezone.now())
+            limit = Decimal("0.0000001") if not spent else Decimal(1)
+            Budget.objects.update(limit_usd=limit)
+            BudgetPeriod.objects.filter(pk=period.pk).update(spent_usd=spent)
+            AgentRun.objects.update(due_at=timezone.now())
+            assert claim() == []
+            assert (paused_by_budget([run.agent])[run.agent_id].until is not None) is is_known
 
     def test_all_are_paused_once_all_is_spent(self) -> None:
         budget = make_budget("10")

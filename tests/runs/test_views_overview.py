@@ -191,6 +191,20 @@ def test_a_budget_is_a_bar_with_what_is_spent() -> None:
     assert 'class="k-meter"' in text
 
 
+def test_a_budget_in_tokens_is_a_bar_and_one_of_a_model_is_when_it_is_nearly_used() -> None:
+    scene = make_scene()
+    Budget.objects.create(department=scene.department, period="day", limit_tokens=5_000)
+    assert re.search(r"this day: 0 of 5,000 tokens", page(scene))
+    Budget.objects.all().delete()
+    budget = Budget.objects.create(department=scene.department, period="day", limit_usd=2, model="claude-x")
+    text = page(scene)
+    assert "No budget of a whole department is set" in text
+    assert "claude-x, this day" not in text
+    now = timezone.now()
+    budget.periods.create(starts_at=now - timedelta(hours=1), ends_at=now + timedelta(hours=1), spent_usd="1.6")
+    assert "claude-x, this day: $1.60 of $2.00" in page(scene)
+
+
 def test_trouble_is_one_line_that_other_departments_do_not_see(settings: Any) -> None:
     settings.SHIFTS = 1
     scene = make_scene()
