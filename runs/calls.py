@@ -233,11 +233,11 @@ def _cost(call: OpenCall, reply: ModelReply, staff: Staff) -> tuple[ModelPrice |
     within the reservation. One that names a dearer model is booked at that price, as its invoice would be: the budget
     may then be passed by this call, and nothing starts any more.
     """
+    if reply.has_unpriced_fees:
+        return None, call.reserved_usd, True
     usage, day, asked = reply.usage, call.started_at.date(), call.request.params["model"]
     # A server may name the model differently: then it is priced as the one we asked for.
     for model in (reply.model, asked):
-    if reply.has_unpriced_fees:
-        return None, call.reserved_usd, True
         try:
             price = staff.prices.price_for(model, day, usage.prompt_tokens)
             break
