@@ -28,7 +28,7 @@ class Waits(NamedTuple):
     """How many steps of one agent wait for a budget, and how many of them until its period turns: the others go on as
     calls under way end, or not before it is raised."""
 
-    count: int
+    steps: int
     until_turn: int
 
 
@@ -47,7 +47,7 @@ class Fill:
     @property
     def waiting(self) -> int:
         """How many steps wait for it."""
-        return sum(waits.count for waits in self.waits.values())
+        return sum(waits.steps for waits in self.waits.values())
 
     @property
     def allowed_usd(self) -> Decimal | None:
@@ -123,10 +123,10 @@ def paused_by_budget(
 
 def _pause(fill: Fill, agent: Agent) -> Pause | None:
     waits, is_used_up = fill.waits.get(agent.pk, Waits(0, 0)), fill.percent >= WARN_AT[-1]
-    if not waits.count and not (is_used_up and _concerns(fill.budget, agent)):
+    if not waits.steps and not (is_used_up and _concerns(fill.budget, agent)):
         return None
-    until = fill.period.ends_at if fill.period and (waits.until_turn or not waits.count) else None
-    return Pause(fill.budget, until, waits.count, fill.percent)
+    until = fill.period.ends_at if fill.period and (waits.until_turn or not waits.steps) else None
+    return Pause(fill.budget, until, waits.steps, fill.percent)
 
 
 def _concerns(budget: Budget, agent: Agent) -> bool:

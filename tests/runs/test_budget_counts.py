@@ -11,8 +11,9 @@ from uuid import uuid4
 import pytest
 import time_machine
 from django.contrib.auth.models import User
-from django.db import transaction
+from django.db import connection, transaction
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
@@ -210,6 +211,19 @@ def test_who_makes_a_budget_and_who_works_meanwhile(verb: str, order: str, offic
                 abandon_calls([call.agent_run_id or 0], now=timezone.now())
         assert_counts_everything(period)
         assert not period.reserved_usd
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has one writer at a time")
+def test_between_two_calls_budgets_are_held_before_the_first_is_locked(office: Department) -> None:
+    """Who makes a budget keeps reservations off and then locks calls: in the other order that were a circle."""
+    work = claim_one()
+    with CaptureQueriesContext(connection) as queries:
+        _jobs(work)["next call"]()
+    locks = [
+        q["sql"] for q in queries if "advisory" in q["sql"] or "modelcall" in q["sql"] and "FOR UPDATE" in q["sql"]
+    ]
+    assert "advisory" in locks[0]
+    assert any("modelcall" in sql for sql in locks[1:])
 
 
 def _jobs(work: Work) -> dict[str, Job]:
