@@ -68,9 +68,14 @@ def estimate_run(items: QuerySet[Item]) -> Estimate:
     """Route a sample of the items without writing anything; a fixed number of queries."""
     now = timezone.now()
     active = items.filter(automation=Item.Automation.ACTIVE)
-    sample = list(active.select_related("department").order_by("-pk")[:SAMPLE])
-    departments = {item.department_id: item.department for item in sample}
-    agents = list(Agent.objects.filter(department__in=departments).select_related("department").order_by("pk"))
+    sample = list(active.order_by("-pk")[:SAMPLE])
+    # Once each, and not with all their settings beside every item.
+    departments = Department.objects.in_bulk({item.department_id for item in sample})
+    for item in sample:
+        item.department = departments[item.department_id]
+    agents = list(Agent.objects.filter(department__in=departments).order_by("pk"))
+    for agent in agents:
+        agent.department = departments[agent.department_id]
     starts, at_most, with_work = _count(sample, agents, now)
     chosen, total = _count_items(items) if len(sample) == SAMPLE else (items.count(), len(sample))
     scale = Decimal(total) / len(sample) if sample else Decimal(0)
