@@ -44,8 +44,10 @@ TOKENS = ("input_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens", "cac
 SUMS = ("calls", *TOKENS, "cost_units")
 _COLUMNS = (
     *("pk", "department_id", "item_id", "agent_id", "soul_id", "model_asked", "model_used", "status", "rolled"),
-    *("cause", "error", "is_estimate", "started_at", "cost_usd", "reserved_usd", *TOKENS),
+    *("cause", "error", "is_estimate", "cost_usd", "reserved_usd", *TOKENS),
 )
+_DAY = TruncDate("started_at", tzinfo=UTC)
+"""Told by the database: to read a moment takes three times as long as all other columns together."""
 
 
 class Group(NamedTuple):
@@ -132,7 +134,7 @@ def add_correction(calls: Iterable[tuple[ModelCall, Decimal]]) -> None:
     for call, usd in calls:
         if call.rolled not in (ModelCall.Rolled.DONE, ModelCall.Rolled.USED):
             continue
-        row = {name: getattr(call, name) for name in _COLUMNS}
+        row = {"started_at": call.started_at} | {name: getattr(call, name) for name in _COLUMNS}
         row = _as_used(row) if call.rolled == ModelCall.Rolled.USED else row
         _add(row, groups, items, as_unseen=False, sign=-1)
         _add({**row, "cost_usd": usd, "is_estimate": False}, groups, items, as_unseen=False, sign=1)
@@ -147,7 +149,7 @@ def unrolled() -> QuerySet[ModelCall]:
 
 def unrolled_calls(**filters: Any) -> Iterable[dict[str, Any]]:
     """Their columns. Filter by a column that few calls share, or not at all: the small index serves no other."""
-    rows: Iterable[dict[str, Any]] = unrolled().filter(**filters).order_by("pk").values(*_COLUMNS)
+    rows: Iterable[dict[str, Any]] = unrolled().filter(**filters).order_by("pk").values(*_COLUMNS, day=_DAY)
     return rows
 
 
@@ -158,7 +160,7 @@ def sum_unrolled() -> dict[Group, Sums]:
     """
     alike = ("department_id", "agent_id", "soul_id", "model_asked", "model_used", "status", "rolled", "cause")
     apart = {
-        "day": TruncDate("started_at", tzinfo=UTC),
+        "day": _DAY,
         "has_error": ExpressionWrapper(~Q(error=""), BooleanField()),
         "has_output": ExpressionWrapper(Q(output_tokens__gt=0), BooleanField()),
     }
@@ -171,7 +173,7 @@ def sum_unrolled() -> dict[Group, Sums]:
 def settled_calls(**filters: Any) -> Iterable[dict[str, Any]]:
     """The columns of settled calls, as if none were in the sums: ``group_calls`` of them is the sum over the calls."""
     settled = [ModelCall.Status.FINISHED, ModelCall.Status.UNSEEN]
-    rows = ModelCall.objects.filter(status__in=settled, **filters).order_by("pk").values(*_COLUMNS)
+    rows = ModelCall.objects.filter(status__in=settled, **filters).order_by("pk").values(*_COLUMNS, day=_DAY)
     return ({**row, "rolled": ModelCall.Rolled.NOT} for row in rows)
 
 
@@ -231,7 +233,7 @@ def _roll_up_batch(batch: int) -> int:
         ids = list(locked.values_list("pk", flat=True)[:batch])
         if not ids:
             return 0
-        rows = list(ModelCall.objects.filter(pk__in=ids).values(*_COLUMNS))
+        rows = list(ModelCall.objects.filter(pk__in=ids).values(*_COLUMNS, day=_DAY))
         groups, items = group_calls(rows)
         _add_to_rollups(groups)
         _add_to_items(items)
