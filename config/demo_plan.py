@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import secrets
 import shutil
@@ -180,11 +181,18 @@ def keep_secrets(path: Path) -> dict[str, str]:
     return kept
 
 
+def marker_of(database: Path) -> str:
+    """How ``runs.marker`` names an SQLite file. What is left of it would call a new database a restored backup, and
+    hold its sends."""
+    return hashlib.sha256(f"django.db.backends.sqlite3|||{database}".encode()).hexdigest()[:12]
+
+
 def start_over(plan: Plan, var: Path) -> None:
-    """Delete the demo's own files: its database, its mails and its secrets."""
+    """Delete the demo's own files: its database, how far that had come, its mails and its secrets."""
     if plan.own_database is None:
         return
     database = plan.own_database
-    for path in (database, Path(f"{database}-wal"), Path(f"{database}-shm"), var / "demo.env"):
+    marker = var / f"newest-{marker_of(database)}.json"
+    for path in (database, Path(f"{database}-wal"), Path(f"{database}-shm"), marker, var / "demo.env"):
         path.unlink(missing_ok=True)
     shutil.rmtree(plan.mailbox, ignore_errors=True)

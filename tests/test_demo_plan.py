@@ -7,9 +7,20 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+import environ
 import pytest
 
-from config.demo_plan import CLAUDE_URL, DemoProblem, Plan, keep_secrets, read_plan, require_free_ports, start_over
+from config.demo_plan import (
+    CLAUDE_URL,
+    DemoProblem,
+    Plan,
+    keep_secrets,
+    marker_of,
+    read_plan,
+    require_free_ports,
+    start_over,
+)
+from runs import marker
 
 
 @pytest.fixture
@@ -119,12 +130,22 @@ def test_a_given_database_is_used_and_never_reset(tmp_path: Path) -> None:
 
 
 def test_starting_over_deletes_the_demos_files_and_no_others(tmp_path: Path) -> None:
-    own = ["demo.sqlite3", "demo.sqlite3-wal", "demo.sqlite3-shm", "demo.env"]
-    others = ["kontor.sqlite3", "demo-live.sqlite3", "bench.json"]
+    come_so_far = f"newest-{marker_of(tmp_path / 'demo.sqlite3')}.json"
+    own = ["demo.sqlite3", "demo.sqlite3-wal", "demo.sqlite3-shm", "demo.env", come_so_far]
+    others = ["kontor.sqlite3", "demo-live.sqlite3", "bench.json", "newest-0123456789ab.json"]
     for name in own + others:
         (tmp_path / name).touch()
     start_over(plan_of(tmp_path, RESET="1"), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
+
+
+def test_the_marker_of_the_demos_database_is_the_one_that_the_engine_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(tmp_path)
+    assert plan.own_database is not None
+    monkeypatch.setattr(marker.connection, "settings_dict", environ.Env.db_url_config(plan.database_url))
+    assert marker.marker_path().name == f"newest-{marker_of(plan.own_database)}.json"
 
 
 def test_secrets_are_made_once_and_only_their_owner_may_read_them(tmp_path: Path) -> None:
