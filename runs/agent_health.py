@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Count, DurationField, ExpressionWrapper, F, Q, Sum
+from django.db.models import BooleanField, Count, DurationField, ExpressionWrapper, F, Q, Sum
 
 from agents.models import Agent
 from runs.database import now as database_now
@@ -33,6 +33,8 @@ SECONDS = 20.0
 WEEK = timedelta(days=7)
 SUCCESS_GOAL = 0.99
 """Of the steps that end, so many should be done. What is allowed to fail is the error budget."""
+COUNTS = ("done", "failed", *BUCKETS)
+NOTHING = (0,) * len(COUNTS)
 _ENDED = (PipelineRun.Status.COMPLETED, PipelineRun.Status.DEGRADED)
 
 
@@ -132,15 +134,17 @@ def counted_to() -> datetime | None:
 
 
 def load_agent_health(department_ids: Iterable[int], *, now: datetime) -> list[AgentHealth]:
-    """The enabled agents of these departments, those with the most failures first; three queries."""
+    """The enabled agents of these departments, those with the most failures first; two queries."""
     ids = list(department_ids)
-    agents = Agent.objects.filter(department__in=ids, is_enabled=True).select_related("department").order_by("pk")
-    rows = AgentHour.objects.filter(department__in=ids).order_by()
-    ended = {"done": Sum("done"), "failed": Sum("failed")}
-    day_begin = begin_of_hour(now) - timedelta(hours=23)
-    day = _by_agent(rows.filter(hour__gte=day_begin), {**ended, **{name: Sum(name) for name in BUCKETS}})
-    week = _by_agent(rows.filter(hour__gt=now - WEEK), ended)
-    found = [_health(agent, day.get(agent.pk, {}), week.get(agent.pk, {})) for agent in agents]
+    agents = Agent.objects.filter(department__in=ids, is_enabled=True).order_by("pk")
+    is_of_day = ExpressionWrapper(Q(hour__gte=begin_of_hour(now) - timedelta(hours=23)), BooleanField())
+    week: Any = AgentHour.objects.filter(department__in=ids, hour__gt=now - WEEK).annotate(is_of_day=is_of_day)
+    rows = week.order_by().values_list("agent", "is_of_day").annotate(*(Sum(name) for name in COUNTS))
+    counts = {row[:2]: row[2:] for row in rows}
+    found = [
+        _health(agent, counts.get((agent.pk, True), NOTHING), counts.get((agent.pk, False), NOTHING))
+        for agent in agents
+    ]
     return sorted(found, key=lambda health: (-health.failed, -health.week_failed, health.agent.pk))
 
 
@@ -156,20 +160,17 @@ def load_hours(department_ids: Iterable[int], *, now: datetime, hours: int = 24)
     return [Hour(hour, *found.get(hour, (0, 0)), finished.get(hour, 0)) for hour in slots]
 
 
-def _by_agent(rows: Any, sums: Mapping[str, Any]) -> dict[int, dict[str, int]]:
-    return {row.pop("agent"): row for row in rows.values("agent").annotate(**{f"s_{n}": s for n, s in sums.items()})}
-
-
-def _health(agent: Agent, day: Mapping[str, int], week: Mapping[str, int]) -> AgentHealth:
-    histogram = [day.get(f"s_{name}", 0) for name in BUCKETS]
+def _health(agent: Agent, day: Sequence[int], earlier: Sequence[int]) -> AgentHealth:
+    """From the sums of the last day and of the rest of the week, in the order of ``COUNTS``."""
+    done, failed, *histogram = day
     return AgentHealth(
         agent=agent,
-        done=day.get("s_done", 0),
-        failed=day.get("s_failed", 0),
+        done=done,
+        failed=failed,
         p50_seconds=percentile(histogram, 0.5),
         p95_seconds=percentile(histogram, 0.95),
-        week_done=week.get("s_done", 0),
-        week_failed=week.get("s_failed", 0),
+        week_done=done + earlier[0],
+        week_failed=failed + earlier[1],
     )
 
 

@@ -256,7 +256,7 @@ def navigation(context: template.Context) -> dict[str, Any]:
         "request": request,
         "user": request.user,
         "access": access,
-        "groups": groups,
+        "menu": render_to_string("_menu.html", {"groups": groups}),  # made once: it stands on a page twice
         "department_url": department_url(request, groups),
         "csrf_token": context.get("csrf_token"),
     }

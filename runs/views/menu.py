@@ -39,7 +39,7 @@ class Group:
 def menu_groups(request: HttpRequest, access: Access) -> list[Group]:
     """The links a person may follow; the one whose page is shown is marked."""
     reviews = reverse("runs:reviews")
-    counts = {reviews: _waiting(request, access)}
+    counts = {reviews: count_open(access.ids)}
     work = [("Overview", reverse("runs:overview"), "layout-dashboard")]
     work += [(label, url, "users") for label, url in _kinds(access)]
     work += [("Reviews", reviews, "circle-check"), ("Runs", reverse("runs:list"), "player-play")]
@@ -74,15 +74,6 @@ def department_url(request: HttpRequest, groups: Sequence[Group]) -> str:
     return "" if stays else reverse("runs:overview")
 
 
-def _waiting(request: HttpRequest, access: Access) -> int:
-    """How many questions are open, counted once a request: the menu stands on a page twice."""
-    found: int | None = getattr(request, "kontor_waiting", None)
-    if found is None:
-        found = count_open(access.ids)
-        request.kontor_waiting = found  # type: ignore[attr-defined]
-    return found
-
-
 def item_list_url(spec: DepartmentSpec) -> str:
     """The kind's list page, by convention ``list`` in the namespace of its item page; empty if it has none."""
     try:
@@ -104,8 +95,9 @@ def _kinds(access: Access) -> list[tuple[str, str]]:
 
 
 def _is_current(path: str, url: str) -> bool:
-    if url == reverse("runs:overview"):
-        return path == url
+    if path.startswith(url):
+        return path == url or url != reverse("runs:overview")
+    if url != reverse("runs:list"):
+        return False
     # Steps and calls are pages of runs.
-    parts = (reverse("runs:steps"), reverse("runs:call", args=[0]).removesuffix("0/"))
-    return path.startswith(url) or (url == reverse("runs:list") and path.startswith(parts))
+    return path.startswith((reverse("runs:steps"), reverse("runs:call", args=[0]).removesuffix("0/")))
