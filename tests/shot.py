@@ -11,7 +11,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, Error, Page, sync_playwright
 
-from tests.browser.conftest import FLAGS, chromium_path
+from tests.chromium import FLAGS, chromium_path
 from tests.engine_size import ROOT
 
 FOLDER = ROOT / "docs" / "pictures"

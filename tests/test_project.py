@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -182,3 +184,12 @@ class TestEnvironment:
         (built.root / DEVELOPMENT).write_text("# tools\n")
         assert built.ensure(DEVELOPMENT)
         assert built.has(RUNTIME)
+
+
+def test_the_pictures_are_taken_without_django() -> None:
+    """``make shot`` runs beside a demo of its own and has no settings; no port answers here, which it says."""
+    given = {"PATH": os.environ["PATH"], "WEB_PORT": "1", "DEMO_PASSWORD": "x"}
+    command = [sys.executable, "-m", "tests.shot"]
+    answer = subprocess.run(command, cwd=ROOT, env=given, capture_output=True, text=True, check=False)
+    assert answer.returncode == 1
+    assert re.match("There is no Chromium|No picture was taken of login", answer.stdout), answer.stderr

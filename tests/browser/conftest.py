@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,29 +20,16 @@ from agents.models import Department
 from config.asgi import application
 from runs.models import Review, SendBack
 from tests import factories
+from tests.chromium import FLAGS, chromium_path
 from tests.engine import wait_for
 from tests.runs.desk import make_drafted
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 STARTUP_SECONDS = 60
 WAIT_MS = 40_000
 expect.set_options(timeout=WAIT_MS)
 
 # Playwright's sync API runs a loop of its own in this thread, which Django takes for asynchronous code.
 os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
-
-
-def chromium_path() -> str:
-    """Chromium as the machine has it, empty if it has none."""
-    candidates = (os.environ.get("CHROMIUM", ""), "/usr/bin/chromium")
-    found = [path for path in candidates if path and Path(path).exists()]
-    return found[0] if found else shutil.which("chromium") or shutil.which("chromium-browser") or ""
 
 
 @pytest.fixture(scope="session")
