@@ -1,4 +1,4 @@
-"""One incident as a zip file: what happened, with everything somebody needs who was not there, and no secrets.
+"""An incident, or one run, as a zip file: what happened, with everything somebody needs who was not there, no secrets.
 
 Made while it is sent: a bounded number of rows at a time is in memory. What the bounds cut off is said in README.txt.
 """
@@ -32,6 +32,7 @@ from runs.models import (
     LogEntry,
     ModelCall,
     ModelCallBody,
+    PipelineRun,
     Review,
     Rule,
     ShiftSlot,
@@ -54,16 +55,16 @@ _SETTINGS = (
     *("LEASE_SECONDS", "SEND_LEASE_SECONDS", "REVIEW_NOTIFY_MINUTES", "REVIEW_FELL_THROUGH_DAYS", "Q_CLUSTER"),
 )
 _README = """\
-Export of incident {pk} of {department}, made {at} UTC by {who}.
+Export of {name} of {department}, made {at} UTC by {who}.
 
-{ask}
+{about}
 
-incident.json   the question, and how it was answered
-runs.json       the agent runs that failed for this cause, with their items' titles
+{first}
+runs.json       the agent runs concerned, with their items' titles
 calls.json      every request to the model API of these runs: request, response, tokens, cost, timing
 tools.json      the tools that were used in them
 log.json        the log of the items concerned, the oldest line first
-alerts.json     the alerts of the department that were open meanwhile, and whom they reached
+alerts.json     the alerts of the department that were open since it began, and whom they reached
 actions.json    what people did to the items concerned
 settings.json   department, agents, SOULs, rules and settings as they are now; models and shifts
 versions.json   of Kontor, Python, packages, database and migrations
@@ -79,7 +80,14 @@ The files do contain personal data of the items. Times are UTC, amounts US dolla
 class _Export:
     """What one export knows while it is made. ``cuts``: a sentence for everything that was cut off."""
 
-    review: Review
+    subject: Review | PipelineRun
+    name: str
+    about: str
+    first: str
+    """What the first file is, for README.txt. The file's name is its first word."""
+    department: Department
+    since: datetime
+    runs: QuerySet[AgentRun]
     who: str
     at: datetime
     redactor: Redactor
@@ -117,13 +125,48 @@ def export_incident(*, review: Review, user: User | None) -> Iterator[bytes]:
     Action.objects.create(
         department_id=review.department_id, user=user, verb="export_incident", target=f"review:{review.pk}"
     )
-    who = user.get_username() if user else "the command line"
-    return _zip(_Export(review, who, database_now(), Redactor(known_secrets())))
+    export = _Export(
+        subject=review,
+        name=f"incident {review.pk}",
+        about=review.ask,
+        first="incident.json   the question, and how it was answered",
+        department=review.department,
+        since=review.created_at,
+        runs=AgentRun.objects.filter(incident=review),
+        who=_name(user),
+        at=database_now(),
+        redactor=Redactor(known_secrets()),
+    )
+    return _zip(export)
 
 
-def file_name(review: Review) -> str:
+def export_run(*, run: PipelineRun, user: User | None) -> Iterator[bytes]:
+    """The same of one pipeline run as it stands now, whatever has become of it."""
+    department, name = run.item.department, f"run {run.pk}"
+    Action.objects.create(department=department, item=run.item, user=user, verb="export_run", target=f"run:{run.pk}")
+    export = _Export(
+        subject=run,
+        name=name,
+        about=f"{run.item.title}: {run.get_status_display()}. {run.missing}".strip(),
+        first="run.json        the run as a whole: what woke it, and what has become of it",
+        department=department,
+        since=run.started_at,
+        runs=run.agent_runs.all(),
+        who=_name(user),
+        at=database_now(),
+        redactor=Redactor(known_secrets()),
+        item_ids=[run.item_id],
+    )
+    return _zip(export)
+
+
+def _name(user: User | None) -> str:
+    return user.get_username() if user else "the command line"
+
+
+def file_name(row: Review | PipelineRun) -> str:
     """What the file is called."""
-    return f"incident-{review.pk}.zip"
+    return f"{'incident' if isinstance(row, Review) else 'run'}-{row.pk}.zip"
 
 
 def _zip(export: _Export) -> Iterator[bytes]:
@@ -142,18 +185,19 @@ def _zip(export: _Export) -> Iterator[bytes]:
 def _readme(export: _Export) -> str:
     cuts = "\n".join(f"CUT OFF: {cut}" for cut in export.cuts) or "Nothing was cut off."
     text = _README.format(
-        pk=export.review.pk,
-        department=export.review.department,
+        name=export.name,
+        department=export.department,
         at=f"{export.at:%Y-%m-%d %H:%M:%S}",
         who=export.who,
-        ask=export.review.ask,
+        about=export.about,
+        first=export.first,
         cuts=cuts,
     )
     return export.redactor.text(text)
 
 
 def _files(export: _Export) -> Iterator[tuple[str, Iterable[Any]]]:
-    yield "incident.json", [_row(export.review)]
+    yield export.first.split()[0], [_row(export.subject)]
     yield "runs.json", _runs(export)
     yield "calls.json", _calls(export)
     yield "tools.json", _tools(export)
@@ -182,10 +226,10 @@ def _row(row: Any, *leave_out: str) -> dict[str, Any]:
 
 
 def _runs(export: _Export) -> Iterator[dict[str, Any]]:
-    runs = AgentRun.objects.filter(incident=export.review).select_related("agent", "item").order_by("pk")
+    runs = export.runs.select_related("agent", "item").order_by("pk")
     found = list(runs[: MAX_RUNS + 1])
     if len(found) > MAX_RUNS:
-        export.cuts.append(f"only the first {MAX_RUNS:,} of the failed runs, and what belongs to them.")
+        export.cuts.append(f"only the first {MAX_RUNS:,} of the agent runs, and what belongs to them.")
     for run in found[:MAX_RUNS]:
         export.run_ids.append(run.pk)
         export.item_ids.append(run.item_id)
@@ -231,8 +275,7 @@ def _actions(export: _Export) -> Iterator[dict[str, Any]]:
 
 
 def _alerts(export: _Export) -> Iterator[dict[str, Any]]:
-    review = export.review
-    alerts = Alert.objects.filter(department=review.department_id, last_at__gte=review.created_at)
+    alerts = Alert.objects.filter(department=export.department, last_at__gte=export.since)
     for alert in _bounded(export, alerts, MAX_ALERTS, "alerts"):
         deliveries = AlertDelivery.objects.filter(alert=alert).order_by("pk")[:MAX_ALERTS]
         yield {**_row(alert), "deliveries": [_row(delivery, "lease_token") for delivery in deliveries]}
@@ -253,7 +296,7 @@ def _bounded(export: _Export, rows: QuerySet[Any], most: int, what: str) -> Iter
 
 
 def _settings(export: _Export) -> dict[str, Any]:
-    department: Department = export.review.department
+    department = export.department
     agents = list(Agent.objects.filter(department=department).order_by("pk"))
     souls = Soul.objects.filter(agent__in=agents, status=Soul.Status.PUBLISHED).select_related("agent")
     return {

@@ -12,8 +12,8 @@ from django.views.decorators.http import require_POST, require_safe
 from agents.models import Member
 from runs import incidents
 from runs.access import access_of, get_visible, require, signed_in
-from runs.incident_export import KINDS, export_incident, file_name
-from runs.models import AgentRun, BulkAction, Review
+from runs.incident_export import KINDS, export_incident, export_run, file_name
+from runs.models import AgentRun, BulkAction, PipelineRun, Review
 from runs.runbook import section_of_cause, url_of
 from runs.views.answers import answer
 from runs.views.exports import send_file
@@ -86,6 +86,16 @@ def incident_export(request: HttpRequest, pk: int) -> HttpResponseBase:
     user = require(request, review.department_id, Role.OPERATOR)
     pieces = export_incident(review=review, user=user)
     return send_file(request, pieces, name=file_name(review), content_type="application/zip")
+
+
+@signed_in
+@require_POST
+def run_export(request: HttpRequest, pk: int) -> HttpResponseBase:
+    """The same of one pipeline run, whatever has become of it."""
+    rows = PipelineRun.objects.select_related("item__department")
+    run = get_visible(request, rows, path="item__department_id", pk=pk)
+    user = require(request, run.item.department_id, Role.OPERATOR)
+    return send_file(request, export_run(run=run, user=user), name=file_name(run), content_type="application/zip")
 
 
 @signed_in

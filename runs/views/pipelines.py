@@ -14,6 +14,7 @@ from django.shortcuts import render
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
+from agents.models import Member
 from runs.access import Access, access_of, get_visible, signed_in
 from runs.models import AgentRun, LogEntry, ModelCall, PipelineRun, StatusCount, ToolCall
 from runs.status_counts import Counted, count_up_to, read_counts
@@ -166,6 +167,7 @@ def run_context(request: HttpRequest, pk: int) -> dict[str, Any]:
         "item": run.item,
         "spec": run.item.department.spec,
         "shown": show_pipeline_run(run),
+        "can_export": access.can(run.item.department_id, Member.Role.OPERATOR),
         "verbs_first": verbs_first,
         "verbs_more": verbs_more,
         "fall": build_waterfall(run, steps, calls, now, halt, tools=tools, entries=told),

@@ -17,8 +17,8 @@ from django.utils import timezone
 
 from agents.models import Department, Member
 from runs import incident_export
-from runs.incident_export import export_incident
-from runs.models import Action, AgentRun, Alert, AlertDelivery, Channel, LogEntry, Review
+from runs.incident_export import export_incident, export_run
+from runs.models import Action, AgentRun, Alert, AlertDelivery, Channel, LogEntry, PipelineRun, Review
 from runs.secrets import GONE, Redactor, known_secrets
 from tests import factories
 from tests.runs.scene import HTMX, Scene, make_scene
@@ -100,7 +100,8 @@ HIDDEN = ("planted-db-password-7", "planted-mail-password-8", *FORMED)
 
 
 @pytest.mark.django_db
-def test_no_secret_is_in_it_wherever_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("of", ["incident", "run"])
+def test_no_secret_is_in_it_wherever_it_stands(of: str, monkeypatch: pytest.MonkeyPatch) -> None:
     scene = make_scene()
     for name, value in PLANTED.items():
         monkeypatch.setenv(name, value)
@@ -111,6 +112,7 @@ def test_no_secret_is_in_it_wherever_it_stands(monkeypatch: pytest.MonkeyPatch) 
     everything = "\n".join([*PLANTED.values(), *HIDDEN])
     review = make_incident(scene, items=1)
     Review.objects.filter(pk=review.pk).update(ask=f"Retry? {PLANTED['ACME_KEY']}", answer_note=everything)
+    PipelineRun.objects.update(cause=FORMED[0], missing=everything)
     run = AgentRun.objects.get(incident=review)
     AgentRun.objects.filter(pk=run.pk).update(error=everything, worker=PLANTED["ACME_SMTP"])
     body = {
@@ -130,7 +132,9 @@ def test_no_secret_is_in_it_wherever_it_stands(monkeypatch: pytest.MonkeyPatch) 
     AlertDelivery.objects.create(alert=alert, target="slack", status="failed", due_at=now, error=everything)
     client = scene.client(scene.operator)
     review.refresh_from_db()
-    raw = b"".join(export_incident(review=review, user=scene.operator))
+    pipeline = PipelineRun.objects.get(pk=run.pipeline_run_id)
+    pieces = export_incident(review=review, user=None) if of == "incident" else export_run(run=pipeline, user=None)
+    raw = b"".join(pieces)
     archive = zipfile.ZipFile(io.BytesIO(raw))
     text = "\n".join(archive.read(name).decode() for name in archive.namelist())
     secrets = [*PLANTED.values(), *HIDDEN, "swordfish", "s3ss10n", "abcdefgh12345678", "short1", "sessionid=abc123"]
@@ -180,7 +184,7 @@ def test_it_is_bounded_and_says_what_was_cut_off(monkeypatch: pytest.MonkeyPatch
     assert files["calls.json"][0]["request"] == "left out: too long"
     cuts = [line for line in files["README.txt"].splitlines() if line.startswith("CUT OFF")]
     assert cuts == [
-        "CUT OFF: only the first 3 of the failed runs, and what belongs to them.",
+        "CUT OFF: only the first 3 of the agent runs, and what belongs to them.",
         "CUT OFF: only the first 2 model calls.",
         "CUT OFF: request and response of 2 calls, which are too long.",
         "CUT OFF: only the first 2 tool calls.",
@@ -280,3 +284,52 @@ def test_the_command_writes_the_same_file(tmp_path: Path) -> None:
         call_command("export_incident", review.pk, to=str(path))
     with pytest.raises(CommandError, match="There is no incident 999"):
         call_command("export_incident", 999_999)
+
+
+# --- A run ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("status", ["active", "completed", "degraded", "cancelled"])
+def test_any_run_is_exported_by_the_button_on_its_page(status: str) -> None:
+    scene = make_scene()
+    ended_at = None if status == "active" else timezone.now()
+    PipelineRun.objects.filter(pk=scene.run.pk).update(status=status, ended_at=ended_at)
+    client, url = scene.client(scene.operator), reverse("runs:run_export", args=[scene.run.pk])
+    assert f'action="{url}"' in client.get(reverse("runs:detail", args=[scene.run.pk])).content.decode()
+    response = client.post(url)
+    assert response["Content-Disposition"] == f'attachment; filename="run-{scene.run.pk}.zip"'
+    files = read(response)
+    assert list(files) == ["run.json", *FILES[1:]]
+    assert files["run.json"][0]["status"] == status
+    steps = AgentRun.objects.filter(pipeline_run=scene.run).order_by("pk")
+    assert [each["id"] for each in files["runs.json"]] == list(steps.values_list("pk", flat=True))
+    assert {each["agent_run_id"] for each in files["calls.json"]} <= {each["id"] for each in files["runs.json"]}
+    assert files["calls.json"]
+    assert {line["item_id"] for line in files["log.json"]} == {scene.run.item_id}
+    assert f"run {scene.run.pk} of {scene.department}" in files["README.txt"]
+    action = Action.objects.get(verb="export_run")
+    assert (action.user, action.item, action.target) == (scene.operator, scene.run.item, f"run:{scene.run.pk}")
+
+
+@pytest.mark.django_db
+def test_a_run_that_has_not_begun_is_exported_with_the_log_of_its_item() -> None:
+    scene = make_scene()
+    item = factories.make_lead(scene.department, name="Not Begun").item
+    run = PipelineRun.objects.create(item=item, started_at=timezone.now())
+    factories.make_log_entry(item, text="It was queued.")
+    files = read(export_run(run=run, user=None))
+    assert files["runs.json"] == files["calls.json"] == []
+    assert [line["text"] for line in files["log.json"]] == ["It was queued."]
+
+
+@pytest.mark.django_db
+def test_who_may_not_operate_gets_no_run() -> None:
+    scene = make_scene()
+    url = reverse("runs:run_export", args=[scene.run.pk])
+    assert scene.client(scene.operator).get(url).status_code == 405
+    assert scene.client(None).post(url)["Location"].startswith(reverse("login"))
+    for person in (scene.viewer, scene.reviewer, scene.stranger):
+        assert scene.client(person).post(url).status_code == 404
+    assert url not in scene.client(scene.viewer).get(reverse("runs:detail", args=[scene.run.pk])).content.decode()
+    assert not Action.objects.filter(verb="export_run").exists()
