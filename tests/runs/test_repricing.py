@@ -134,10 +134,11 @@ def test_a_call_without_a_price_whose_end_was_not_seen_stays_an_estimate() -> No
 def make_many(count: int) -> None:
     """Calls of one moment and of several, in two departments, on the day and around it."""
     call = make_call()
+    first = AgentRun.objects.get()
     other = make_agent_run(make_lead(make_department(slug="other")).item, "intake")
     for number in range(2, count + 2):
         make_model_call(
-            other if number % 3 == 0 else call.agent_run, number=number, model_asked=HAIKU, model_used=HAIKU,
+            other if number % 3 == 0 else first, number=number, model_asked=HAIKU, model_used=HAIKU,
             input_tokens=1_000, output_tokens=500, cost_usd=Decimal("0.00035"), price=call.price,
             started_at=DAY + timedelta(hours=number // 4), reserved_in=[],
         )  # fmt: skip

@@ -6,25 +6,30 @@ from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
 from functools import partial
+from importlib import import_module
+from uuid import uuid4
 
 import pytest
+from django.apps import apps
 from django.db import transaction
 from django.utils import timezone
 
 from agents.causes import Cause
 from agents.models import Department
-from runs import control, leases
+from agents.pricing import sync_prices
+from runs import control, leases, tryout_claims
 from runs.calls import LATE, UNUSED, CallAsk, abandon_calls, discard_answers, open_calls, settle_calls
 from runs.commits import commit
-from runs.cost_rollups import UNITS, group_calls, roll_up, settled_calls
+from runs.cost_rollups import group_calls, roll_up, settled_calls
 from runs.cost_sums import Period, total
 from runs.costs import break_down
-from runs.models import AgentRun, ItemCost, ModelCall
+from runs.models import AgentRun, CostRollup, ItemCost, ModelCall, TryOut
+from runs.models.costs import UNITS
 from runs.repricing import Change, apply_changes
 from runs.staff import load_staff
 from runs.work import Finished, OpenCall, SeenCall, Work
 from tests.engine import answered, broken_off, claim_one, make_office, run_of
-from tests.factories import make_user
+from tests.factories import make_agent_run, make_lead, make_model_call, make_user
 from tests.runs.test_races import ORDERS, meet, times
 
 pytestmark = pytest.mark.django_db
@@ -187,3 +192,43 @@ def test_discarding_twice_changes_nothing(office: Department) -> None:
     with transaction.atomic():
         discard_answers(ModelCall.objects.filter(agent_run=work.run_id))
     assert list(ModelCall.objects.order_by("pk").values()) == before
+
+
+def test_what_was_counted_as_used_before_is_moved_and_refusals_lose_their_tokens(office: Department) -> None:
+    """As the migration finds them: calls of attempts that brought nothing, rolled up as used."""
+    sync_prices()
+    item = make_lead(office).item
+    failed, done = make_agent_run(item, "intake", status="failed"), make_agent_run(item, "qualifier", status="done")
+    done.attempt = 2
+    done.save()
+    for run, attempt, number in ((failed, 1, 1), (done, 1, 1), (done, 2, 1)):
+        make_model_call(run, attempt=attempt, number=number, cost_usd=Decimal("0.01"), started_at=timezone.now())
+    refused = {"cause": "refusal", "input_tokens": 0, "output_tokens": 0, "cost_usd": 0}
+    call = make_model_call(done, attempt=2, number=2, started_at=timezone.now(), **refused)
+    roll_up()
+    # As it was added before.
+    ModelCall.objects.filter(pk=call.pk).update(input_tokens=900)
+    CostRollup.objects.filter(cost_units=0).update(input_tokens=900)
+    assert wasted(office) == 0
+    old = import_module("runs.migrations.0024_answers_of_no_use")
+    for change in (old.discard_answers, old.leave_out_unbilled_tokens):
+        change(apps, None)
+    assert CostRollup.objects.get(cost_units=0, calls=1).input_tokens == 0
+    for _ in range(2):
+        assert wasted(office) == Decimal("0.02")
+        roll_up()
+
+
+def test_the_good_calls_of_a_try_out_that_failed_were_of_no_use(office: Department) -> None:
+    row = TryOut.objects.create(
+        department=office, agent=office.agents.get(slug="intake"), item=make_lead(office).item, soul_name="1",
+        sections={}, model="claude-haiku-5-5", bound_usd=1, created_at=timezone.now(), status="running",
+        lease_token=uuid4(), lease_expires_at=timezone.now(),
+    )  # fmt: skip
+    ModelCall.objects.create(
+        department=office, item=row.item, agent=row.agent, try_out=row, attempt=1, number=1, status="finished",
+        model_asked=row.model, cost_usd=Decimal("0.01"), started_at=timezone.now(),
+    )  # fmt: skip
+    assert wasted(office) == 0
+    assert tryout_claims.reap() == 1
+    assert wasted(office) == Decimal("0.01")
