@@ -20,7 +20,7 @@ SCHEMES: Any = ("light", "dark")
 QUALITY = 0.8
 PAGES = {
     "overview": "/",
-    "leads": "/leads/",
+    "leads": "/leads/?sort=cost",
     "lead": "/leads/?status=drafted",
     "run": "/live/?agent=writer",
     "live": "/live/",
