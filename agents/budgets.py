@@ -154,6 +154,13 @@ def lock_period(budget: Budget, *, now: datetime) -> BudgetPeriod:
     return _locked_periods({budget.pk: window}, now)[budget.pk]
 
 
+def period_begin(budget: Budget, *, now: datetime) -> datetime:
+    """When the current period of a budget, saved or not, has begun: the one that ``lock_period`` would find or make."""
+    window = period_window(budget.period, budget.department.time_zone, now)
+    going_on = _going_on({budget.pk: window}, now) if budget.pk else {}
+    return going_on[budget.pk][1] if going_on else window[0]
+
+
 def whose(budget: Budget) -> str:
     """How a budget is named in the reason of every ``Refused`` and in alerts: ``agent writer, claude-opus-5-5``."""
     name = f"agent {budget.agent.slug}" if budget.agent else "department"
@@ -208,21 +215,27 @@ def _locked_periods(windows: dict[int, Window], now: datetime) -> dict[int, Budg
 
     A period that has begun goes on, whatever the department's time zone says by now: what it spent must count.
     """
-    rows = BudgetPeriod.objects.filter(budget_id__in=windows)
-    present = rows.filter(ends_at__gt=min(starts_at for starts_at, _ in windows.values()))
-    going_on: dict[int, int] = {}
-    for pk, budget_id, starts_at, ends_at in present.values_list("pk", "budget_id", "starts_at", "ends_at"):
-        if starts_at <= now < ends_at or _is_same(starts_at, ends_at, windows[budget_id]):
-            going_on.setdefault(budget_id, pk)
+    going_on = _going_on(windows, now)
     _make_periods({budget_id: window for budget_id, window in windows.items() if budget_id not in going_on})
-    current = Q(starts_at__lte=now, ends_at__gt=now) | Q(pk__in=going_on.values())
+    current = Q(starts_at__lte=now, ends_at__gt=now) | Q(pk__in=[pk for pk, _ in going_on.values()])
     found: dict[int, BudgetPeriod] = {}
-    for row in rows.filter(current).select_for_update().order_by("pk"):
+    for row in BudgetPeriod.objects.filter(current, budget_id__in=windows).select_for_update().order_by("pk"):
         found.setdefault(row.budget_id, row)
     for row in found.values():
         if row.ends_at <= now:
             row.ends_at = windows[row.budget_id][1]
             row.save(update_fields=["ends_at"])
+    return found
+
+
+def _going_on(windows: dict[int, Window], now: datetime) -> dict[int, tuple[int, datetime]]:
+    """The periods that have begun: ``{budget id: (id, beginning)}``; one query that locks nothing."""
+    first = min(starts_at for starts_at, _ in windows.values())
+    rows = BudgetPeriod.objects.filter(budget_id__in=windows, ends_at__gt=first)
+    found: dict[int, tuple[int, datetime]] = {}
+    for pk, budget_id, starts_at, ends_at in rows.values_list("pk", "budget_id", "starts_at", "ends_at"):
+        if starts_at <= now < ends_at or _is_same(starts_at, ends_at, windows[budget_id]):
+            found.setdefault(budget_id, (pk, starts_at))
     return found
 
 

@@ -15,7 +15,7 @@ from django.db import transaction
 
 from agents.budgets import begin_change, lock_period
 from agents.models import Budget, BudgetPeriod
-from runs.budget_counts import count_anew
+from runs.budget_counts import count_anew, count_past
 from runs.budget_waits import BUDGET_TARGET, release_budget_waits
 from runs.database import now as database_now
 from runs.models import Action
@@ -27,11 +27,12 @@ CHANGEABLE = ("limit_usd", "limit_tokens", "is_enabled")
 
 def create_budget(*, budget: Budget, user: User, reason: str = "") -> Budget:
     """Save a new budget. Every call of its current period counts against it, those that began before it included."""
+    past = count_past(budget, now=database_now()) if budget.is_enabled else None
     with transaction.atomic():
         begin_change()
         budget.save(force_insert=True)
-        if budget.is_enabled:
-            count_anew(budget, now=database_now())
+        if past is not None:
+            count_anew(budget, past, now=database_now())
         _act(budget, user, "create_budget", {}, {**_scope(budget), **_limits(budget)}, reason)
         release_budget_waits(budget.department)
     return budget
@@ -46,6 +47,7 @@ def change_budget(*, budget: Budget, changes: Mapping[str, Any], user: User, rea
         raise KeyError(f"A budget's {', '.join(sorted(unknown))} does not change.")
     if any(changes.get(name) is not None and changes[name] < 0 for name in ("limit_usd", "limit_tokens")):
         raise ValueError("A budget cannot be less than nothing.")
+    past = count_past(budget, now=database_now()) if changes.get("is_enabled") else None
     with transaction.atomic():
         begin_change()
         held = _lock(budget)
@@ -57,8 +59,8 @@ def change_budget(*, budget: Budget, changes: Mapping[str, Any], user: User, rea
             setattr(held, name, changes[name])
         held.save(update_fields=changed)
         # What began while it was switched off has reserved nothing in it.
-        is_on_again = "is_enabled" in changed and held.is_enabled
-        period = (count_anew if is_on_again else lock_period)(held, now=database_now())
+        now = database_now()
+        period = count_anew(held, past, now=now) if past and "is_enabled" in changed else lock_period(held, now=now)
         period.warned_percent = 0
         period.save(update_fields=["warned_percent"])
         was = {name: _text(before[name]) for name in changed}

@@ -6,13 +6,14 @@ whose end may still come (under way, or given up as unseen) are told to settle i
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from django.db.models import BigIntegerField, DecimalField, ExpressionWrapper, F, Q, QuerySet, Sum
 from django.db.models.functions import Cast, Round
 
-from agents.budgets import lock_period, period_window
+from agents.budgets import lock_period, period_begin
 from agents.causes import Cause
 from agents.models import Budget, BudgetPeriod
 from runs.cost_rollups import TOKENS
@@ -23,44 +24,64 @@ from runs.models.costs import UNITS
 
 _UNITS = Cast(Round(ExpressionWrapper(F("cost_usd") * UNITS, output_field=DecimalField())), BigIntegerField())
 """In whole numbers, because SQLite has no decimals."""
+AGO = timedelta(minutes=10)
+"""What began so long ago is written down by now: no claim's transaction takes as long."""
 _REFUSED = Q(cause=Cause.REFUSAL, output_tokens=0)
 """Not billed, so in no budget."""
 
 
-def count_anew(budget: Budget, *, now: datetime) -> BudgetPeriod:
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What ended calls came to that count against a budget and began from ``since`` on, before ``until``; without
+    those of ``open_ids``, whose end may still have come since."""
+
+    since: datetime
+    until: datetime
+    open_ids: frozenset[int]
+    usd: Decimal
+    tokens: int
+
+
+def count_past(budget: Budget, *, now: datetime) -> Past:
+    """The first step, outside of the lock that keeps reservations off: there may be millions of calls."""
+    since, until = period_begin(budget, now=now), now - AGO
+    calls = _calls_of(budget, since).filter(started_at__lt=until)
+    # First: what ends between the two queries is in neither sum, but looked at again.
+    open_ids = frozenset(calls.exclude(status=ModelCall.Status.FINISHED).values_list("pk", flat=True))
+    usd, tokens = _sum_finished(calls.exclude(pk__in=open_ids))
+    return Past(since, until, open_ids, usd, tokens)
+
+
+def count_anew(budget: Budget, past: Past, *, now: datetime) -> BudgetPeriod:
     """The budget's current period, locked, with all that its calls have spent and hold.
 
     Belongs after ``begin_change``: calls that begin later reserve in the budget themselves. Locks calls before the
     period, as who settles them does. An estimate counts in tokens as all that it had reserved.
     """
-    calls = _calls_of(budget, since=_earliest(budget, now))
+    calls = _calls_of(budget, past.since).filter(Q(started_at__gte=past.until) | Q(pk__in=past.open_ids))
     may_settle = list(calls.exclude(status=ModelCall.Status.FINISHED).select_for_update(of=("self",)).order_by("pk"))
     period = lock_period(budget, now=now)
-    counted = [call for call in may_settle if period.starts_at <= call.started_at < period.ends_at]
+    if period.starts_at != past.since:  # it has turned meanwhile, and nothing was before
+        past = Past(period.starts_at, period.starts_at, frozenset(), Decimal(0), 0)
+        calls = _calls_of(budget, past.since)
+    counted = [call for call in may_settle if call.started_at >= period.starts_at]
     _settle_in(period, counted)
     under_way = [call for call in counted if call.status == ModelCall.Status.STARTED]
     unseen = [call for call in counted if call.status == ModelCall.Status.UNSEEN]
-    usd, tokens = _sum_finished(calls.filter(started_at__gte=period.starts_at, started_at__lt=period.ends_at))
+    usd, tokens = _sum_finished(calls)
     period.reserved_usd = sum((call.reserved_usd for call in under_way), Decimal(0))
     period.reserved_tokens = sum(call.reserved_tokens for call in under_way)
-    period.spent_usd = usd + sum((call.cost_usd for call in unseen), Decimal(0))
-    period.spent_tokens = tokens + sum(call.reserved_tokens for call in unseen)
+    period.spent_usd = past.usd + usd + sum((call.cost_usd for call in unseen), Decimal(0))
+    period.spent_tokens = past.tokens + tokens + sum(call.reserved_tokens for call in unseen)
     period.save(update_fields=["reserved_usd", "reserved_tokens", "spent_usd", "spent_tokens"])
     return period
 
 
-def _calls_of(budget: Budget, *, since: datetime) -> QuerySet[ModelCall]:
+def _calls_of(budget: Budget, since: datetime) -> QuerySet[ModelCall]:
     calls = ModelCall.objects.filter(department=budget.department_id, started_at__gte=since)
     if budget.agent_id is not None:
         calls = calls.filter(agent=budget.agent_id)
     return calls.filter(model_asked=budget.model) if budget.model else calls
-
-
-def _earliest(budget: Budget, now: datetime) -> datetime:
-    """No later than the period that ``lock_period`` finds or makes begins."""
-    begin, _ = period_window(budget.period, budget.department.time_zone, now)
-    going_on = BudgetPeriod.objects.filter(budget=budget, starts_at__lte=now, ends_at__gt=begin).order_by("starts_at")
-    return min(begin, *going_on.values_list("starts_at", flat=True)[:1], now)
 
 
 def _settle_in(period: BudgetPeriod, calls: list[ModelCall]) -> None:

@@ -19,6 +19,7 @@ from django.utils import timezone
 
 from agents.models import Agent, Budget, BudgetPeriod, Department
 from runs.budget_changes import change_budget, create_budget
+from runs.budget_counts import Past, count_past
 from runs.calls import abandon_calls, settle_calls
 from runs.commits import commit
 from runs.models import AgentRun, ModelCall
@@ -83,6 +84,53 @@ def test_it_counts_what_was_spent_before_it_was_made(ada: User) -> None:
     make_model_call(run, cost_usd="30", started_at=now - timedelta(days=32))
     period = make(department, ada)
     assert held(period) == (0, Decimal("1.32345679"), 0, 121 + 117 + 9_000 + 400)
+
+
+def test_old_calls_are_summed_before_the_lock_and_what_ended_meanwhile_after_it(
+    office: Department, ada: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with time_machine.travel("2026-11-20T12:00:00+00:00", tick=False) as clock:
+        monkeypatch.setattr("runs.budget_changes.database_now", timezone.now)
+        run = make_agent_run(make_lead(office).item, "intake", status="done", attempt=1)
+        this = {"started_at": timezone.now(), "reserved_usd": "0.5", "reserved_tokens": 10}
+        make_model_call(run, cost_usd="3", **this)
+        under_way = make_model_call(run, cost_usd="0", status="started", **this)
+        unseen = make_model_call(run, cost_usd="0.5", status="unseen", **this)
+        clock.shift(timedelta(minutes=30))
+
+        def one_ends(*args: Any, **kwargs: Any) -> Past:
+            past = count_past(*args, **kwargs)
+            assert past.usd == 3
+            assert past.open_ids == frozenset({under_way.pk, unseen.pk})
+            ModelCall.objects.filter(pk=under_way.pk).update(status="finished", cost_usd="0.25")
+            make_model_call(run, cost_usd="1", started_at=timezone.now())
+            return past
+
+        monkeypatch.setattr("runs.budget_changes.count_past", one_ends)
+        assert held(make(office, ada))[:2] == (0, Decimal("4.75"))
+        assert not ModelCall.objects.get(pk=under_way.pk).reserved_in
+        assert ModelCall.objects.get(pk=unseen.pk).reserved_in
+
+
+def test_a_period_that_turns_while_it_is_counted_is_counted_from_its_beginning(
+    office: Department, ada: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with time_machine.travel("2026-11-20T23:59:59+00:00", tick=False) as clock:
+        monkeypatch.setattr("runs.budget_changes.database_now", timezone.now)
+        Department.objects.update(time_zone="UTC")
+        office.refresh_from_db()
+        run = make_agent_run(make_lead(office).item, "intake", status="done", attempt=1)
+        make_model_call(run, cost_usd="3", started_at=timezone.now() - timedelta(hours=1))
+
+        def late(*args: Any, **kwargs: Any) -> Past:
+            past = count_past(*args, **kwargs)
+            clock.shift(timedelta(seconds=2))
+            make_model_call(run, cost_usd="1", started_at=timezone.now())
+            return past
+
+        monkeypatch.setattr("runs.budget_changes.count_past", late)
+        period = make(office, ada, period="day")
+    assert [period.starts_at.day, period.spent_usd] == [21, 1]
 
 
 def test_it_counts_only_what_it_is_for(ada: User) -> None:
