@@ -73,7 +73,8 @@ class ModelCall(models.Model):
     is_estimate = models.BooleanField(default=False, help_text="The end was not seen: the cost is a bound.")
     cause = models.CharField(max_length=16, choices=Cause, blank=True, default="")
     error = models.TextField(
-        blank=True, help_text="What was wrong with the call, or why its answer was of no use. Empty with no cause: used."
+        blank=True,
+        help_text="What was wrong with the call, or why its answer was of no use. Empty with no cause: used.",
     )
     http_status = models.PositiveSmallIntegerField(null=True, blank=True)
     stop_reason = models.CharField(max_length=40, blank=True)
