@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import OperationalError, connection, transaction
+from django.db import OperationalError, connection, connections, transaction
 from django.test import AsyncClient, Client
 from django.urls import reverse
 from django.utils import timezone
@@ -21,6 +22,13 @@ from runs.models import LogEntry
 from tests import factories
 
 LIMIT_SECONDS = 10
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_connected() -> Iterator[None]:
+    """The thread of asynchronous views keeps its connection, and PostgreSQL drops no database that has one."""
+    yield
+    asyncio.run(sync_to_async(connections.close_all)())
 
 
 def _event(number: int, department: int = 1) -> Event:
