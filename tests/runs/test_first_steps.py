@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import time_machine
 from django.urls import reverse
@@ -37,7 +39,7 @@ def test_everything_is_open_in_a_new_department(desk: Department) -> None:
     assert all(step.says and (step.url or step.slug == "examples") for step in steps)
 
 
-OWN = {
+OWN: dict[str, dict[str, Any]] = {
     "company": {"company_name": "Acme", "company_pitch": "Acme makes anvils.", "company_facts": []},
     "icp": {"icp": "Blacksmiths."},
     "brand": {"brand_guide": "Plain.", "sender_name": "Wile", "signature": "Wile"},
