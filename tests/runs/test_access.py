@@ -111,3 +111,13 @@ def test_somebody_who_has_to_sign_in_comes_back_to_the_page(tabs: Tabs) -> None:
     told = Client().get(reverse("leads:list"), headers={**HTMX, "HX-Current-URL": page})
     assert told.status_code == 401
     assert told["HX-Redirect"] == f"{reverse('login')}?next=/leads/%3Ftier%3DHot"
+
+
+@pytest.mark.django_db
+def test_the_alerts_page_is_not_fetched_again_for_whatever_happens() -> None:
+    user = factories.make_user(department=factories.make_department())
+    client = Client()
+    client.force_login(user)
+    html = client.get(reverse("runs:alerts")).content.decode()
+    assert 'id="alerts" class="k-stack" hx-ext="morph" data-live="kind:alert"' in html
+    assert "data-changing" in html
