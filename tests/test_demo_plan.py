@@ -6,10 +6,10 @@ import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import environ
 import pytest
-from django.db import connection
 
 from config.demo_plan import (
     CLAUDE_URL,
@@ -145,7 +145,8 @@ def test_the_marker_of_the_demos_database_is_the_one_that_the_engine_writes(
 ) -> None:
     plan = plan_of(tmp_path)
     assert plan.own_database is not None
-    monkeypatch.setattr(connection, "settings_dict", environ.Env.db_url_config(plan.database_url))
+    settings = environ.Env.db_url_config(plan.database_url)
+    monkeypatch.setattr("runs.marker.connection", SimpleNamespace(settings_dict=settings))
     assert marker.marker_path().name == f"newest-{marker_of(plan.own_database)}.json"
 
 
