@@ -7,7 +7,6 @@ it. The database thread of a shift asks the same twenty questions many times a s
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -40,13 +39,18 @@ def prepared(field: AnyField) -> Prepare | None:
     if isinstance(field, models.UUIDField):
         return attrgetter("hex") if is_sqlite else None
     if isinstance(field, models.JSONField) and field.encoder is None:
-        return json.dumps if is_sqlite else partial(connection.ops.adapt_json_value, encoder=None)
+        return json.dumps if is_sqlite else _json
     return partial(field.get_db_prep_save, connection=connection)
 
 
 def _moment(value: datetime) -> str:
     """A moment as Django writes it for SQLite."""
     return str(value.astimezone(UTC).replace(tzinfo=None))
+
+
+def _json(value: Any) -> Any:
+    """JSON as PostgreSQL takes it. Not bound to a connection, which would stay open as long as the statement."""
+    return connection.ops.adapt_json_value(value, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +123,14 @@ class _Plan:
 
 
 class Statement(Generic[M]):
-    """One query, compiled once in each thread, because connections belong to threads.
+    """One query, compiled once for all threads: each request for a page has a thread of its own.
 
     ``build`` returns the query with ``Given`` and ``Among`` where values differ from run to run.
     """
 
     def __init__(self, build: Callable[[], models.QuerySet[M, Any]]) -> None:
         self._build = build
-        self._plans = threading.local()
+        self._plans: dict[int | None, _Plan] = {}
 
     def rows(self, *, limit: int | None = None, **given: Any) -> list[tuple[Any, ...]]:
         """The rows as tuples, in the order of ``values_list`` or of the model's columns."""
@@ -147,12 +151,9 @@ class Statement(Generic[M]):
         return [_converted(row, plan.converters) for row in found] if plan.converters else found
 
     def _plan(self, limit: int | None) -> _Plan:
-        plans: dict[int | None, _Plan] | None = getattr(self._plans, "by_limit", None)
-        if plans is None:
-            plans = self._plans.by_limit = {}
-        if limit not in plans:
-            plans[limit] = _compiled(self._build(), limit)
-        return plans[limit]
+        if limit not in self._plans:
+            self._plans[limit] = _compiled(self._build(), limit)
+        return self._plans[limit]
 
 
 def _compiled(queryset: models.QuerySet[Any, Any], limit: int | None) -> _Plan:
@@ -161,11 +162,19 @@ def _compiled(queryset: models.QuerySet[Any, Any], limit: int | None) -> _Plan:
     sql, params = compiler.as_sql()
     expressions = [selected[0] for selected in compiler.select]
     converters = tuple(
-        (position, expression, tuple(convert))
+        (position, expression, tuple(map(_unbound, convert)))
         for position, (convert, expression) in compiler.get_converters(expressions).items()
     )
     columns = tuple(field.attname for field in queryset.model._meta.concrete_fields)
     return _Plan(queryset.model, columns, sql, tuple(params), converters, bool(query.select_for_update))
+
+
+def _unbound(convert: Any) -> Any:
+    """The same way to make a value, not bound to the connection of the thread that compiled the statement."""
+    if getattr(convert, "__self__", None) is not connection.ops:
+        return convert
+    name = convert.__name__
+    return lambda value, expression, used: getattr(used.ops, name)(value, expression, used)
 
 
 def _loaded(plan: _Plan, row: Iterable[Any]) -> Any:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from datetime import UTC, datetime, timedelta
+from threading import Thread
 from uuid import uuid4
 
 import pytest
@@ -52,6 +55,32 @@ def test_values_come_back_as_the_orm_gives_them(items: list[Item]) -> None:
     assert [(i.title, i.tags, i.route_due_at, i.changed_at) for i in loaded] == [
         (i.title, i.tags, i.route_due_at, i.changed_at) for i in Item.objects.order_by("pk")
     ]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_is_compiled_once_for_all_threads_and_bound_to_the_connection_of_none() -> None:
+    item, built = make_item(tags=["tag"], route_due_at=NOW), []
+
+    def build() -> models.QuerySet[Item]:
+        built.append(connection.settings_dict)
+        return Item.objects.filter(Among("pk", "items"), tags=Given("tags", Item._meta.get_field("tags")))
+
+    statement, found = Statement(build), []
+
+    def look() -> None:
+        found.append((connection.ops, statement.objects(items=[item.pk], tags=["tag"])))
+        connection.close()
+
+    for _ in range(2):
+        thread = Thread(target=look)
+        thread.start()
+        thread.join()
+    assert [(row.pk, row.tags, row.route_due_at) for _, [row] in found] == [(item.pk, ["tag"], NOW)] * 2
+    assert len(built) == 1
+    first = weakref.ref(found[0][0])
+    del found[:]
+    gc.collect()
+    assert first() is None, "the connection of a thread that is over would stay"
 
 
 def test_what_it_loads_can_be_saved(items: list[Item]) -> None:
