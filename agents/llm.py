@@ -30,8 +30,8 @@ from agents.reading import storable
 MAX_CONNECTIONS = 1_000
 CONNECT_SECONDS = 5
 _ACCOUNT_STATUSES = (401, 402, 403)
-BYTES_PER_TOKEN = 2
-"""Fewer than any text has that was seen: 3 to 4 in English, 2.8 in English as the newest models count."""
+_SHOWN = ("text", "tool_use")
+"""The blocks that are shown as they are written."""
 MOST_TOKENS = 100_000_000
 """More than any model reads or writes in one call: a server that reports more, or less than none, is not believed."""
 _STREAM_CAUSES = {"rate_limit_error": Cause.RATE_LIMITED, "overloaded_error": Cause.OVERLOADED}
@@ -76,23 +76,19 @@ class ModelReply:
 
     @property
     def seen_usage(self) -> Usage | None:
-        """What a call whose end was not seen has used: the prompt as reported, the output as far as it was shown.
+        """What a call whose end was not seen has used at most: the prompt as reported, the output by what was shown.
 
-        Nobody reports the output of a stream that is cut, so it is counted generously: ``BYTES_PER_TOKEN`` make a
-        token of text, and of a thinking block's signature, which carries what was thought. At least what was reported,
-        and 1. None where nothing can be counted: the prompt was not reported, or thinking without text was under way.
+        A token of each byte of text and tool calls, since none is shorter; at least what was reported. None where the
+        output cannot be told from what was shown: nothing was shown yet, or the model has thought, of which at most a
+        summary is shown and all is billed. Still cheaper than the invoice may be what the server wrote after the cut
+        and charges for, and thinking of which a server sends no block at all.
         """
-        if not self.usage.total_tokens or self._is_thinking_unseen:
+        if not self.usage.total_tokens or not self.content or any(b["type"] not in _SHOWN for b in self.content):
             return None
         shown = ["".join(parts) for parts in self.parts.values()]
-        shown += [str(block.get(name, "")) for block in self.content for name in ("thinking", "signature", "data")]
+        shown += [str(block.get(name, "")) for block in self.content for name in ("type", "id", "name")]
         count = sum(len(text.encode(errors="replace")) for text in shown)
-        return replace(self.usage, output_tokens=max(self.usage.output_tokens, -(-count // BYTES_PER_TOKEN), 1))
-
-    @property
-    def _is_thinking_unseen(self) -> bool:
-        last = self.content[-1] if self.content else {}
-        return last.get("type") == "thinking" and not last.get("thinking") and not last.get("signature")
+        return replace(self.usage, output_tokens=max(self.usage.output_tokens, count))
 
     @property
     def text(self) -> str:

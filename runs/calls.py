@@ -252,7 +252,7 @@ def _cost(call: OpenCall, reply: ModelReply, staff: Staff) -> tuple[ModelPrice |
 
 def _used(call: OpenCall, reply: ModelReply) -> Usage:
     """What a call has used: as reported; of one whose end was not seen, the prompt as reported and the output that was
-    shown. Where a model thought unseen that can only be bounded, by all the room it had: no budget may be overrun."""
+    shown. Where a model may have thought that can only be bounded, by all the room it had: no budget may be overrun."""
     if reply.is_usage_final or not reply.was_sent:
         return reply.usage
     room, seen = int(call.request.params["max_tokens"]), reply.seen_usage

@@ -314,34 +314,42 @@ def block(index: int, kind: str, *deltas: dict[str, str], **start: Any) -> list[
     return [json.dumps(event) for event in events]
 
 
-THOUGHT = {"type": "signature_delta", "signature": "s" * 100}
+THOUGHT = block(0, "thinking", {"type": "signature_delta", "signature": "s" * 100}, thinking="", signature="")
+SUMMARY = block(0, "thinking", {"type": "thinking_delta", "thinking": "Hm. " * 50}, thinking="", signature="")
 SAID = {"type": "text_delta", "text": "Über " * 5}
+ASKED = {"type": "input_json_delta", "partial_json": '{"side": "'}
+SO_FAR = json.dumps({"type": "message_delta", "delta": {"stop_reason": None}, "usage": {"output_tokens": 400}})
 
 
 @pytest.mark.parametrize(
     ("events", "output_tokens"),
     [
-        ([], 1),
-        (block(0, "text", SAID, SAID, text=""), 30),
-        (block(0, "thinking", THOUGHT, thinking="", signature=""), 50),
-        ([*block(0, "thinking", THOUGHT, thinking="", signature=""), *block(1, "text", SAID, text="")], 65),
-        (block(0, "thinking", {"type": "thinking_delta", "thinking": "Hm."}, thinking="", signature=""), 2),
-        (block(0, "thinking", thinking="", signature=""), None),
+        (block(0, "text", SAID, SAID, text=""), 4 + 60),
+        ([*block(0, "text", SAID, text=""), *block(1, "tool_use", ASKED, id="t_1", name="look")], 34 + 8 + 3 + 4 + 10),
+        ([*block(0, "text", SAID, text=""), SO_FAR], 400),
     ],
 )
-def test_of_a_stream_that_is_cut_what_was_shown_is_counted(events: list[str], output_tokens: int | None) -> None:
+def test_of_a_stream_that_is_cut_every_byte_that_was_shown_is_a_token(events: list[str], output_tokens: int) -> None:
     reply = gather(begin(), *events)
     assert not reply.is_usage_final
-    found = reply.seen_usage
-    assert (found and (found.input_tokens, found.output_tokens)) == (output_tokens and (9, output_tokens))
-
-
-def test_what_a_server_reports_before_it_stops_is_not_the_end() -> None:
-    so_far = {"type": "message_delta", "delta": {"stop_reason": None}, "usage": {"output_tokens": 400}}
-    reply = gather(begin(), json.dumps(so_far))
-    assert not reply.is_usage_final
     assert reply.seen_usage is not None
-    assert reply.seen_usage.output_tokens == 400
+    assert (reply.seen_usage.input_tokens, reply.seen_usage.output_tokens) == (9, output_tokens)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [],
+        [SO_FAR],
+        THOUGHT[:1],
+        THOUGHT,
+        SUMMARY,
+        [*THOUGHT, *block(1, "text", SAID, text="")],
+        [*block(0, "text", SAID, text=""), *block(1, "redacted_thinking", data="d" * 100)],
+    ],
+)
+def test_what_a_model_that_may_have_thought_has_used_is_not_known(events: list[str]) -> None:
+    assert gather(begin(), *events).seen_usage is None
 
 
 @pytest.mark.parametrize("where", ["message_start", "message_delta"])

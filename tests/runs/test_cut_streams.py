@@ -1,4 +1,5 @@
-"""What a stream costs that was cut, over HTTP: by what was reported and seen, never less than the other side bills."""
+"""What a stream costs that was cut, over HTTP: by what was reported and seen, or by its bound; never
+less than the other side bills."""
 
 from __future__ import annotations
 
@@ -62,16 +63,28 @@ def assert_priced_by_its_tokens(call: ModelCall, billed: Any) -> None:
     assert_accounts_agree()
 
 
-def test_cut_after_its_beginning_it_costs_its_prompt_and_a_token(simulator: SimulatorServer) -> None:
-    call, _, billed = settle_under(simulator, {"kind": "drop", "after_deltas": 0})
+def assert_bounded(call: ModelCall, room: int) -> None:
+    """The prompt as reported and all the output there was room for; as tokens of the call only what was reported."""
+    assert call.price is not None
+    assert call.cost_usd == cost_usd(Usage(call.input_tokens, output_tokens=room), call.price) < call.reserved_usd
     assert call.is_estimate
-    assert (call.input_tokens, call.output_tokens) == (billed["usage"]["input_tokens"], 1)
-    assert_priced_by_its_tokens(call, billed)
+    assert call.output_tokens <= 1, "a bound is no count"
+    assert BudgetPeriod.objects.get().spent_tokens == call.input_tokens + room
+    assert_accounts_agree()
+
+
+@pytest.mark.parametrize("deltas", [0, 1, 8])
+def test_cut_when_a_model_thinks_or_has_thought_it_costs_all_its_room(simulator: SimulatorServer, deltas: int) -> None:
+    call, work, billed = settle_under(simulator, {"kind": "drop", "after_deltas": deltas})
+    assert call.input_tokens == billed["usage"]["input_tokens"]
+    assert price(billed, call.started_at.date()) <= call.cost_usd
+    assert_bounded(call, work.first_call.request.params["max_tokens"])
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
-def test_cut_in_the_middle_it_costs_what_was_seen(simulator: SimulatorServer, how: str) -> None:
-    call, work, billed = settle_under(simulator, {"kind": "drop", "after_deltas": 8, "how": how})
+def test_cut_in_the_middle_of_its_text_it_costs_what_was_seen(simulator: SimulatorServer, how: str) -> None:
+    fault = {"kind": "drop", "after_deltas": 8, "how": how}
+    call, work, billed = settle_under(simulator, fault, thinking={"type": "disabled"})
     assert call.is_estimate
     assert 1 < call.output_tokens < work.first_call.request.params["max_tokens"] / 4
     assert_priced_by_its_tokens(call, billed)
@@ -91,18 +104,21 @@ def test_silent_before_anything_was_reported_it_stands_at_its_reservation(simula
     assert_accounts_agree()
 
 
-def test_thought_unseen_when_it_was_cut_it_is_bounded_by_all_its_room() -> None:
+THINKING = {"type": "thinking", "thinking": "", "signature": ""}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [[], [THINKING], [{**THINKING, "thinking": "A summary."}], [{**THINKING, "signature": "s"}, {"type": "text"}]],
+)
+def test_where_a_model_may_have_thought_unseen_it_is_bounded_by_all_its_room(content: list[dict[str, Any]]) -> None:
     work = claim_one()
-    reply = ModelReply(model=work.agent.model, usage=Usage(input_tokens=700, output_tokens=1))
-    reply.content = [{"type": "thinking", "thinking": "", "signature": ""}]
+    reply = ModelReply(model=work.agent.model, usage=Usage(input_tokens=700, output_tokens=1), content=content)
     with transaction.atomic():
         settle_calls([SeenCall(work.first_call, reply)], load_staff(), now=timezone.now())
-    call, room = ModelCall.objects.select_related("price").get(), work.first_call.request.params["max_tokens"]
-    assert call.price is not None
-    assert call.cost_usd == cost_usd(Usage(input_tokens=700, output_tokens=room), call.price)
-    assert (call.is_estimate, call.output_tokens) == (True, 1), "a bound is no count"
-    assert BudgetPeriod.objects.get().spent_tokens == 700 + room
-    assert_accounts_agree()
+    call = ModelCall.objects.select_related("price").get()
+    assert call.input_tokens == 700
+    assert_bounded(call, work.first_call.request.params["max_tokens"])
 
 
 def test_a_call_with_a_fee_that_no_price_knows_is_without_a_price_and_stays_so() -> None:
