@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Thread
 from typing import Any
 
 from django import forms
@@ -15,6 +16,8 @@ from django.urls import reverse_lazy
 
 from runs.database import now as database_now
 from runs.sign_in import Attempt, begin_attempt, describe_wait, forget_attempts, note_failure
+
+MAIL_THREAD = "mail with a new password"
 
 
 class _Guarded(AuthenticationForm):
@@ -69,6 +72,10 @@ class ResetForm(PasswordResetForm):
         address = str(self.cleaned_data["email"])
         _begin(self.request, f"reset {address}")
         return address
+
+    def send_mail(self, *args: Any, **kwargs: Any) -> None:
+        """Beside the request: how long a mail server takes would tell whether there is such a person."""
+        Thread(target=super().send_mail, args=args, kwargs=kwargs, name=MAIL_THREAD).start()
 
 
 class _ByMail:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from datetime import timedelta
 from ipaddress import ip_network
+from threading import Event
 from typing import Any
 
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.core.mail import EmailMessage
 from django.db.models import F
 from django.test import Client
 from django.urls import reverse
@@ -19,6 +22,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from runs import sign_in
 from runs.models import LogEntry, SignInAttempt
 from runs.sign_in import LIMIT, LIMIT_ANYWHERE, begin_attempt, forget_attempts
+from runs.views.signing_in import MAIL_THREAD
 from tests.engine import in_threads
 from tests.factories import make_department, make_user
 
@@ -183,6 +187,12 @@ def test_of_many_tries_at_once_no_more_than_ten_are_let_in(monkeypatch: pytest.M
         forget_attempts(name="olga")
 
 
+def wait_for_mails() -> None:
+    for thread in threading.enumerate():
+        if thread.name == MAIL_THREAD:
+            thread.join(30)
+
+
 def test_who_forgot_their_password_chooses_a_new_one_by_mail(olga: User, settings: Any, mailoutbox: list[Any]) -> None:
     settings.EMAIL_IS_CONFIGURED = True
     for _ in range(LIMIT):
@@ -192,6 +202,7 @@ def test_who_forgot_their_password_chooses_a_new_one_by_mail(olga: User, setting
     sent = client.post(reverse("password_reset"), {"email": "OLGA@example.com"}, follow=True)
     assert "Look into your mail" in sent.content.decode()
     assert "on its way" not in sent.content.decode(), "the mail server may have refused it"
+    wait_for_mails()
     (mail,) = mailoutbox
     assert mail.to == ["olga@example.com"]
     assert mail.subject == "Your new password for Kontor"
@@ -219,9 +230,27 @@ def test_whether_there_is_such_a_person_is_not_said_and_nobody_is_mailed_without
     assert token.sub(b"", known) == token.sub(b"", unknown)
     for _ in range(LIMIT + 3):
         html = client.post(reverse("password_reset"), {"email": "olga@example.com"}, follow=True).content.decode()
+    wait_for_mails()
     assert len(mailoutbox) == LIMIT
     assert "Too many tries. Wait 15 minutes" in html
     assert 'value="olga@example.com"' in html
+
+
+def test_nobody_waits_for_the_mail_server_and_so_learns_who_is_here(
+    olga: User, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.EMAIL_IS_CONFIGURED = True
+    answered, sent = Event(), []
+
+    def send(mail: EmailMessage, **_: Any) -> int:
+        sent.append(answered.wait(30))
+        return 1
+
+    monkeypatch.setattr(EmailMessage, "send", send)
+    Client().post(reverse("password_reset"), {"email": "olga@example.com"})
+    answered.set()
+    wait_for_mails()
+    assert sent == [True], "the page was there while the mail server was still at it"
 
 
 def test_without_a_mail_server_there_is_no_link_to_nowhere(olga: User, settings: Any) -> None:
