@@ -16,8 +16,8 @@ from leads.models import Lead
 from leads.progress import STAGES, STATUSES
 from runs.access import Access
 from runs.cost_rollups import group_calls, unrolled_calls
-from runs.cost_sums import dollars
 from runs.models import AgentRun, Item, Output, Review
+from runs.money import dollars
 from runs.views.shown import Shown, show_agent_run, show_automation, show_item
 
 _STAGE_OF = {slug: label for label, slugs in STAGES.values() for slug in slugs}

@@ -16,9 +16,10 @@ from django.db.models import Count, Q, Sum
 from agents.model_state import Key, is_broken, is_closed, load_states
 from agents.models import Agent, Department, ModelState, Soul
 from runs.agent_health import AgentHealth, load_agent_health
-from runs.cost_sums import Period, dollars
+from runs.cost_sums import Period
 from runs.costs import Ledger
 from runs.models import AgentRun, Review
+from runs.money import dollars
 from runs.review_figures import Verdicts
 from runs.spending import WARN_AT, Pause, paused_by_budget
 

@@ -10,20 +10,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from django.db.models import BigIntegerField, DecimalField, ExpressionWrapper, F, Q, QuerySet, Sum
-from django.db.models.functions import Cast, Round
+from django.db.models import Q, QuerySet, Sum
 
 from agents.budgets import lock_period, period_begin
 from agents.causes import Cause
 from agents.models import Budget, BudgetPeriod
 from runs.cost_rollups import TOKENS
-from runs.cost_sums import dollars
 from runs.database import update_rows
 from runs.models import ModelCall
-from runs.models.costs import UNITS
+from runs.money import dollars, in_units
 
-_UNITS = Cast(Round(ExpressionWrapper(F("cost_usd") * UNITS, output_field=DecimalField())), BigIntegerField())
-"""In whole numbers, because SQLite has no decimals."""
 AGO = timedelta(minutes=10)
 """What began so long ago is written down by now: no claim's transaction takes as long."""
 _REFUSED = Q(cause=Cause.REFUSAL, output_tokens=0)
@@ -94,7 +90,7 @@ def _sum_finished(calls: QuerySet[ModelCall]) -> tuple[Decimal, int]:
     finished = calls.filter(status=ModelCall.Status.FINISHED)
     known = Q(is_estimate=False) & ~_REFUSED
     sums = finished.aggregate(
-        usd=Sum(_UNITS, default=0),
+        usd=Sum(in_units("cost_usd"), default=0),
         bounds=Sum("reserved_tokens", filter=Q(is_estimate=True), default=0),
         **{name: Sum(name, filter=known, default=0) for name in TOKENS},
     )

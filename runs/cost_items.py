@@ -11,9 +11,10 @@ from django.db import connection
 from django.db.models import Count, F, ForeignObjectRel, Q, QuerySet, Sum
 
 from agents.models import Department
-from runs.cost_sums import Before, Cost, Period, dearest_first, dollars, total
+from runs.cost_sums import Before, Cost, Period, dearest_first, total
 from runs.models import Item, ItemCost
 from runs.models.costs import UNITS
+from runs.money import dollars
 
 TOP_ITEMS = 100
 STATUS = "status"

@@ -23,7 +23,7 @@ from django.db.models.functions import TruncDate
 from agents.causes import Cause
 from runs.database import update_rows
 from runs.models import CostRollup, ItemCost, ItemTotal, ModelCall
-from runs.models.costs import UNITS
+from runs.money import dollars, in_units, units
 
 BATCH = 2_000
 SECONDS = 20.0
@@ -42,9 +42,10 @@ _LINK = """UPDATE runs_itemcost SET day_before = linked.before FROM (
     AND (runs_itemcost.day_before IS NULL OR runs_itemcost.day_before <> linked.before)"""
 TOKENS = ("input_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens", "cache_read_tokens", "output_tokens")
 SUMS = ("calls", *TOKENS, "cost_units")
+_MONEY = ("cost_usd", "reserved_usd")
 _COLUMNS = (
     *("pk", "department_id", "item_id", "agent_id", "soul_id", "model_asked", "model_used", "status", "rolled"),
-    *("cause", "error", "is_estimate", "cost_usd", "reserved_usd", *TOKENS),
+    *("cause", "error", "is_estimate", *_MONEY, *TOKENS),
 )
 _DAY = TruncDate("started_at", tzinfo=UTC)
 """Told by the database: to read a moment takes three times as long as all other columns together."""
@@ -83,11 +84,6 @@ class Sums:
         """Put calls in (1) or take them out (-1)."""
         for position, value in enumerate(amounts):
             self.values[position] += sign * value
-
-
-def units(usd: Decimal) -> int:
-    """US dollars as whole hundred-millionths."""
-    return int(usd * UNITS)
 
 
 def roll_up(*, seconds: float = SECONDS, batch: int = BATCH) -> int:
@@ -164,10 +160,17 @@ def sum_unrolled() -> dict[Group, Sums]:
         "has_error": ExpressionWrapper(~Q(error=""), BooleanField()),
         "has_output": ExpressionWrapper(Q(output_tokens__gt=0), BooleanField()),
     }
-    sums = {f"sum_{name}": Sum(name) for name in ("cost_usd", "reserved_usd", *TOKENS)}
+    sums: dict[str, Any] = {f"sum_{name}": Sum(in_units(name)) for name in _MONEY}
+    sums |= {f"sum_{name}": Sum(name) for name in TOKENS}
     rows: Any = unrolled().annotate(**apart).values(*alike, "is_estimate", *apart).order_by()
     found = rows.annotate(count=Count("pk"), **sums)
-    return group_calls({**row, **{name[4:]: row[name] for name in sums}, "error": row["has_error"]} for row in found)[0]
+    return group_calls(
+        row
+        | {name: row[f"sum_{name}"] for name in TOKENS}
+        | {name: dollars(int(row[f"sum_{name}"])) for name in _MONEY}
+        | {"error": row["has_error"]}
+        for row in found
+    )[0]
 
 
 def settled_calls(**filters: Any) -> Iterable[dict[str, Any]]:

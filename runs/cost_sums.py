@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from runs.cost_rollups import TOKENS
+from runs.money import dollars
 
 
 class Period(NamedTuple):
@@ -74,11 +75,6 @@ class Before(NamedTuple):
 
     by_key: dict[Any, Decimal]
     usd: Decimal
-
-
-def dollars(units: int) -> Decimal:
-    """Whole hundred-millionths as US dollars with 8 places."""
-    return Decimal(units).scaleb(-8)
 
 
 def total(costs: Iterable[Cost]) -> Cost:

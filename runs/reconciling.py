@@ -18,6 +18,7 @@ from django.db.models import Q, Sum
 
 from runs.cost_rollups import TOKENS
 from runs.models import ModelCall
+from runs.money import dollars, in_units
 
 _NAMES: dict[str, tuple[str, ...]] = {
     "day": ("day", "date", "usage_date_utc", "starting_at", "start_time"),
@@ -46,7 +47,6 @@ _NEEDED = ("day", "model", "input_tokens", "output_tokens")
 _WRITES = ("cache_write_5m_tokens", "cache_write_1h_tokens")
 _KINDS = (*TOKENS, "cache_write_tokens")
 _HALF_CENT = Decimal("0.005")
-_PLACES = Decimal("0.00000001")
 _ZERO = Decimal(0)
 
 
@@ -146,16 +146,17 @@ def our_figures(first: date, last: date, api_key_env: str = "") -> dict[Key, Fig
     found: defaultdict[Key, Figures] = defaultdict(Figures)
     days = calls.values_list("started_at__date", "model_used", "model_asked")
     sums = days.annotate(
-        *(Sum(name) for name in (*TOKENS, "cost_usd")),
-        estimated=Sum("cost_usd", filter=Q(is_estimate=True), default=_ZERO),
+        *(Sum(name) for name in TOKENS),
+        cost=Sum(in_units("cost_usd")),
+        estimated=Sum(in_units("cost_usd"), filter=Q(is_estimate=True), default=0),
     )
     for day, used, asked, *counts, cost, estimated in sums.order_by():
         if first <= day <= last:
             tokens = dict(zip(TOKENS, counts, strict=True))
             tokens["cache_write_tokens"] = sum(tokens[name] for name in _WRITES)
             figures = found[Key(day, used or asked)]
-            figures.add(tokens, Decimal(cost).quantize(_PLACES))
-            figures.estimated_usd += Decimal(estimated).quantize(_PLACES)
+            figures.add(tokens, dollars(int(cost)))
+            figures.estimated_usd += dollars(int(estimated))
     return dict(found)
 
 

@@ -12,8 +12,8 @@ from django.http import HttpRequest
 
 from agents.models import Agent
 from runs.cost_rollups import group_calls, settled_calls
-from runs.cost_sums import dollars
 from runs.models import Item, ModelCall
+from runs.money import dollars
 from runs.views.paging import read_page
 from runs.views.shown import show_model_call
 

@@ -27,6 +27,7 @@ from runs.cost_sums import Cost, Period
 from runs.costs import break_down
 from runs.first_steps import read_steps
 from runs.models import AgentRun, Item, ModelCall, PipelineRun, Review, ShiftSlot
+from runs.money import dollars, in_units
 from runs.review_queue import in_order
 from runs.spending import load_fills
 from runs.switches import describe_halt
@@ -232,7 +233,7 @@ def _spend(access: Access, now: datetime) -> Spend:
     return Spend(
         usd=sum((cost.usd for cost in by_agent), Decimal(0)),
         estimated_usd=sum((cost.estimated_usd for cost in by_agent), Decimal(0)),
-        reserved_usd=under_way.aggregate(usd=Sum("reserved_usd"))["usd"] or Decimal(0),
+        reserved_usd=dollars(int(under_way.aggregate(units=Sum(in_units("reserved_usd"), default=0))["units"])),
         calls=sum(cost.calls for cost in by_agent),
         by_agent=by_agent,
     )

@@ -17,6 +17,7 @@ from django.views.decorators.http import require_safe
 from agents.models import Member
 from runs.access import Access, access_of, get_visible, signed_in
 from runs.models import AgentRun, LogEntry, ModelCall, PipelineRun, StatusCount, ToolCall
+from runs.money import dollars, in_units
 from runs.status_counts import Counted, count_up_to, read_counts
 from runs.switches import describe_halt
 from runs.views.answers import show
@@ -112,15 +113,15 @@ def _rows(runs: list[PipelineRun]) -> list[RunRow]:
             failed=Count("pk", filter=Q(status=states.FAILED)),
             active=Count("pk", filter=Q(status__in=AgentRun.ACTIVE)),
             # Kept in step with its calls: no need to read those.
-            usd=Sum("cost_usd"),
+            units=Sum(in_units("cost_usd")),
         ).order_by()
     }
-    nothing = {"done": 0, "failed": 0, "active": 0, "usd": Decimal(0)}
+    nothing = {"done": 0, "failed": 0, "active": 0, "units": 0}
     rows = []
     for run in runs:
         sums = found.get(run.pk, nothing)
         counts = (sums["done"], sums["failed"], sums["active"])
-        rows.append(RunRow(run, show_pipeline_run(run), *counts, took_seconds(run), sums["usd"]))
+        rows.append(RunRow(run, show_pipeline_run(run), *counts, took_seconds(run), dollars(int(sums["units"]))))
     return rows
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import random
+from copy import copy
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from agents.causes import Cause
-from agents.models import Department
+from agents.models import Budget, Department
 from agents.pricing import Usage, load_price_book, sync_prices
 from runs import cost_items, cost_rollups
+from runs.budget_counts import count_past
 from runs.cost_report import make_reports
 from runs.cost_rollups import (
     BREATH_SECONDS,
@@ -31,6 +34,7 @@ from runs.cost_sums import Cost, Period, total
 from runs.costs import Ledger, break_down
 from runs.database import snapshot
 from runs.models import AgentRun, CostRollup, Item, ItemCost, ModelCall
+from runs.reconciling import our_figures
 from runs.what_if import load_usages, what_if
 from tests.engine import in_threads
 from tests.factories import make_agent_run, make_department, make_lead, make_model_call
@@ -122,6 +126,30 @@ def test_what_the_database_adds_up_is_what_the_calls_come_to_one_by_one(seed: in
     found = sum_unrolled()
     assert len(found) > 20
     assert found == group_calls(unrolled_calls())[0]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_sums_by_the_database_are_exact_to_the_last_digit(seed: int) -> None:
+    """Thousands of costs at once: floats, which SQLite would add, are off by then."""
+    run, chance = make_agent_run(make_lead(make_department()).item, "intake"), random.Random(seed)
+    first = make_model_call(run, number=0, started_at=PERIOD.moments[0])
+    costs = [Decimal(chance.randrange(10**8)).scaleb(-8) for _ in range(2_000)]
+    first.reserved_usd, calls = Decimal(0), []
+    for number, usd in enumerate(costs, 1):
+        call = copy(first)
+        call.pk, call.number, call.call_id = None, number, uuid4()
+        call.cost_usd, call.reserved_usd = usd, usd
+        call.status = "unseen" if number % 2 else "finished"
+        calls.append(call)
+    first.delete()
+    ModelCall.objects.bulk_create(calls)
+    found = sum_unrolled()
+    assert sum(sums.values[-1] for sums in found.values()) == int(sum(costs) * 10**8)
+    assert found == group_calls(unrolled_calls())[0]
+    figures = our_figures(FIRST, FIRST)
+    assert [figure.cost_usd for figure in figures.values()] == [sum(costs)]
+    budget = Budget(department=run.department, period="day", limit_usd=1)
+    assert count_past(budget, now=PERIOD.moments[0] + timedelta(hours=1)).usd == sum(costs[1::2])
 
 
 def test_alike_calls_are_read_as_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from agents.models import Department
 from runs.database import now as database_now
 from runs.database import snapshot
 from runs.models import AgentRun, Item, ModelCall
+from runs.money import dollars, in_units
 from runs.triggers import request_run
 
 LOOK_SECONDS = 0.25
@@ -76,9 +77,10 @@ class Command(BaseCommand):
             calls=Count("pk"),
             input_tokens=Sum("input_tokens", default=0),
             output_tokens=Sum("output_tokens", default=0),
-            cost=Sum("cost_usd", default=0),
+            units=Sum(in_units("cost_usd"), default=0),
             failed=Count("pk", filter=~Q(cause="")),
         )
+        cost = dollars(int(used["units"]))
         report = {
             "department": department.slug,
             "marked": marked,
@@ -90,7 +92,7 @@ class Command(BaseCommand):
             "failed_calls": used["failed"],
             "input_tokens": used["input_tokens"],
             "output_tokens": used["output_tokens"],
-            "cost_usd": f"{used['cost']:.8f}",
+            "cost_usd": f"{cost:.8f}",
         }
         if as_json:
             self.stdout.write(json.dumps(report))
@@ -103,7 +105,7 @@ class Command(BaseCommand):
             self.stdout.write(f"{name.replace('_', ' ').capitalize()}: {counts or 'none'}.")
         self.stdout.write(
             f"{used['calls']} calls, {used['input_tokens']:,} tokens in, {used['output_tokens']:,} out, "
-            f"{used['cost']:.4f} USD, {seconds:.1f} s."
+            f"{cost:.4f} USD, {seconds:.1f} s."
         )
         if not is_settled:
             self.stderr.write("The time is up and work is left. Is a worker running? `manage.py doctor` tells.")
