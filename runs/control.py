@@ -208,13 +208,14 @@ def _cancel(
     for run in runs:
         before = {"status": run.status, "attempt": run.attempt}
         log.write([cancel_run(run, why, now)])
-        abandon_calls([run.pk], now=now, error=why)
         act(item, user, "cancel", f"agent_run:{run.pk}", reason=reason, before=before, bulk=bulk)
     if item.automation == Automation.ACTIVE:
         names = ", ".join(dict.fromkeys(run.agent.title for run in runs))
         _write_automation(item, Automation.PAUSED, user, f"{names} cancelled. {reason}".strip(), None)
         log.write([log.item_entry(item, "automation", f"{why} The item is paused, or it would start again.", at=now)])
     log.write(wind_up_closed([item], now))
+    # All at once and last: budgets come after runs, and in id order, whichever run reserved in which.
+    abandon_calls([run.pk for run in runs], now=now, error=why)
 
 
 def retry_agent_run(*, run: AgentRun, user: User | None, reason: str = "", bulk: BulkAction | None = None) -> Allowed:

@@ -107,14 +107,14 @@ def replace(
 
     The caller makes the plan under the same lock, stores its Action, and routes the item, which is due.
     """
-    entries = _end_runs(plan, author, why, now)
+    cancelled, entries = _end_runs(plan, author, why, now)
     Output.objects.filter(pk__in=[output.pk for output in plan.outputs]).update(is_current=False, retired_why=why[:200])
     Output.objects.filter(pk__in=[output.pk for output in plan.stale]).update(is_stale=True)
     gone = [output.pk for output in plan.outputs]
     Review.objects.filter(output__in=gone, status=Review.Status.OPEN).update(
         status=Review.Status.WITHDRAWN, answer_note=why, answered_at=now
     )
-    keep_silent(gone, why, now)
+    keep_silent(gone, why, now, cancelled)
     OutboxMessage.objects.filter(output__in=gone, status=OutboxMessage.Status.PENDING).update(
         status=OutboxMessage.Status.WITHDRAWN, reason=why[:300], waiting_for=""
     )
@@ -136,24 +136,32 @@ def replace(
     return output, [*entries, log.item_entry(item, "output", text, at=now)]
 
 
-def keep_silent(output_ids: Sequence[int], why: str, now: datetime) -> None:
-    """Tell no agent any more that these outputs were approved: they are taken back before they have left."""
+def keep_silent(output_ids: Sequence[int], why: str, now: datetime, cancelled: Sequence[int] = ()) -> None:
+    """Tell no agent any more that these outputs were approved: they are taken back before they have left.
+
+    ``cancelled``: runs that have ended already, whose calls are settled with those of who is at work on the news.
+    """
     about = Q(output__in=output_ids) | Q(edited__in=output_ids)
     approved = Review.objects.filter(about, status=Review.Status.ANSWERED, answer__in=Review.APPROVALS)
     news = [f"review:{pk}" for pk in approved.values_list("pk", flat=True)]
-    if news:
-        take_back_news(Trigger.objects.filter(kind=Trigger.Kind.DECISION, source__in=news), why, now)
+    told = Trigger.objects.filter(kind=Trigger.Kind.DECISION, source__in=news)
+    take_back_news(told, why, now, cancelled)
 
 
-def take_back_news(triggers: QuerySet[Trigger], why: str, now: datetime) -> None:
-    """What these triggers tell is no longer so: nobody is told, who is at work on it stops, nothing leaves of it."""
+def take_back_news(triggers: QuerySet[Trigger], why: str, now: datetime, cancelled: Sequence[int] = ()) -> None:
+    """What these triggers tell is no longer so: nobody is told, who is at work on it stops, nothing leaves of it.
+
+    ``cancelled`` as in ``keep_silent``.
+    """
     ids = list(triggers.values_list("pk", flat=True))
-    if not ids:
-        return
     told = AgentRun.objects.filter(trigger__in=ids, status__in=AgentRun.ACTIVE).select_related("agent")
     runs = list(told.select_for_update(of=("self",)).order_by("pk"))
     log.write([cancel_run(run, why, now) for run in runs])
-    abandon_calls([run.pk for run in runs], now=now, error=why)
+    # All at once: budgets are locked after all runs, and in id order, whichever run reserved in which.
+    if ended := [*cancelled, *(run.pk for run in runs)]:
+        abandon_calls(ended, now=now, error=why)
+    if not ids:
+        return
     Trigger.objects.filter(pk__in=ids, status=Trigger.Status.OPEN).update(
         status=Trigger.Status.NOTED, settled_at=now, settled_note=why[:300]
     )
@@ -244,8 +252,11 @@ def _spent(outputs: Sequence[Output], gone: Iterable[int], desk: Desk) -> dict[i
     return found
 
 
-def _end_runs(plan: Replacement, author: User | None, why: str, now: datetime) -> list[LogEntry]:
-    """Take the token from active runs and clear failures: what they were about is no longer so."""
+def _end_runs(plan: Replacement, author: User | None, why: str, now: datetime) -> tuple[list[int], list[LogEntry]]:
+    """Take the token from active runs and clear failures: what they were about is no longer so.
+
+    Returns the ids of those that were active, whose calls the caller settles, and unsaved log lines.
+    """
     ids = sorted(run.pk for run in plan.runs)
     rows = AgentRun.objects.filter(pk__in=ids, status__in=_COUNTING).select_related("agent", "department")
     entries = []
@@ -259,9 +270,7 @@ def _end_runs(plan: Replacement, author: User | None, why: str, now: datetime) -
             run.save(update_fields=["status"])
             continue
         entries.append(cancel_run(run, why, now))
-    cancelled = [run.pk for run in ended if run.status == AgentRun.Status.CANCELLED]
-    abandon_calls(cancelled, now=now, error=why)
-    return entries
+    return [run.pk for run in ended if run.status == AgentRun.Status.CANCELLED], entries
 
 
 def cancel_run(run: AgentRun, why: str, now: datetime) -> LogEntry:

@@ -11,19 +11,28 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 
 from agents import model_state
 from agents.causes import Cause
-from agents.models import Department, ModelState
-from runs import commits, control, gates, leases
+from agents.models import Agent, Budget, Department, ModelState
+from runs import calls, commits, control, gates, leases, outputs
 from runs.failures import LINE_STANDS
-from runs.models import AgentRun, ModelCall
+from runs.models import AgentRun, Item, ModelCall
 from runs.staff import load_staff
 from runs.work import Work
-from tests.engine import answered, broken_off, claim_one, in_threads, make_office, make_queued, run_of
-from tests.factories import make_user
+from tests.engine import (
+    answered,
+    broken_off,
+    claim,
+    claim_one,
+    in_threads,
+    make_office,
+    make_queued,
+    run_of,
+)
+from tests.factories import agent_of, make_agent_run, make_output, make_review, make_trigger, make_user
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -160,3 +169,65 @@ def test_who_cancels_a_run_and_who_claims_it_do_not_wait_in_a_circle(monkeypatch
     run.refresh_from_db()
     assert run.status == "cancelled"
     assert ModelCall.objects.get().status == "unseen"
+
+
+def two_under_way(office: Department, **fields: Any) -> tuple[AgentRun, AgentRun]:
+    """Two runs of one item under way, the first of which has reserved in the later budget. ``fields`` of the second."""
+    Budget.objects.all().delete()
+    for slug in ("writer", "intake"):
+        Budget.objects.create(department=office, agent=agent_of(office, slug), period="day", limit_usd=50)
+    first = make_queued("intake", office)
+    second = make_agent_run(first.item, "writer", **fields)
+    assert {work.run_id for work in claim()} == {first.pk, second.pk}
+    return first, second
+
+
+def cancel_all(first: AgentRun, second: AgentRun) -> bool:
+    return bool(control.cancel_item(item=first.item, user=make_user("ada")))
+
+
+def replace_first(first: AgentRun, second: AgentRun) -> bool:
+    """The first step is done again, and the second, which works on the news of an approval, learns that it is gone."""
+    item = Item.objects.get(pk=first.item_id)
+    approved = make_output(item, "email")
+    review = make_review(item, output=approved, status="answered", answer="approve")
+    make_trigger(item, "decision", source=f"review:{review.pk}")
+    AgentRun.objects.filter(pk=second.pk).update(trigger=item.triggers.get(kind="decision"))
+    plan = outputs.Replacement(("intake", None), active=[first], retired=[approved])
+    with transaction.atomic():
+        desk = load_staff().desks[item.department_id]
+        item = commits.lock_items({item.pk})[item.pk]
+        outputs.replace(plan, item, desk, why="Again.", now=timezone.now())
+    return True
+
+
+@pytest.mark.parametrize("end", [cancel_all, replace_first])
+def test_who_ends_several_runs_and_who_settles_do_not_wait_in_a_circle_for_their_budgets(
+    end: Any, office: Department, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = two_under_way(office)
+    others = [claim_one("intake"), claim_one("writer")]
+    has_settled, real = threading.Event(), calls.settle
+
+    def settling(*args: Any) -> None:
+        real(*args)
+        if not has_settled.is_set():
+            has_settled.set()
+            threading.Event().wait(MEET_SECONDS)  # so long the other one may take what comes first in his order
+
+    def meeting(number: int) -> bool:
+        if number:
+            assert has_settled.wait(LIMIT_SECONDS)
+            commits.commit([answered(work) for work in others], load_staff())
+            return True
+        return bool(end(*runs))
+
+    monkeypatch.setattr(calls, "settle", settling)
+    assert in_threads(meeting, 2) == [True, True]
+    assert {AgentRun.objects.get(pk=run.pk).status for run in runs} == {"cancelled"}
+    assert {run_of(work).status for work in others} == {"done"}
+    assert not ModelCall.objects.filter(status="started").exists()
+    for agent in Agent.objects.filter(budgets__isnull=False):
+        period = agent.budgets.get().periods.get()
+        assert period.reserved_usd == 0
+        assert period.spent_usd == sum(ModelCall.objects.filter(agent=agent).values_list("cost_usd", flat=True))
