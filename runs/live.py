@@ -1,9 +1,9 @@
 """Server-sent events from the log: one poller a process for all browsers, whatever their number.
 
 A browser gets ``hello`` with who is signed in and the token of their forms, then ``log`` events whose id is the
-LogEntry's, a ``beat`` every 15 s, and ``refetch`` when it has to look at everything again because it was too slow, or
-because too much has happened. Pages fetch their own parts on an event, so events carry only what is needed to know
-which parts are touched.
+LogEntry's, a ``beat`` every 15 s, or ``away`` if the log could not be read, and ``refetch`` when it has to look at
+everything again because it was too slow, or because too much has happened. Pages fetch their own parts on an event, so
+events carry only what is needed to know which parts are touched.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from runs.models import LogEntry
 
 POLL_SECONDS = 0.2
 BEAT_SECONDS = 15.0
+AWAY_SECONDS = 10.0
+"""A log that was not read for so long, because the database is silent, is away as if it had refused."""
 LIFETIME_SECONDS = 600.0
 """After this a stream ends and the browser opens another: what a person may see is looked up again."""
 BATCH = 500
@@ -167,6 +169,7 @@ class Feed:
     def __init__(self) -> None:
         self.subscribers: set[Subscriber] = set()
         self.is_reading = False
+        self.read_at = 0.0
         self._task: asyncio.Task[None] | None = None
         # One thread, so one database connection, for all the reading.
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="live")
@@ -187,13 +190,18 @@ class Feed:
         """Remove a browser; the poller ends with the last one."""
         self.subscribers.discard(subscriber)
 
+    @property
+    def is_away(self) -> bool:
+        """Whether something may have happened that no browser could be told of."""
+        return not self.is_reading or time.monotonic() - self.read_at > AWAY_SECONDS
+
     async def _poll(self) -> None:
         tail, failures = LogTail(), 0
         try:
             while self.subscribers:
                 try:
                     self._publish(await self._read(tail))
-                    failures = 0
+                    self.read_at, failures = time.monotonic(), 0
                 except DatabaseTrouble:
                     # The database is away: browsers keep what they show, and look again afterwards.
                     self.is_reading = False
@@ -297,7 +305,7 @@ async def stream(line: Feed, departments: list[int], resume: int | None, hello: 
                 async with asyncio.timeout(BEAT_SECONDS):
                     events = [await subscriber.queue.get()]
             except TimeoutError:
-                yield ": still here\nevent: beat\ndata: 1\n\n"
+                yield f": still here\nevent: {'away' if line.is_away else 'beat'}\ndata: 1\n\n"
                 continue
             while not subscriber.queue.empty():
                 events.append(subscriber.queue.get_nowait())

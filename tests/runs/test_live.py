@@ -341,16 +341,15 @@ def test_the_stream_goes_on_after_the_database_was_away(
     people: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     is_away = threading.Event()
-    read = live.read_events
 
-    def read_or_fail(**lookup: Any) -> list[Event]:
+    def fail_if_away() -> None:
         if is_away.is_set():
             raise OperationalError("The server closed the connection.")
-        return read(**lookup)
 
-    monkeypatch.setattr(live, "read_events", read_or_fail)
+    monkeypatch.setattr(live, "close_old_connections", fail_if_away)
+    monkeypatch.setattr(live, "BEAT_SECONDS", 0.05)
 
-    async def watch() -> None:
+    async def watch() -> str:
         feed = live.feed()
         stream = live.stream(feed, [people[1].department_id], None)
         await _next(stream, "event: refetch")
@@ -358,8 +357,35 @@ def test_the_stream_goes_on_after_the_database_was_away(
         async with asyncio.timeout(LIMIT_SECONDS):
             while feed.is_reading:
                 await asyncio.sleep(0.01)
+        text = await _next(stream, ": still here")
         is_away.clear()
         await _next(stream, "event: refetch")
+        await _next(stream, "event: beat")
+        await stream.aclose()  # type: ignore[attr-defined]
+        await _gone(feed)
+        return text
+
+    text = asyncio.run(watch())
+    assert "event: away" in text
+    assert "event: beat" not in text
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_database_that_does_not_answer_is_away_too(people: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = threading.Event()
+    answers.set()
+    monkeypatch.setattr(live, "close_old_connections", lambda: answers.wait(LIMIT_SECONDS))
+    monkeypatch.setattr(live, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(live, "AWAY_SECONDS", 0.5)
+
+    async def watch() -> None:
+        feed = live.feed()
+        stream = live.stream(feed, [people[1].department_id], None)
+        await _next(stream, "event: refetch")
+        answers.clear()
+        await _next(stream, "event: away")
+        answers.set()
+        await _next(stream, "event: beat")
         await stream.aclose()  # type: ignore[attr-defined]
         await _gone(feed)
 
