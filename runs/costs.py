@@ -174,12 +174,13 @@ def _as_before(costs: Iterable[Cost]) -> Before:
 
 def _labels(by: str, values: Collection[Any], departments: Sequence[Department]) -> dict[Any, str]:
     if by == "agent":
-        agents = Agent.objects.filter(pk__in=values).select_related("department")
-        several = len(departments) > 1
-        return {a.pk: f"{a.title}{f' ({a.department})' if several else ''}" for a in agents}
+        names = {department.pk: f" ({department})" if len(departments) > 1 else "" for department in departments}
+        agents = Agent.objects.filter(pk__in=values).only("job", "department_id")
+        return {agent.pk: f"{agent.title}{names[agent.department_id]}" for agent in agents}
     if by == "soul":
         souls = Soul.objects.filter(pk__in=[value for value in values if value]).select_related("agent")
-        return {None: "no SOUL", **{s.pk: f"{s.agent.title} SOUL {s.number or 'draft'}" for s in souls}}
+        named = souls.only("number", "agent__job")
+        return {None: "no SOUL", **{s.pk: f"{s.agent.title} SOUL {s.number or 'draft'}" for s in named}}
     if by == "department":
         return {department.pk: str(department) for department in departments}
     return {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from django.conf import settings
 from django.db import connection
@@ -26,16 +27,39 @@ OVERDUE = timedelta(minutes=2)
 Found = tuple[Part, Problem]
 
 
-def read_signs(departments: Sequence[Department], installation: Installation, *, now: datetime) -> Signs:
-    """What is known of the installation, and of the models, the mail and the alerts of these departments."""
-    slots = list(ShiftSlot.objects.all())
+class Rows(NamedTuple):
+    """What a page shows besides the verdict that rests on it: the slots of shifts, the open alerts of the departments
+    and of the installation, the models of the departments' keys that are closed or take fewer calls."""
+
+    slots: Sequence[ShiftSlot]
+    alerts: Sequence[Alert]
+    models: Sequence[ModelState]
+
+
+def read_rows(departments: Sequence[Department], *, now: datetime) -> Rows:
+    """Three queries. The alerts come without their departments."""
+    concerned = Q(department__in=[department.pk for department in departments]) | Q(department=None)
+    troubled = ~Q(breaker=ModelState.Breaker.CLOSED) | Q(closed_until__gt=now)
+    keys = {department.api_key_env for department in departments}
+    return Rows(
+        slots=list(ShiftSlot.objects.all()),
+        alerts=list(Alert.objects.filter(concerned, state=Alert.State.OPEN)),
+        models=list(ModelState.objects.filter(troubled, api_key_env__in=keys).order_by("model")),
+    )
+
+
+def read_signs(
+    departments: Sequence[Department], installation: Installation, *, now: datetime, rows: Rows | None = None
+) -> Signs:
+    """What is known of the installation, and of the models, the mail and the alerts of these departments.
+
+    ``rows``: of the same departments, where the page has read them.
+    """
+    slots, alerts, models = rows or read_rows(departments, now=now)
     base, findings = _database(slots)
     ids = [department.pk for department in departments]
-    concerned = Q(department__in=ids) | Q(department=None)
-    alerts = list(Alert.objects.filter(concerned, state=Alert.State.OPEN).select_related("department"))
-    keys = {department.api_key_env for department in departments}
     halted = _halted([installation, *departments])
-    problems = [*findings, *halted, *_lines(departments, alerts), *_models(keys, alerts, now)]
+    problems = [*findings, *halted, *_lines(departments, alerts), *_models(models, alerts)]
     return Signs(
         now=now,
         work=_work(slots, now),
@@ -138,14 +162,9 @@ def _lines(departments: Iterable[Department], alerts: Sequence[Alert]) -> list[F
     ]
 
 
-def _models(keys: Iterable[str], alerts: Sequence[Alert], now: datetime) -> list[Found]:
+def _models(models: Iterable[ModelState], alerts: Sequence[Alert]) -> list[Found]:
     since = {alert.key: alert.first_at for alert in alerts if alert.kind == Alert.Kind.BREAKER}
-    states = ModelState.objects.filter(api_key_env__in=list(keys)).order_by("model")
-    return [
-        ("model", _model(state, since.get(f"breaker:{state.model}")))
-        for state in states
-        if state.breaker != ModelState.Breaker.CLOSED or (state.closed_until is not None and state.closed_until > now)
-    ]
+    return [("model", _model(state, since.get(f"breaker:{state.model}"))) for state in models]
 
 
 def _model(state: ModelState, since: datetime | None) -> Problem:

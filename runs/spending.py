@@ -78,13 +78,17 @@ class Fill:
 
 def load_fills(departments: Iterable[Department], *, now: datetime) -> list[Fill]:
     """The enabled budgets of these departments, the fullest first; three queries."""
-    return _load_fills([department.pk for department in departments], now)
+    known = {department.pk: department for department in departments}
+    fills = _load_fills(known, now)
+    for fill in fills:
+        fill.budget.department = known[fill.budget.department_id]
+    return fills
 
 
 def _load_fills(ids: Collection[int], now: datetime) -> list[Fill]:
     waits = _count_waits(ids)
     budgets = list(
-        Budget.objects.filter(department__in=ids, is_enabled=True).select_related("department", "agent").order_by("pk")
+        Budget.objects.filter(department__in=list(ids), is_enabled=True).select_related("agent").order_by("pk")
     )
     current = BudgetPeriod.objects.filter(budget__in=budgets, starts_at__lte=now, ends_at__gt=now)
     periods = {period.budget_id: period for period in current}
@@ -138,7 +142,7 @@ def _concerns(budget: Budget, agent: Agent) -> bool:
 def _count_waits(department_ids: Collection[int]) -> _Waits:
     """Whose steps wait for which budget: ``{(department, how the reason begins): {agent: Waits}}``; one query."""
     rows = AgentRun.objects.filter(
-        department__in=department_ids, status=AgentRun.Status.QUEUED, waiting_for__startswith=BUDGET_WAIT
+        department__in=list(department_ids), status=AgentRun.Status.QUEUED, waiting_for__startswith=BUDGET_WAIT
     ).annotate(head=Substr("waiting_for", 1, StrIndex("waiting_for", Value(HEAD_END)) - 1))
     found: _Waits = {}
     until_turn = Count("pk", filter=Q(waiting_for__contains=f". {PERIOD_TURNS}"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
@@ -11,9 +11,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from runs.access import Access
-from runs.models import Item, OutboxMessage, Review
+from runs.models import Alert, Item, OutboxMessage, Review
 from runs.review_queue import RISKS
-from runs.views.alerts import open_alerts
 from runs.views.kinds import kinds_of
 from runs.views.menu import item_list_url
 
@@ -38,10 +37,12 @@ class Need:
         return f"{MANY:,}+" if self.count > MANY else f"{self.count:,}"
 
 
-def find_needs(access: Access, *, may_see_system: bool) -> list[Need]:
-    """Only what there is, the most urgent first; four queries."""
-    unsure = _capped(OutboxMessage.objects.filter(department__in=access.ids, status=OutboxMessage.Status.UNKNOWN))
-    alerts = open_alerts(access, sees_system=may_see_system).count()
+def find_needs(access: Access, *, unsure: int, open_alerts: Iterable[Alert], may_see_system: bool) -> list[Need]:
+    """Only what there is, the most urgent first; a query for reviews and one for each kind of items.
+
+    ``unsure``: messages that may have been sent; ``open_alerts``: those of the installation count for who sees it.
+    """
+    alerts = sum(may_see_system or alert.department_id is not None for alert in open_alerts)
     outbox = f"{reverse('runs:outbox')}?status={OutboxMessage.Status.UNKNOWN}"
     found = [
         *_reviews(access),

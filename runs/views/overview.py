@@ -19,7 +19,6 @@ from django.shortcuts import render
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from agents.models import ModelState
 from agents.spec import DepartmentSpec, StatusSpec
 from runs import agent_health
 from runs.access import Access, access_of, may_see_system, signed_in
@@ -29,6 +28,7 @@ from runs.first_steps import read_steps
 from runs.models import AgentRun, Item, ModelCall, PipelineRun, Review, ShiftSlot
 from runs.money import dollars, in_units
 from runs.review_queue import in_order
+from runs.signs import read_rows
 from runs.spending import load_fills
 from runs.switches import describe_halt
 from runs.views.kinds import kinds_of
@@ -98,18 +98,22 @@ def overview_context(request: HttpRequest) -> dict[str, Any]:
     hours, waiting = agent_health.load_hours(access.ids, now=now), _waiting(access, now)
     health = agent_health.load_agent_health(access.ids, now=now)
     access.give_departments(one.agent for one in health)
+    rows = read_rows(access.shown, now=now)
+    verdict = read_verdict(access, now=now, rows=rows)
     return {
         "access": access,
         "now": now,
         "may_see_system": sees_system,
-        "verdict": read_verdict(access, now=now),
-        "needs": find_needs(access, may_see_system=sees_system),
+        "verdict": verdict,
+        "needs": find_needs(
+            access, unsure=verdict.signs.mail.unsure, open_alerts=rows.alerts, may_see_system=sees_system
+        ),
         "flows": read_flows(access),
         "reviews": _questions(access, now),
         "work": _work(access, now),
         "running": _running(access, now),
         "finished": _finished(access),
-        "shifts": _shifts(now),
+        "shifts": _shifts(rows.slots, now),
         "waiting_items": waiting,
         "staged_items": not waiting and _staged(access).exists(),
         "hours": hours,
@@ -120,10 +124,7 @@ def overview_context(request: HttpRequest) -> dict[str, Any]:
         "spend": _spend(access, now),
         **_budgets(access, now),
         "health": health,
-        "breakers": ModelState.objects.filter(
-            ~Q(breaker=ModelState.Breaker.CLOSED) | Q(closed_until__gt=now),
-            api_key_env__in={department.api_key_env for department in access.shown},
-        ).order_by("model"),
+        "breakers": rows.models,
         "open_steps": sum(not step.is_done for step in read_steps(access.current)) if access.current else 0,
         "schedules": [department for department in access.shown if department.schedule],
     }
@@ -195,9 +196,8 @@ def _finished(access: Access) -> list[tuple[PipelineRun, Shown]]:
     return [(run, show_pipeline_run(run)) for run in ended.order_by("-pk")[:SHOWN_ROWS]]
 
 
-def _shifts(now: datetime) -> dict[str, Any]:
+def _shifts(slots: Sequence[ShiftSlot], now: datetime) -> dict[str, Any]:
     """The places of the event loops that do the work: how many there are, are held, and carry how many calls."""
-    slots = list(ShiftSlot.objects.all())
     held = [slot for slot in slots if slot.lease_expires_at is not None and slot.lease_expires_at > now]
     return {"places": len(slots), "held": len(held), "in_flight": sum(slot.in_flight for slot in held)}
 

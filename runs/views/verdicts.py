@@ -10,8 +10,8 @@ from django.urls import reverse
 
 from runs.access import Access
 from runs.runbook import url_of
-from runs.signs import read_signs
-from runs.verdict import Line, Verdict, judge
+from runs.signs import Rows, read_signs
+from runs.verdict import Line, Signs, Verdict, judge
 from runs.views.shown import Shown
 
 _ICONS = {"good": "circle-check", "unknown": "circle-dashed", "warning": "alert-triangle", "bad": "circle-x"}
@@ -41,6 +41,7 @@ class ShownVerdict:
     """The whole block."""
 
     verdict: Verdict
+    signs: Signs
     lines: Sequence[ShownLine]
 
     @property
@@ -55,10 +56,11 @@ class ShownVerdict:
         return next(shown for shown in self.lines if shown.line is self.verdict.worst)
 
 
-def read_verdict(access: Access, *, now: datetime) -> ShownVerdict:
-    """The verdict on the departments that are shown and the installation, now."""
-    verdict = judge(read_signs(access.shown, access.installation, now=now))
-    return ShownVerdict(verdict, [_show(line) for line in verdict.lines])
+def read_verdict(access: Access, *, now: datetime, rows: Rows | None = None) -> ShownVerdict:
+    """The verdict on the departments that are shown and the installation, now; ``rows`` as in ``read_signs``."""
+    signs = read_signs(access.shown, access.installation, now=now, rows=rows)
+    verdict = judge(signs)
+    return ShownVerdict(verdict, signs, [_show(line) for line in verdict.lines])
 
 
 def _show(line: Line) -> ShownLine:

@@ -277,4 +277,4 @@ def test_the_number_of_queries_does_not_grow_with_the_rows() -> None:
     with CaptureQueriesContext(connection) as many:
         client.get(reverse("runs:overview"))
     assert len(many) <= len(few) + 1, "the periods of budgets are looked up once there is one"
-    assert len(many) <= 51
+    assert len(many) <= 47
