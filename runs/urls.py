@@ -20,6 +20,7 @@ urlpatterns = [
     path("", overview.overview, name="overview"),
     path("overview/panel/", overview.overview_panel, name="overview_panel"),
     path("reviews/", reviews.review_list, name="reviews"),
+    path("reviews/open/", reviews.reviews_open, name="reviews_open"),
     path("reviews/<int:pk>/", reviews.review_detail, name="review"),
     path("reviews/<int:pk>/panel/", reviews.review_panel, name="review_panel"),
     path("reviews/<int:pk>/approve/", reviews.review_approve, name="review_approve"),

@@ -29,6 +29,8 @@ from runs.views.shown import Shown
 
 register = template.Library()
 
+_ASKING = ("review", "answer", "deadline", "outbox", "retry", "automation", "alert")
+"""The kinds of log lines with which a question is opened, answered or postponed."""
 _AGES = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
@@ -244,6 +246,13 @@ def shown_events(context: template.Context) -> str:
     """For ``data-live`` of a part that shows whatever happens in the department that is chosen, or in all."""
     current = access_of(context["request"]).current
     return f"department:{current.pk}" if current else "all"
+
+
+@register.simple_tag(takes_context=True)
+def shown_questions(context: template.Context) -> str:
+    """The same for a part that shows how many questions are open: what opens, answers or postpones them."""
+    of = shown_events(context)
+    return " ".join(f"kind:{kind}" if of == "all" else f"{of}+kind:{kind}" for kind in _ASKING)
 
 
 @register.inclusion_tag("_navigation.html", takes_context=True)

@@ -24,8 +24,8 @@ class Entry:
     url: str
     icon: str
     is_current: bool = False
-    count: int = 0
-    """How much waits there; not shown at 0."""
+    count: int | None = None
+    """How much waits there; not shown at 0. None: nothing is counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def menu_groups(request: HttpRequest, access: Access) -> list[Group]:
         Group(
             title,
             [
-                Entry(label, url, icon, _is_current(request.path, url), counts.get(url, 0))
+                Entry(label, url, icon, _is_current(request.path, url), counts.get(url))
                 for label, url, icon in listed
             ],
         )

@@ -61,6 +61,13 @@ def review_list(request: HttpRequest) -> HttpResponse:
 
 @signed_in
 @require_safe
+def reviews_open(request: HttpRequest) -> HttpResponse:
+    """How many questions are open, for the badge of the menu."""
+    return render(request, "_open_reviews.html", {"count": review_queue.count_open(access_of(request).ids)})
+
+
+@signed_in
+@require_safe
 def review_detail(request: HttpRequest, pk: int) -> HttpResponse:
     """One question with everything that is needed to answer it."""
     get_visible(request, Review.objects.all(), pk=pk)

@@ -25,19 +25,21 @@
 
   const waiting = new Set(); // ids of parts that are about to be fetched
   // By the id of a part: when it was last asked for; the ids of events and rows that it does not show; why and for
-  // which of them it was asked for last.
-  const [fetched, touched, asked] = [new Map(), new Map(), new Map()];
+  // which of them it was asked for last. And which failed last: one that comes must not hide that another does not.
+  const [fetched, touched, asked, failed] = [new Map(), new Map(), new Map(), new Set()];
   // The stream was last asked for at `triedAt` and heard at `heardAt`; the page was last known to be true at `trueAt`.
   const openedAt = Date.now();
-  let [source, triedAt, heardAt, trueAt, isUp, hasFailed, isPaused] = [null, 0, 0, openedAt, false, false, false];
+  let [source, triedAt, heardAt, trueAt, isUp, isPaused] = [null, 0, 0, openedAt, false, false];
 
   const parts = () => [...document.querySelectorAll("[data-live]")];
   const isBusy = (part) => part.querySelector(".htmx-request:not([data-live])") !== null;
-  const isStill = (part) => isPaused || part.querySelector("[data-row]")?.getBoundingClientRect().top < 0;
+  const hasFailed = () => parts().some(({ id }) => failed.has(id));
+  // A part that nobody sees (the menu's badge) has nothing to read.
+  const isStill = (part) => (isPaused && !part.hidden) || part.querySelector("[data-row]")?.getBoundingClientRect().top < 0;
 
   const say = () => {
     const seconds = Math.floor((Date.now() - trueAt) / 1000);
-    const state = hasFailed || !isUp || !signedOut.hidden ? (heardAt || hasFailed ? "down" : "connecting") : "live";
+    const state = hasFailed() || !isUp || !signedOut.hidden ? (heardAt || hasFailed() ? "down" : "connecting") : "live";
     const since = seconds < 60 ? `${seconds} s` : `${Math.floor(seconds / 60)} min`;
     const down = `${signedOut.hidden ? "reconnecting" : "signed out"}, last update ${since} ago`;
     const text = state === "down" ? down : state;
@@ -80,7 +82,7 @@
 
   const heard = () => {
     [heardAt, isUp] = [Date.now(), true];
-    if (!hasFailed) trueAt = heardAt;
+    if (!hasFailed()) trueAt = heardAt;
     say();
   };
   // Each stream begins with who is signed in, and the token that their forms need by now: another tab may have signed
@@ -107,10 +109,7 @@
       parts().filter((part) => part.dataset.live.split(" ").some(isMeant)).forEach((part) => hold(part, [lastEventId]));
       catchUp(heard());
     });
-    source.addEventListener("error", () => {
-      [isUp, heardAt] = [false, heardAt || 1];
-      say();
-    });
+    source.addEventListener("error", () => say(([isUp, heardAt] = [false, heardAt || 1])));
   };
 
   // An answer asked for before a person chose another tab or row of the part must not put the old one back, nor must
@@ -131,9 +130,10 @@
   document.addEventListener("htmx:afterRequest", ({ detail }) => {
     if ([401, 403].includes(detail.xhr.status)) connect(); // the stream says who is signed in
     if (!detail.requestConfig?.headers["Kontor-Refresh"]) return catchUp();
-    hasFailed = !detail.successful;
-    if (hasFailed) hold(detail.target, asked.get(detail.target.id).ids);
-    else trueAt = Date.now();
+    const { id } = detail.target;
+    failed[detail.successful ? "delete" : "add"](id);
+    if (failed.has(id)) hold(detail.target, asked.get(id).ids);
+    else if (!hasFailed()) trueAt = Date.now();
     say();
   });
   // An action has been done: its answer is a message, and the parts of the page fetch what it changed.
@@ -168,7 +168,7 @@
     // The browser has given up (an error page instead of a stream): try again.
     if (source.readyState === EventSource.CLOSED && now - triedAt > POLL_MS) connect();
     for (const part of parts()) {
-      const pause = part.querySelector("[data-changing]") ? CHANGING_MS : isUp && !hasFailed ? Infinity : POLL_MS;
+      const pause = part.querySelector("[data-changing]") ? CHANGING_MS : isUp && !hasFailed() ? Infinity : POLL_MS;
       if (now - (fetched.get(part.id) ?? openedAt) > pause) schedule(part);
     }
     say();

@@ -136,6 +136,26 @@ def test_a_refresh_that_is_under_way_when_somebody_begins_to_read_moves_nothing_
     assert opened.complaints == []
 
 
+def test_a_badge_that_comes_does_not_hide_lines_that_do_not(item: Item, visit: Open) -> None:
+    opened = visit()
+    page = opened.page
+    with page.expect_response(lambda response: "kontor-refresh" in response.request.headers):
+        opened.open("/live/")  # a page looks once by itself
+    held = hold_next(opened)
+    write(item, "A person is asked.", kind="review")
+    with page.expect_response("**/reviews/open/"):
+        wait_for(lambda: bool(page.evaluate("1")) and bool(held), "the lines are asked for", WAIT_MS / 1000)
+        held[0].fulfill(status=500)
+    page.get_by_text(re.compile("reconnecting")).wait_for()
+    with page.expect_response("**/reviews/open/"):
+        page.evaluate(
+            """() => { const part = document.getElementById("open-reviews");
+            htmx.ajax("GET", part.dataset.liveUrl, { source: part, target: part, swap: "morph:outerHTML",
+              headers: { "Kontor-Refresh": "event" } }); }"""
+        )
+    assert page.locator("#live").get_attribute("data-state") == "down"
+
+
 def test_lines_wait_while_a_reader_has_scrolled_and_nothing_moves(item: Item, visit: Open) -> None:
     write_many(item, 80)
     opened = visit()

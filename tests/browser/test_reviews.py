@@ -68,6 +68,19 @@ def test_every_answer_is_two_keys_and_the_next_card_comes(drafts: list[Review], 
     assert opened.complaints == []
 
 
+def test_the_menu_counts_what_is_still_open(drafts: list[Review], visit: Open) -> None:
+    opened = visit()
+    page = opened.page
+    opened.open(f"/reviews/{drafts[0].pk}/")
+    badge = page.locator(".k-side .k-badge")
+    expect(badge).to_have_text("4 open")
+    wait_until_ahead(page, "Send mail 0?")
+    page.keyboard.press("a")
+    expect(badge).to_have_text("3 open")
+    expect(page.locator(".k-top .k-badge")).to_have_text("3 open")
+    assert opened.complaints == []
+
+
 def test_an_edit_shows_what_it_changes_while_it_is_typed(drafts: list[Review], visit: Open) -> None:
     opened = visit()
     page = opened.page

@@ -368,6 +368,12 @@ def test_nobody_sees_the_questions_of_another_department(office: Office) -> None
         assert client.get(reverse(f"runs:{name}", args=[office.draft.pk])).status_code == 404
 
 
+def test_the_badge_is_told_again_for_both_menus(office: Office) -> None:
+    html = office.client("rudi").get(reverse("runs:reviews_open"), headers=HTMX).content.decode()
+    assert re.search(r'hx-swap-oob="innerHTML:\[data-open-reviews\]"> <span class="k-badge">4<', html)
+    assert "k-badge" not in office.client("stan").get(reverse("runs:reviews_open"), headers=HTMX).content.decode()
+
+
 def test_the_badge_counts_what_is_open(office: Office) -> None:
     html = office.client("vera").get(reverse("runs:reviews")).content.decode()
     assert html.count('class="k-badge">4<') == 2, "in the wide menu and in the narrow one"
