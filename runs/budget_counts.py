@@ -6,9 +6,11 @@ whose end may still come (under way, or given up as unseen) are told to settle i
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import product
 
 from django.db.models import Q, QuerySet, Sum
 
@@ -17,7 +19,7 @@ from agents.causes import Cause
 from agents.models import Budget, BudgetPeriod
 from runs.cost_rollups import TOKENS
 from runs.database import update_rows
-from runs.models import ModelCall
+from runs.models import CostCorrection, ModelCall
 from runs.money import dollars, in_units
 
 AGO = timedelta(minutes=10)
@@ -29,23 +31,24 @@ _REFUSED = Q(cause=Cause.REFUSAL, output_tokens=0)
 @dataclass(frozen=True, slots=True)
 class Past:
     """What ended calls came to that count against a budget and began from ``since`` on, before ``until``; without
-    those of ``open_ids``, whose end may still have come since."""
+    those of ``open_ids``, whose end may still have come since. ``correction``: the last one of costs before it."""
 
     since: datetime
     until: datetime
     open_ids: frozenset[int]
     usd: Decimal
     tokens: int
+    correction: int
 
 
 def count_past(budget: Budget, *, now: datetime) -> Past:
     """The first step, outside of the lock that keeps reservations off: there may be millions of calls."""
-    since, until = period_begin(budget, now=now), now - AGO
+    since, until, correction = period_begin(budget, now=now), now - AGO, _last_correction()
     calls = _calls_of(budget, since).filter(started_at__lt=until)
     # First: what ends between the two queries is in neither sum, but looked at again.
     open_ids = frozenset(calls.exclude(status=ModelCall.Status.FINISHED).values_list("pk", flat=True))
     usd, tokens = _sum_finished(calls.exclude(pk__in=open_ids))
-    return Past(since, until, open_ids, usd, tokens)
+    return Past(since, until, open_ids, usd, tokens, correction)
 
 
 def count_anew(budget: Budget, past: Past, *, now: datetime) -> BudgetPeriod:
@@ -54,11 +57,13 @@ def count_anew(budget: Budget, past: Past, *, now: datetime) -> BudgetPeriod:
     Belongs after ``begin_change``: calls that begin later reserve in the budget themselves. Locks calls before the
     period, as who settles them does. An estimate counts in tokens as all that it had reserved.
     """
+    if past.correction != _last_correction():  # calls were priced anew meanwhile, and did not know of this budget
+        past = count_past(budget, now=now)
     calls = _calls_of(budget, past.since).filter(Q(started_at__gte=past.until) | Q(pk__in=past.open_ids))
     may_settle = list(calls.exclude(status=ModelCall.Status.FINISHED).select_for_update(of=("self",)).order_by("pk"))
     period = lock_period(budget, now=now)
     if period.starts_at != past.since:  # it has turned meanwhile, and nothing was before
-        past = Past(period.starts_at, period.starts_at, frozenset(), Decimal(0), 0)
+        past = Past(period.starts_at, period.starts_at, frozenset(), Decimal(0), 0, past.correction)
         calls = _calls_of(budget, past.since)
     counted = [call for call in may_settle if call.started_at >= period.starts_at]
     _settle_in(period, counted)
@@ -71,6 +76,33 @@ def count_anew(budget: Budget, past: Past, *, now: datetime) -> BudgetPeriod:
     period.spent_tokens = past.tokens + tokens + sum(call.reserved_tokens for call in unseen)
     period.save(update_fields=["reserved_usd", "reserved_tokens", "spent_usd", "spent_tokens"])
     return period
+
+
+def counting_periods(calls: Collection[ModelCall], *, now: datetime) -> dict[int, set[int]]:
+    """In which periods ended calls count: ``{call id: period ids}``. Those that they settled in, and the current ones
+    of budgets that were made or switched on after they had begun. Belongs after ``hold_budgets``; one query."""
+    departments = {call.department_id for call in calls}
+    current = BudgetPeriod.objects.filter(
+        budget__department__in=departments, budget__is_enabled=True, starts_at__lte=now, ends_at__gt=now
+    ).select_related("budget")
+    found = {call.pk: set(call.reserved_in) for call in calls}
+    for period, call in product(current, calls):
+        if call.started_at >= period.starts_at and _counts(period.budget, call):
+            found[call.pk].add(period.pk)
+    return found
+
+
+def _counts(budget: Budget, call: ModelCall) -> bool:
+    """The same for one call as ``_calls_of``."""
+    return (
+        budget.department_id == call.department_id
+        and budget.agent_id in (None, call.agent_id)
+        and budget.model in ("", call.model_asked)
+    )
+
+
+def _last_correction() -> int:
+    return CostCorrection.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
 
 
 def _calls_of(budget: Budget, since: datetime) -> QuerySet[ModelCall]:

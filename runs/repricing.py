@@ -10,13 +10,15 @@ from decimal import Decimal
 from django.db import transaction
 from django.db.models import Q
 
-from agents.budgets import Settlement, settle
+from agents.budgets import Settlement, hold_budgets, settle
 from agents.models import Department, ModelPrice
 from agents.pricing import PriceBook, UnknownPrice, Usage, billed_usd
+from runs.budget_counts import counting_periods
 from runs.commits import lock_items
 from runs.cost_rollups import add_correction
 from runs.cost_sums import Period
 from runs.database import increase_rows, insert_rows, update_rows
+from runs.database import now as database_now
 from runs.models import AgentRun, CostCorrection, ModelCall
 
 BATCH = 500
@@ -114,6 +116,8 @@ def _apply(changes: Sequence[Change], reason: str) -> int:
         lock_items({change.call.item_id for change in changes if change.call.item_id is not None})
         runs = sorted({change.call.agent_run_id for change in changes if change.call.agent_run_id is not None})
         list(AgentRun.objects.filter(pk__in=runs).order_by("pk").select_for_update().values_list("pk"))
+        # From here on a budget that is made counts what the calls cost then.
+        hold_budgets()
         by_pk = {change.call.pk: change for change in changes}
         locked = ModelCall.objects.filter(pk__in=by_pk).select_for_update(of=("self",)).order_by("pk")
         held = [(call, by_pk[call.pk]) for call in locked if call.cost_usd == by_pk[call.pk].call.cost_usd]
@@ -136,9 +140,6 @@ def _apply(changes: Sequence[Change], reason: str) -> int:
         )
         of_runs = [(call.agent_run_id, change.difference) for call, change in held if call.agent_run_id is not None]
         increase_rows(AgentRun, "cost_usd", of_runs)
-        settle(
-            Settlement(tuple(call.reserved_in), _ZERO, 0, change.difference, 0)
-            for call, change in held
-            if call.reserved_in
-        )
+        periods = counting_periods([call for call, _ in held], now=database_now())
+        settle(Settlement(tuple(periods[call.pk]), _ZERO, 0, change.difference, 0) for call, change in held)
     return len(held)

@@ -4,23 +4,29 @@ from collections.abc import Iterator
 from dataclasses import fields
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from io import StringIO
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db import connection
+from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
-from agents.models import Budget, BudgetPeriod, Department, ModelPrice
+from agents.models import Agent, Budget, BudgetPeriod, Department, ModelPrice
 from agents.pricing import Usage, load_price_book, sync_prices
-from runs import repricing
+from runs import budget_counts, repricing
+from runs.budget_changes import create_budget
 from runs.cost_rollups import roll_up
 from runs.cost_sums import Period, total
 from runs.costs import break_down
+from runs.database import now as database_now
 from runs.models import AgentRun, CostCorrection, ModelCall
 from runs.repricing import Change, apply_changes, find_changes
-from tests.factories import make_agent_run, make_department, make_lead, make_model_call
+from tests.factories import make_agent_run, make_department, make_lead, make_model_call, make_user
+from tests.runs.test_races import ORDERS, meet, times
 
 pytestmark = pytest.mark.django_db
 DAY = datetime(2026, 11, 10, 12, tzinfo=UTC)
@@ -86,6 +92,59 @@ def test_it_changes_every_sum_and_keeps_the_old_figure(is_rolled: bool) -> None:
     assert (correction.before_usd, correction.after_usd) == (Decimal("0.00035"), after)
     assert correction.reason == "The list price was misread."
     assert "nothing to change" in recompute()
+
+
+def make_late_budget(department: Department, **fields: Any) -> BudgetPeriod:
+    """One that a person makes now, for this month, which counts what was called before in it."""
+    user = User.objects.filter(username="ada").first() or make_user("ada", is_superuser=True)
+    budget = Budget(**{"department": department, "period": "month", "limit_usd": 1, **fields})
+    return create_budget(budget=budget, user=user).periods.get()
+
+
+def correct_calls_of(day: date) -> int:
+    correct_price()
+    return apply_changes(find_changes(load_price_book(), day, day), reason="The list price was misread.")
+
+
+def test_a_budget_that_was_made_later_in_the_period_is_corrected_too() -> None:
+    now = database_now()
+    call = make_call(started_at=now)
+    periods = [make_late_budget(call.department, **fields) for fields in ({}, {"agent": call.agent}, {"model": HAIKU})]
+    others = [
+        make_late_budget(call.department, **fields)
+        for fields in ({"model": "claude-opus-5-5"}, {"agent": Agent.objects.get(slug="writer")})
+    ]
+    off = make_late_budget(call.department, agent=call.agent, period="day")
+    Budget.objects.filter(pk=off.budget_id).update(is_enabled=False)
+    assert correct_calls_of(now.date()) == 1
+    for period in periods:
+        period.refresh_from_db()
+        assert (period.spent_usd, period.spent_tokens) == (Decimal("0.0006"), 1_500), period
+    for period in [*others, off]:
+        before = period.spent_usd
+        period.refresh_from_db()
+        assert period.spent_usd == before
+    assert BudgetPeriod.objects.get(pk=call.reserved_in[0]).spent_usd == Decimal("0.0006")
+
+
+@pytest.mark.django_db(transaction=True)
+@ORDERS
+def test_who_makes_a_budget_while_calls_are_priced_anew_counts_what_they_cost_then(
+    order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget_counts, "AGO", timedelta(0))  # all is summed before the lock
+    now = database_now()
+    call = make_call(started_at=now - timedelta(milliseconds=1))
+    make_user("ada", is_superuser=True)
+    for _ in times(order):
+        ModelPrice.objects.filter(model=HAIKU, prompt_tokens_over=0).update(output_usd=F("output_usd") * 2)
+        changes = list(find_changes(load_price_book(), call.started_at.date(), call.started_at.date()))
+        price_anew = partial(apply_changes, changes, reason="x")
+        period, done = meet(partial(make_late_budget, call.department), price_anew, order)
+        assert done == 1
+        period.refresh_from_db()
+        assert period.spent_usd == ModelCall.objects.get().cost_usd
+        Budget.objects.filter(pk=period.budget_id).delete()
 
 
 def test_a_call_whose_model_had_no_price_is_priced_once_there_is_one() -> None:
