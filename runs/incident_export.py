@@ -19,7 +19,7 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.forms.models import model_to_dict
 
 from agents.models import Agent, Department, ModelState, Soul
@@ -64,7 +64,7 @@ runs.json       the agent runs concerned, with their items' titles
 calls.json      every request to the model API of these runs: request, response, tokens, cost, timing
 tools.json      the tools that were used in them
 log.json        the log of the items concerned, the oldest line first
-alerts.json     the alerts of the department that were open since it began, and whom they reached
+alerts.json     the alerts of {alerts} that were open since it began, and whom they reached
 actions.json    what people did to the items concerned
 settings.json   department, agents, SOULs, rules and settings as they are now; models and shifts
 versions.json   of Kontor, Python, packages, database and migrations
@@ -91,6 +91,8 @@ class _Export:
     who: str
     at: datetime
     redactor: Redactor
+    sees_system: bool
+    """Whether alerts of the whole installation are for whoever takes it."""
     run_ids: list[int] = field(default_factory=list)
     item_ids: list[int] = field(default_factory=list)
     cuts: list[str] = field(default_factory=list)
@@ -115,8 +117,10 @@ class _Pipe:
         return taken
 
 
-def export_incident(*, review: Review, user: User | None) -> Iterator[bytes]:
+def export_incident(*, review: Review, user: User | None, sees_system: bool) -> Iterator[bytes]:
     """The zip file in pieces. That somebody took it is written down first; ``user`` None: from the command line.
+
+    ``sees_system``: with the alerts of the whole installation.
 
     ValueError for a question that is not about failed runs.
     """
@@ -136,11 +140,12 @@ def export_incident(*, review: Review, user: User | None) -> Iterator[bytes]:
         who=_name(user),
         at=database_now(),
         redactor=Redactor(known_secrets()),
+        sees_system=sees_system,
     )
     return _zip(export)
 
 
-def export_run(*, run: PipelineRun, user: User | None) -> Iterator[bytes]:
+def export_run(*, run: PipelineRun, user: User | None, sees_system: bool) -> Iterator[bytes]:
     """The same of one pipeline run as it stands now, whatever has become of it."""
     department, name = run.item.department, f"run {run.pk}"
     Action.objects.create(department=department, item=run.item, user=user, verb="export_run", target=f"run:{run.pk}")
@@ -155,6 +160,7 @@ def export_run(*, run: PipelineRun, user: User | None) -> Iterator[bytes]:
         who=_name(user),
         at=database_now(),
         redactor=Redactor(known_secrets()),
+        sees_system=sees_system,
         item_ids=[run.item_id],
     )
     return _zip(export)
@@ -191,6 +197,7 @@ def _readme(export: _Export) -> str:
         who=export.who,
         about=export.about,
         first=export.first,
+        alerts="the department and the installation" if export.sees_system else "the department",
         cuts=cuts,
     )
     return export.redactor.text(text)
@@ -275,8 +282,9 @@ def _actions(export: _Export) -> Iterator[dict[str, Any]]:
 
 
 def _alerts(export: _Export) -> Iterator[dict[str, Any]]:
-    alerts = Alert.objects.filter(department=export.department, last_at__gte=export.since)
-    for alert in _bounded(export, alerts, MAX_ALERTS, "alerts"):
+    whose = Q(department=export.department) | (Q(department=None) if export.sees_system else Q())
+    was_open = Q(state=Alert.State.OPEN) | Q(closed_at__gte=export.since) | Q(last_at__gte=export.since)
+    for alert in _bounded(export, Alert.objects.filter(whose, was_open), MAX_ALERTS, "alerts"):
         deliveries = AlertDelivery.objects.filter(alert=alert).order_by("pk")[:MAX_ALERTS]
         yield {**_row(alert), "deliveries": [_row(delivery, "lease_token") for delivery in deliveries]}
 

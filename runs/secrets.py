@@ -36,7 +36,12 @@ _FORMS = (
 )
 _BEARER = re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/\-]{8,}=*", re.IGNORECASE)
 _IN_URL = re.compile(r"(?<=://)[^/\s:@\"']*:[^/\s@\"']+(?=@)")
-_IN_QUERY = re.compile(r"(?i)\b(password|secret|token|api[_-]?key|signature)=[^&\s\"']+")
+# In an address, a cookie, or JSON inside a text. What stands before the name does not matter: csrftoken, access_token.
+_NAMED = re.compile(
+    r"(?i)((?:pass(?:word|wd|phrase)|secret(?:[_-]?key)?|token|api[_-]?key|signature|session(?:[_-]?(?:id|key))?)"
+    r"(?:=|\\?[\"']\s*:\s*\\?[\"']))[^&\s\"']+"
+)
+_COOKIES = re.compile(r"(?i)(\b(?:set-)?cookie\\?[\"']?\s*[:=]\s*\\?[\"']?)[^\s=;,\"']+=[^\r\n\"']*")
 
 
 class Redactor:
@@ -55,7 +60,7 @@ class Redactor:
             text = form.sub(GONE, text)
         text = _BEARER.sub(rf"\1 {GONE}", text)
         text = _IN_URL.sub(GONE, text)
-        return _IN_QUERY.sub(rf"\1={GONE}", text)
+        return _NAMED.sub(rf"\1{GONE}", _COOKIES.sub(rf"\1{GONE}", text))
 
     def value(self, value: Any, name: str = "") -> Any:
         """JSON without secrets; ``name`` is that of the field it stands in. Numbers are never secrets."""

@@ -11,7 +11,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from agents.models import Member
 from runs import incidents
-from runs.access import access_of, get_visible, require, signed_in
+from runs.access import access_of, get_visible, may_see_system, require, signed_in
 from runs.incident_export import KINDS, export_incident, export_run, file_name
 from runs.models import AgentRun, BulkAction, PipelineRun, Review
 from runs.runbook import section_of_cause, url_of
@@ -84,7 +84,7 @@ def incident_export(request: HttpRequest, pk: int) -> HttpResponseBase:
     rows = Review.objects.filter(kind__in=KINDS).select_related("department")
     review = get_visible(request, rows, pk=pk)
     user = require(request, review.department_id, Role.OPERATOR)
-    pieces = export_incident(review=review, user=user)
+    pieces = export_incident(review=review, user=user, sees_system=may_see_system(request))
     return send_file(request, pieces, name=file_name(review), content_type="application/zip")
 
 
@@ -95,7 +95,8 @@ def run_export(request: HttpRequest, pk: int) -> HttpResponseBase:
     rows = PipelineRun.objects.select_related("item__department")
     run = get_visible(request, rows, path="item__department_id", pk=pk)
     user = require(request, run.item.department_id, Role.OPERATOR)
-    return send_file(request, export_run(run=run, user=user), name=file_name(run), content_type="application/zip")
+    pieces = export_run(run=run, user=user, sees_system=may_see_system(request))
+    return send_file(request, pieces, name=file_name(run), content_type="application/zip")
 
 
 @signed_in

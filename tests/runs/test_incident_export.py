@@ -59,7 +59,7 @@ def test_it_holds_runs_calls_log_alerts_settings_and_versions() -> None:
         department=scene.department, key="failure:writer:timeout", kind="failure", text="x", first_at=now, last_at=now
     )
     AlertDelivery.objects.create(alert=alert, target="slack", status="failed", due_at=now, error="Name not found.")
-    files = read(export_incident(review=review, user=scene.operator))
+    files = read(export_incident(review=review, user=scene.operator, sees_system=False))
     assert list(files) == FILES
     assert files["incident.json"][0]["ask"] == "Retry them all?"
     assert [run["item"] for run in files["runs.json"]] == ["Lead 0", "Lead 1"]
@@ -133,7 +133,11 @@ def test_no_secret_is_in_it_wherever_it_stands(of: str, monkeypatch: pytest.Monk
     client = scene.client(scene.operator)
     review.refresh_from_db()
     pipeline = PipelineRun.objects.get(pk=run.pipeline_run_id)
-    pieces = export_incident(review=review, user=None) if of == "incident" else export_run(run=pipeline, user=None)
+    pieces = (
+        export_incident(review=review, user=None, sees_system=False)
+        if of == "incident"
+        else export_run(run=pipeline, user=None, sees_system=False)
+    )
     raw = b"".join(pieces)
     archive = zipfile.ZipFile(io.BytesIO(raw))
     text = "\n".join(archive.read(name).decode() for name in archive.namelist())
@@ -146,6 +150,24 @@ def test_no_secret_is_in_it_wherever_it_stands(of: str, monkeypatch: pytest.Monk
     assert GONE in text
     # What is no secret stays: counts of tokens above all.
     assert json.loads(archive.read("calls.json"))[0]["output_tokens"] == 210
+
+
+@pytest.mark.parametrize(
+    ("text", "without"),
+    [
+        ("GET /?sessionid=s3ss10nvalue&x=1", f"GET /?sessionid={GONE}&x=1"),
+        ("a=b; sessionid=s3ss10nvalue; csrftoken=c5rf", f"a=b; sessionid={GONE} csrftoken={GONE}"),
+        ("Cookie: theme=dark; odd=s3cr3t\nAccept: */*", f"Cookie: {GONE}\nAccept: */*"),
+        ("set-cookie: odd=s3cr3t; Path=/", f"set-cookie: {GONE}"),
+        ('{"Cookie": "odd=s3cr3t; b=c"}', f'{{"Cookie": "{GONE}"}}'),
+        ("https://host/?access_token=abc&x=1", f"https://host/?access_token={GONE}&x=1"),
+        ('It sent {"user_password": "swordfish"}.', f'It sent {{"user_password": "{GONE}"}}.'),
+        ('{\\"session_key\\": \\"s3ss10n"}', f'{{\\"session_key\\": \\"{GONE}"}}'),
+        ("A cookie: it is sweet. Session 3, max_tokens=900", "A cookie: it is sweet. Session 3, max_tokens=900"),
+    ],
+)
+def test_sessions_and_named_secrets_are_taken_out_of_free_text(text: str, without: str) -> None:
+    assert Redactor().text(text) == without
 
 
 def test_a_text_keeps_what_is_no_secret() -> None:
@@ -169,6 +191,43 @@ def test_known_secrets_come_from_names_rows_and_addresses(monkeypatch: pytest.Mo
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize(("sees_system", "expected"), [(True, {"old but open", "all"}), (False, {"old but open"})])
+def test_alerts_of_the_whole_installation_are_for_who_may_see_the_system(sees_system: bool, expected: set[str]) -> None:
+    scene = make_scene()
+    review = make_incident(scene)
+    other = Department.objects.get(slug="other")
+    before, after = review.created_at - timedelta(hours=1), review.created_at + timedelta(minutes=1)
+    for text, department, last_at, closed_at in (
+        ("old but open", scene.department, before, None),
+        ("over", scene.department, before, before),
+        ("all", None, after, None),
+        ("of others", other, after, None),
+    ):
+        state = "closed" if closed_at else "open"
+        values = {"state": state, "first_at": before, "last_at": last_at, "closed_at": closed_at}
+        Alert.objects.create(department=department, key=text, kind="system", text=text, **values)
+    files = read(export_incident(review=review, user=None, sees_system=sees_system))
+    assert {alert["text"] for alert in files["alerts.json"]} == expected
+    assert ("the department and the installation" in files["README.txt"]) is sees_system
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("of", ["incident", "run"])
+def test_the_button_brings_the_alerts_of_all_only_to_who_may_see_the_system(of: str) -> None:
+    scene = make_scene()
+    review = make_incident(scene)
+    now = timezone.now() + timedelta(minutes=1)
+    Alert.objects.create(key="worker", kind="system", text="No worker.", first_at=now, last_at=now)
+    url = reverse("runs:incident_export", args=[review.pk])
+    if of == "run":
+        url = reverse("runs:run_export", args=[scene.run.pk])
+    administrator = factories.make_user("ada", department=scene.department, role=Member.Role.ADMINISTRATOR)
+    found = {user: read(scene.client(user).post(url))["alerts.json"] for user in (scene.operator, administrator)}
+    assert found[scene.operator] == []
+    assert [alert["text"] for alert in found[administrator]] == ["No worker."]
+
+
+@pytest.mark.django_db
 def test_it_is_bounded_and_says_what_was_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = make_scene()
     review = make_incident(scene, items=4)
@@ -177,7 +236,7 @@ def test_it_is_bounded_and_says_what_was_cut_off(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(incident_export, "MAX_LOG", 2)
     monkeypatch.setattr(incident_export, "CHUNK", 2)
     monkeypatch.setattr(incident_export, "MAX_BODY_CHARS", 40)
-    files = read(export_incident(review=review, user=None))
+    files = read(export_incident(review=review, user=None, sees_system=False))
     assert len(files["runs.json"]) == 3
     assert len(files["calls.json"]) == 2
     assert [line["text"] for line in files["log.json"]] == ["Line of lead 0.", "Line of lead 1."]
@@ -199,7 +258,7 @@ def test_what_fits_exactly_is_not_said_to_be_cut_off(monkeypatch: pytest.MonkeyP
     for name in ("MAX_RUNS", "MAX_CALLS", "MAX_LOG"):
         monkeypatch.setattr(incident_export, name, 4)
     monkeypatch.setattr(incident_export, "CHUNK", 2)
-    files = read(export_incident(review=review, user=None))
+    files = read(export_incident(review=review, user=None, sees_system=False))
     assert len(files["runs.json"]) == len(files["calls.json"]) == len(files["log.json"]) == 4
     assert "Nothing was cut off." in files["README.txt"]
 
@@ -208,7 +267,7 @@ def test_what_fits_exactly_is_not_said_to_be_cut_off(monkeypatch: pytest.MonkeyP
 def test_it_is_made_while_it_is_taken() -> None:
     scene = make_scene()
     review = make_incident(scene, items=3)
-    pieces = export_incident(review=review, user=None)
+    pieces = export_incident(review=review, user=None, sees_system=False)
     next(pieces)
     factories.make_log_entry(AgentRun.objects.filter(incident=review)[0].item, text="Written meanwhile.")
     assert LogEntry.objects.filter(text="Written meanwhile.").exists()
@@ -220,7 +279,7 @@ def test_it_is_made_while_it_is_taken() -> None:
 def test_what_belongs_to_another_incident_is_not_in_it() -> None:
     scene = make_scene()
     review, other = make_incident(scene, items=1), make_incident(scene, items=1, cause="invalid")
-    files = read(export_incident(review=review, user=None))
+    files = read(export_incident(review=review, user=None, sees_system=False))
     assert [run["incident_id"] for run in files["runs.json"]] == [review.pk]
     assert other.pk != review.pk
     assert {call["agent_run_id"] for call in files["calls.json"]} == {files["runs.json"][0]["id"]}
@@ -269,7 +328,7 @@ def test_a_question_that_is_not_about_failed_runs_has_no_export() -> None:
     url = reverse("runs:incident_export", args=[scene.review.pk])
     assert scene.client(scene.operator).post(url).status_code == 404
     with pytest.raises(ValueError, match="failed runs"):
-        export_incident(review=scene.review, user=None)
+        export_incident(review=scene.review, user=None, sees_system=False)
 
 
 @pytest.mark.django_db
@@ -318,7 +377,7 @@ def test_a_run_that_has_not_begun_is_exported_with_the_log_of_its_item() -> None
     item = factories.make_lead(scene.department, name="Not Begun").item
     run = PipelineRun.objects.create(item=item, started_at=timezone.now())
     factories.make_log_entry(item, text="It was queued.")
-    files = read(export_run(run=run, user=None))
+    files = read(export_run(run=run, user=None, sees_system=False))
     assert files["runs.json"] == files["calls.json"] == []
     assert [line["text"] for line in files["log.json"]] == ["It was queued."]
 

@@ -27,7 +27,7 @@ class Command(BaseCommand):
         path = Path(options["to"] or file_name(review))
         try:
             with path.open("xb") as file:
-                for piece in export_incident(review=review, user=None):
+                for piece in export_incident(review=review, user=None, sees_system=True):
                     file.write(piece)
         except FileExistsError as error:
             raise CommandError(f"{path} is there already. Name another file with --to.") from error
