@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -145,68 +146,97 @@ def is_desk_busy() -> bool:
     return any(not _expired(row, now) for row in running)
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A try-out whose first request is built."""
+
+    row: TryOut
+    ask: CallAsk
+    prepared: Prepared
+
+
 def _claim_free(queued: Sequence[TryOut], staff: Staff, worker: str, now: datetime) -> list[Work]:
     states = load_states()
     in_flight = count_in_flight(states)
-    works = []
+    wanted = []
     for row in queued:
         desk = staff.desks.get(row.department_id)
         key = (row.model, desk.department.api_key_env if desk else "")
         if crowded := why_crowded(states.get(key), in_flight[key]):
             row.error = f"It waits: {crowded}"
             row.save(update_fields=["error"])
-        elif (work := _claim_one(row, staff, worker, now)) is not None:
-            works.append(work)
+        elif (one := _want(row, staff, now)) is not None:
+            wanted.append(one)
             in_flight[key] += 1
-    return works
+    return _begin(wanted, staff, worker, now)
 
 
-def _claim_one(row: TryOut, staff: Staff, worker: str, now: datetime) -> Work | None:
+def _want(row: TryOut, staff: Staff, now: datetime) -> _Wanted | None:
+    """Build its request; None for one that cannot be called, which ends as failed."""
     try:
         with transaction.atomic():
-            return _begin(row, staff, worker, now)
+            if problem := why_not(row, staff, now):
+                end(row, Status.FAILED, now, error=problem)
+                return None
+            prepared, params = _prepare(row, staff)
+            desk = staff.desks[row.department_id]
+            agent = desk.agents[row.agent_id]
+            if problem := missing(agent, prepared):
+                end(row, Status.FAILED, now, error=problem)
+                return None
+            key = desk.department.api_key_env
+            return _Wanted(row, CallAsk(stand_in(row), agent, _soul_id(row), key, 1, 1, params, row.pk), prepared)
     except (OperationalError, InterfaceError):
         raise
     except Exception as error:
-        logger.exception("try-out %s cannot be prepared", row.pk)
-        text = f"Kontor could not prepare its request: {type(error).__name__}: {error}"
-        end(row, Status.FAILED, now, cause=Cause.INTERNAL, error=text)
+        _end_unprepared(row, error, now)
         return None
 
 
-def _begin(row: TryOut, staff: Staff, worker: str, now: datetime) -> Work | None:
-    if problem := why_not(row, staff, now):
-        end(row, Status.FAILED, now, error=problem)
-        return None
-    prepared, params = _prepare(row, staff)
-    desk = staff.desks[row.department_id]
-    agent = desk.agents[row.agent_id]
-    if problem := missing(agent, prepared):
-        end(row, Status.FAILED, now, error=problem)
-        return None
-    run, key = stand_in(row), desk.department.api_key_env
-    ask = CallAsk(run, agent, _soul_id(row), key, 1, 1, params, row.pk)
-    opened = open_calls([ask], staff, now=now, worker=worker)[row.pk]
+def _begin(wanted: Sequence[_Wanted], staff: Staff, worker: str, now: datetime) -> list[Work]:
+    """Reserve for all of them at once, or budgets would not be locked in the order of their ids."""
+    try:
+        with transaction.atomic():
+            opened = open_calls([one.ask for one in wanted], staff, now=now, worker=worker) if wanted else {}
+            works = [_start(one, opened[one.row.pk], staff, worker, now) for one in wanted]
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception as error:
+        if len(wanted) > 1:
+            return _begin(wanted[:1], staff, worker, now)  # the others at the next look
+        _end_unprepared(wanted[0].row, error, now)
+        return []
+    return [work for work in works if work is not None]
+
+
+def _end_unprepared(row: TryOut, error: Exception, now: datetime) -> None:
+    logger.exception("try-out %s cannot be prepared", row.pk)
+    text = f"Kontor could not prepare its request: {type(error).__name__}: {error}"
+    end(row, Status.FAILED, now, cause=Cause.INTERNAL, error=text)
+
+
+def _start(one: _Wanted, opened: OpenCall | Refused, staff: Staff, worker: str, now: datetime) -> Work | None:
+    row, ask = one.row, one.ask
     if isinstance(opened, Refused):
         end(row, Status.FAILED, now, error=f"Nothing was called: {opened.reason}")
         return None
     row.status, row.worker, row.started_at, row.error = Status.RUNNING, worker, now, ""
     row.lease_token, row.lease_expires_at = uuid4(), now + timedelta(seconds=settings.LEASE_SECONDS)
     row.save(update_fields=["status", "worker", "started_at", "error", "lease_token", "lease_expires_at"])
-    spec = desk.agent_spec(agent)
+    spec = staff.desks[row.department_id].agent_spec(ask.agent)
     return Work(
         run_id=row.pk,
         item_id=row.item_id,
         pipeline_run_id=0,
         department_id=row.department_id,
-        agent=agent,
+        agent=ask.agent,
         schema=spec.schema,
         facets=spec.facets,
         soul_id=ask.soul_id,
-        api_key_env=key,
+        api_key_env=ask.api_key_env,
         token=row.lease_token,
         attempt=1,
-        prepared=prepared,
+        prepared=one.prepared,
         first_call=opened,
     )
 

@@ -14,10 +14,10 @@ import pytest
 from django.db import connection, transaction
 from django.utils import timezone
 
-from agents import model_state
+from agents import budgets, model_state
 from agents.causes import Cause
-from agents.models import Agent, Budget, Department, ModelState
-from runs import calls, commits, control, gates, leases, outputs
+from agents.models import Agent, Budget, Department, ModelState, Soul
+from runs import calls, commits, control, gates, leases, outputs, tryout_claims, tryouts
 from runs.failures import LINE_STANDS
 from runs.models import AgentRun, Item, ModelCall
 from runs.staff import load_staff
@@ -171,11 +171,16 @@ def test_who_cancels_a_run_and_who_claims_it_do_not_wait_in_a_circle(monkeypatch
     assert ModelCall.objects.get().status == "unseen"
 
 
-def two_under_way(office: Department, **fields: Any) -> tuple[AgentRun, AgentRun]:
-    """Two runs of one item under way, the first of which has reserved in the later budget. ``fields`` of the second."""
+def make_budgets(office: Department) -> None:
+    """Of two agents; what is begun in the order of their ids reserves in the later budget first."""
     Budget.objects.all().delete()
     for slug in ("writer", "intake"):
         Budget.objects.create(department=office, agent=agent_of(office, slug), period="day", limit_usd=50)
+
+
+def two_under_way(office: Department, **fields: Any) -> tuple[AgentRun, AgentRun]:
+    """Two runs of one item under way, the first of which has reserved in the later budget. ``fields`` of the second."""
+    make_budgets(office)
     first = make_queued("intake", office)
     second = make_agent_run(first.item, "writer", **fields)
     assert {work.run_id for work in claim()} == {first.pk, second.pk}
@@ -207,7 +212,7 @@ def test_who_ends_several_runs_and_who_settles_do_not_wait_in_a_circle_for_their
 ) -> None:
     runs = two_under_way(office)
     others = [claim_one("intake"), claim_one("writer")]
-    has_settled, real = threading.Event(), calls.settle
+    has_settled, real = threading.Event(), budgets.settle
 
     def settling(*args: Any) -> None:
         real(*args)
@@ -231,3 +236,36 @@ def test_who_ends_several_runs_and_who_settles_do_not_wait_in_a_circle_for_their
         period = agent.budgets.get().periods.get()
         assert period.reserved_usd == 0
         assert period.spent_usd == sum(ModelCall.objects.filter(agent=agent).values_list("cost_usd", flat=True))
+
+
+def test_who_claims_several_try_outs_and_who_settles_do_not_wait_in_a_circle_for_their_budgets(
+    office: Department, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_budgets(office)
+    others = [claim_one("writer", office), claim_one("intake", office)]
+    for slug in ("intake", "writer"):
+        agent, user = agent_of(office, slug), make_user(slug)
+        wanted = [tryouts.Wanted(Item.objects.latest("pk"))]
+        soul = Soul.objects.get(agent=agent, status="published")
+        assert tryouts.start(agent=agent, wanted=wanted, soul=soul, model=agent.model, user=user)[0]
+    monkeypatch.setattr(tryout_claims, "missing", lambda *args: "")
+    has_reserved, real = threading.Event(), calls.open_calls
+
+    def opening(*args: Any, **kwargs: Any) -> Any:
+        found = real(*args, **kwargs)
+        if not has_reserved.is_set():
+            has_reserved.set()
+            threading.Event().wait(MEET_SECONDS)
+        return found
+
+    def meeting(number: int) -> list[Work]:
+        if number:
+            assert has_reserved.wait(LIMIT_SECONDS)
+            commits.commit([answered(work) for work in others], load_staff())
+            return []
+        return tryout_claims.claim((), staff=load_staff(), worker="host:1")
+
+    monkeypatch.setattr(tryout_claims, "open_calls", opening)
+    works, _ = in_threads(meeting, 2)
+    assert [work.agent.slug for work in works] == ["intake", "writer"]
+    assert {run_of(work).status for work in others} == {"done"}

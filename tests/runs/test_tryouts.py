@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from django.db import connections
@@ -21,7 +21,7 @@ from django_q.models import OrmQ
 from agents.causes import Cause
 from agents.models import BudgetPeriod, Department, Installation, ModelState, Soul
 from agents.souls import create_draft, publish
-from runs import tryout_claims, tryouts
+from runs import calls, tryout_claims, tryouts
 from runs.gates import Choice
 from runs.inputs import build_params, gather_inputs
 from runs.models import Action, AgentRun, Item, LogEntry, ModelCall, Output, PipelineRun, ToolCall, TryOut
@@ -287,6 +287,28 @@ def test_it_starts_a_task_of_its_own(item: Item) -> None:
     OrmQ.objects.all().delete()
     tryout_claims.look_after()
     assert OrmQ.objects.count() == 1
+
+
+@pytest.mark.parametrize("ill", [0, 2])
+def test_one_that_cannot_be_opened_holds_up_no_other(ill: int, item: Item, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [start(item), start(item), start(item)]
+    staff, real = load_staff(), calls.open_calls
+    tokens: set[UUID] = set()
+
+    def opening(asks: Any, *args: Any, **kwargs: Any) -> Any:
+        found = real(asks, *args, **kwargs)
+        if rows[ill].pk in found:
+            raise ValueError("It cannot be written down.")
+        return found
+
+    monkeypatch.setattr(tryout_claims, "open_calls", opening)
+    for _ in rows:  # as often as the desk looks
+        tokens |= {work.token for work in tryout_claims.claim(tokens, staff=staff, worker="host:1")}
+    for number, row in enumerate(map(again, rows)):
+        assert row.status == ("failed" if number == ill else "running")
+    assert "It cannot be written down." in again(rows[ill]).error
+    assert ModelCall.objects.count() == 2
+    assert BudgetPeriod.objects.get().reserved_usd == sum(ModelCall.objects.values_list("reserved_usd", flat=True))
 
 
 def test_only_one_desk_is_at_work(item: Item) -> None:
