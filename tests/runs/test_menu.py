@@ -75,7 +75,8 @@ def test_the_page_that_is_shown_is_marked_and_no_other(scene: Scene, name: str, 
 
 
 def test_open_questions_are_counted(scene: Scene) -> None:
-    assert re.search(r'Reviews<span data-open-reviews> <span class="k-badge">2<span class="k-hidden"> open</span>', side(scene, scene.viewer))
+    badge = r'Reviews<span data-open-reviews> <span class="k-badge">2<span class="k-hidden"> open</span>'
+    assert re.search(badge, side(scene, scene.viewer))
     scene.department.reviews.all().delete()
     assert "k-badge" not in side(scene, scene.viewer)
 
