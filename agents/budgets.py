@@ -15,16 +15,29 @@ from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import BigIntegerField, DateTimeField, Exists, OuterRef, Q
 
 from agents.models import Budget, BudgetPeriod
-from agents.statements import Among, Statement
+from agents.statements import Among, Given, Statement
 
 logger = logging.getLogger(__name__)
 
 Window = tuple[datetime, datetime]
 _HAS_BUDGET = Statement(
     lambda: Budget.objects.filter(Among("department_id", "departments"), is_enabled=True).values_list("pk")
+)
+_WITHOUT_PERIOD = Statement(
+    lambda: Budget.objects.filter(
+        ~Exists(
+            BudgetPeriod.objects.filter(
+                budget=OuterRef("pk"),
+                starts_at__lte=Given("now", DateTimeField()),
+                ends_at__gt=Given("now", DateTimeField()),
+            )
+        ),
+        department=Given("department", BigIntegerField()),
+        is_enabled=True,
+    ).values_list("pk", "period", "department__time_zone")
 )
 
 _CHANGES = 0x6B6F6E746F72
@@ -131,6 +144,20 @@ def hold_budgets() -> None:
     that began without it. Before calls are locked, for who makes a budget locks them; harmless when repeated.
     """
     _keep_apart("pg_advisory_xact_lock_shared")
+
+
+def begin_periods(department_id: int, *, now: datetime) -> None:
+    """Make the current periods that a department's budgets lack: where calls are settled before others reserve.
+
+    Who reserves has budgets locked while a period is made, and then waits for the others of their periods: whoever
+    holds those by then must not want the same budgets. Holds budgets; one query more where no period is lacking.
+    """
+    hold_budgets()
+    lacking = _WITHOUT_PERIOD.rows(department=department_id, now=now)
+    windows = {pk: period_window(period, time_zone, now) for pk, period, time_zone in lacking}
+    if windows:
+        going_on = _going_on(windows, now)
+        _make_periods({pk: window for pk, window in windows.items() if pk not in going_on})
 
 
 def begin_change() -> None:

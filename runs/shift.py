@@ -23,7 +23,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, transaction
 
-from agents.budgets import Refused, hold_budgets
+from agents.budgets import Refused, begin_periods
 from agents.llm import ModelClient
 from runs import control, dispatch, leases, sending, slots, switches, tracing
 from runs.calls import CallAsk, find_open, open_calls, settle_calls
@@ -270,7 +270,7 @@ class Shift:
                 .select_for_update()
                 .first()
             )
-            hold_budgets()  # before the call that is settled is locked
+            begin_periods(work.department_id, now=now)  # before the call that is settled is locked
             settle_calls([seen], staff, now=now)
             if run is None:
                 return None

@@ -16,7 +16,7 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import Q
 
-from agents.budgets import Refused, hold_budgets
+from agents.budgets import Refused, begin_periods
 from agents.causes import Cause
 from agents.model_state import load_states
 from agents.models import Department, Installation, Soul
@@ -82,7 +82,7 @@ def next_call(
         now = database_now()
         rows = TryOut.objects.filter(lease_token=work.token, status=Status.RUNNING).select_related("trigger")
         row = rows.select_for_update(of=("self",)).first()
-        hold_budgets()  # before the call that is settled is locked
+        begin_periods(work.department_id, now=now)  # before the call that is settled is locked
         settle_calls([seen], staff, now=now)
         if row is None:
             return None

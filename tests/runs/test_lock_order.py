@@ -6,22 +6,26 @@ On SQLite there is one writer at a time, and nothing to wait for in a circle.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.db import connection, transaction
 from django.utils import timezone
 
 from agents import budgets, model_state
+from agents.budgets import Refused
 from agents.causes import Cause
-from agents.models import Agent, Budget, Department, ModelState, Soul
+from agents.models import Agent, Budget, BudgetPeriod, Department, ModelState, Soul
 from runs import calls, commits, control, gates, leases, outputs, tryout_claims, tryouts
 from runs.failures import LINE_STANDS
 from runs.models import AgentRun, Item, ModelCall
+from runs.shift import Shift
 from runs.staff import load_staff
-from runs.work import Work
+from runs.work import OpenCall, Work
 from tests.engine import (
     answered,
     broken_off,
@@ -238,16 +242,20 @@ def test_who_ends_several_runs_and_who_settles_do_not_wait_in_a_circle_for_their
         assert period.spent_usd == sum(ModelCall.objects.filter(agent=agent).values_list("cost_usd", flat=True))
 
 
+def start_try_out(office: Department, slug: str) -> None:
+    """A queued try-out of the latest item, by a person of its own."""
+    agent, wanted = agent_of(office, slug), [tryouts.Wanted(Item.objects.latest("pk"))]
+    soul = Soul.objects.get(agent=agent, status="published")
+    assert tryouts.start(agent=agent, wanted=wanted, soul=soul, model=agent.model, user=make_user(slug))[0]
+
+
 def test_who_claims_several_try_outs_and_who_settles_do_not_wait_in_a_circle_for_their_budgets(
     office: Department, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_budgets(office)
     others = [claim_one("writer", office), claim_one("intake", office)]
     for slug in ("intake", "writer"):
-        agent, user = agent_of(office, slug), make_user(slug)
-        wanted = [tryouts.Wanted(Item.objects.latest("pk"))]
-        soul = Soul.objects.get(agent=agent, status="published")
-        assert tryouts.start(agent=agent, wanted=wanted, soul=soul, model=agent.model, user=user)[0]
+        start_try_out(office, slug)
     monkeypatch.setattr(tryout_claims, "missing", lambda *args: "")
     has_reserved, real = threading.Event(), calls.open_calls
 
@@ -269,3 +277,56 @@ def test_who_claims_several_try_outs_and_who_settles_do_not_wait_in_a_circle_for
     works, _ = in_threads(meeting, 2)
     assert [work.agent.slug for work in works] == ["intake", "writer"]
     assert {run_of(work).status for work in others} == {"done"}
+
+
+def next_of_run(office: Department) -> Callable[[], OpenCall | Refused | None]:
+    work = claim_one("intake", office)
+    shift, seen = Shift(1, uuid4()), answered(work).unsettled[0]
+    return lambda: shift._next_call(work, seen, 2, work.first_call.request.params)
+
+
+def next_of_try_out(office: Department) -> Callable[[], OpenCall | Refused | None]:
+    make_queued("intake", office, status="done")
+    start_try_out(office, "intake")
+    (work,) = tryout_claims.claim((), staff=load_staff(), worker="host:1")
+    seen, params = answered(work).unsettled[0], work.first_call.request.params
+    return lambda: tryout_claims.next_call(work, seen, 2, params, staff=load_staff(), worker="host:1")
+
+
+@pytest.mark.parametrize("begin_first", [next_of_run, next_of_try_out])
+def test_when_a_period_turns_a_claim_and_a_next_call_do_not_wait_in_a_circle(
+    begin_first: Any, office: Department, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Budget.objects.create(department=office, period="month", limit_usd=50)
+    next_call = begin_first(office)
+    turning = BudgetPeriod.objects.get(budget__period="day")
+    a_day = timedelta(days=1)
+    BudgetPeriod.objects.filter(pk=turning.pk).update(starts_at=turning.starts_at - a_day, ends_at=turning.starts_at)
+    run = make_queued("intake", office)
+    holds_budgets, has_settled = threading.Event(), threading.Event()
+    make, real = budgets._make_periods, budgets.settle
+
+    def making(windows: Any) -> None:
+        make(windows)
+        if windows and not holds_budgets.is_set():
+            holds_budgets.set()
+            has_settled.wait(MEET_SECONDS)
+
+    def settling(*args: Any) -> None:
+        real(*args)
+        has_settled.set()
+
+    monkeypatch.setattr(budgets, "_make_periods", making)
+    monkeypatch.setattr(calls, "settle", settling)
+
+    def meeting(number: int) -> Any:
+        if number:
+            assert holds_budgets.wait(LIMIT_SECONDS)
+            return next_call()
+        return claim()
+
+    works, opened = in_threads(meeting, 2)
+    assert [work.run_id for work in works] == [run.pk]
+    assert isinstance(opened, OpenCall)
+    turned = BudgetPeriod.objects.get(budget__period="day", starts_at=turning.starts_at)
+    assert turned.reserved_usd == sum(ModelCall.objects.filter(status="started").values_list("reserved_usd", flat=True))
