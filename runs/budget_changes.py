@@ -169,4 +169,6 @@ def _act(
         before=dict(before),
         after=dict(after),
         reason=reason[:300],
+        # Commits compare it with when their attempts began (hold_moved_budgets), and this machine's clock may be off.
+        at=database_now(),
     )

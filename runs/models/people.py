@@ -6,6 +6,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import DateTimeField, F, Q, Value
 from django.db.models.functions import Coalesce
+from django.utils import timezone
 
 from agents.models import Department
 from runs.models.item import Item, Trigger
@@ -281,7 +282,7 @@ class Action(models.Model):
     before = models.JSONField(default=dict, blank=True)
     after = models.JSONField(default=dict, blank=True)
     reason = models.CharField(max_length=300, blank=True)
-    at = models.DateTimeField(auto_now_add=True)
+    at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
         indexes = [

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+import time_machine
 from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 
@@ -17,7 +18,7 @@ from agents.budgets import wait_head
 from agents.causes import Cause
 from agents.models import Budget, Department, ModelState
 from agents.pricing import Usage
-from runs import commits, dispatch
+from runs import budget_changes, commits, dispatch
 from runs.budget_changes import allow_once, set_extras
 from runs.commits import commit, settle_apart
 from runs.failures import GIVE_UP_WAITING, MAX_FAILURES
@@ -395,6 +396,17 @@ def test_a_budget_raised_before_the_refused_attempt_is_written_down_wakes_it(ref
     allow_once(budget=Budget.objects.get(), usd=Decimal(50), user=make_user("ada"), reason="")
     commit([refused], load_staff())
     assert not Alert.objects.exists()
+    assert [again.run_id for again in claim()] == [refused.work.run_id]
+
+
+def test_it_wakes_it_where_the_clock_of_who_raised_it_is_slow(
+    refused: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = timezone.now()
+    monkeypatch.setattr(budget_changes, "database_now", lambda: here)  # SQLite has no clock of its own
+    with time_machine.travel(here - timedelta(minutes=2)):
+        allow_once(budget=Budget.objects.get(), usd=Decimal(50), user=make_user("ada"), reason="")
+    commit([refused], load_staff())
     assert [again.run_id for again in claim()] == [refused.work.run_id]
 
 
