@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date
 from decimal import Decimal
@@ -50,26 +50,12 @@ _COLUMNS = (
 )
 _DAY = TruncDate("started_at", tzinfo=UTC)
 """Told by the database: to read a moment takes three times as long as all other columns together."""
-_ALIKE = (
-    "department_id",
-    "agent_id",
-    "soul_id",
-    "model_asked",
-    "model_used",
-    "status",
-    "rolled",
-    "cause",
-    "is_estimate",
-)
 _APART = {
     "day": _DAY,
     "has_error": ExpressionWrapper(~Q(error=""), BooleanField()),
     "has_output": ExpressionWrapper(Q(output_tokens__gt=0), BooleanField()),
 }
 """Of error and output only what the rule for waste and tokens asks: that there is one."""
-_ADDED: dict[str, Any] = {"count": Count("pk")}
-_ADDED |= {f"sum_{name}": Sum(in_units(name)) for name in _MONEY}
-_ADDED |= {f"sum_{name}": Sum(name) for name in TOKENS}
 
 
 class Group(NamedTuple):
@@ -136,11 +122,9 @@ def group_calls(rows: Iterable[dict[str, Any]]) -> tuple[dict[Group, Sums], dict
     groups: defaultdict[Group, Sums] = defaultdict(Sums.empty)
     items: defaultdict[tuple[int, int, date], list[int]] = defaultdict(lambda: [0, 0, 0])
     for row in rows:
-        if row["rolled"] == ModelCall.Rolled.UNSEEN:
-            _add(row, groups, items, as_unseen=True, sign=-1)
-        if row["rolled"] == ModelCall.Rolled.USED:
-            _add(_as_used(row), groups, items, as_unseen=False, sign=-1)
-        _add(row, groups, items, as_unseen=row["status"] == ModelCall.Status.UNSEEN, sign=1)
+        for move in _moves(row):
+            _add_to_groups(groups, move)
+            _add_to_sums(items, move)
     return groups, items
 
 
@@ -153,8 +137,9 @@ def add_correction(calls: Iterable[tuple[ModelCall, Decimal]]) -> None:
             continue
         row = {"started_at": call.started_at} | {name: getattr(call, name) for name in _COLUMNS}
         row = _as_used(row) if call.rolled == ModelCall.Rolled.USED else row
-        _add(row, groups, items, as_unseen=False, sign=-1)
-        _add({**row, "cost_usd": usd, "is_estimate": False}, groups, items, as_unseen=False, sign=1)
+        for move in (_Move(row, False, -1), _Move({**row, "cost_usd": usd, "is_estimate": False}, False, 1)):
+            _add_to_groups(groups, move)
+            _add_to_sums(items, move)
     _add_to_rollups(groups)
     _add_to_items(items)
 
@@ -172,23 +157,48 @@ def unrolled_calls(**filters: Any) -> Iterable[dict[str, Any]]:
 
 def sum_unrolled() -> dict[Group, Sums]:
     """What they add to the rollups: as ``group_calls``, but alike calls are added up by the database."""
-    rows = (dict(zip((*_ALIKE, *_APART, *_ADDED), row, strict=True)) for row in _ADDED_UP.rows())
-    return group_calls(
-        row
-        | {name: row[f"sum_{name}"] for name in TOKENS}
-        | {name: dollars(int(row[f"sum_{name}"])) for name in _MONEY}
-        | {"error": row["has_error"]}
-        for row in rows
-    )[0]
+    groups: defaultdict[Group, Sums] = defaultdict(Sums.empty)
+    for row in _ALIKE.read():
+        for move in _moves(row):
+            _add_to_groups(groups, move)
+    return groups
 
 
-def _added_up() -> QuerySet[ModelCall, Any]:
-    rows: Any = unrolled().annotate(**_APART).values_list(*_ALIKE, *_APART).order_by()
-    added_up: QuerySet[ModelCall, Any] = rows.annotate(**_ADDED)
-    return added_up
+def sum_unrolled_items() -> dict[tuple[int, int, date], list[int]]:
+    """What they add to the items, likewise."""
+    items: defaultdict[tuple[int, int, date], list[int]] = defaultdict(lambda: [0, 0, 0])
+    for row in _ALIKE_OF_ITEMS.read():
+        for move in _moves(row):
+            _add_to_sums(items, move)
+    return items
 
 
-_ADDED_UP = Statement(_added_up)
+class _AddedUp:
+    """The calls of ``unrolled``, those that are alike in these columns added up; ``rows`` narrows them."""
+
+    def __init__(self, alike: Sequence[str], tokens: Sequence[str], rows: Callable[[], QuerySet[ModelCall]]) -> None:
+        self._tokens = tokens
+        sums: dict[str, Any] = {"count": Count("pk")}
+        sums |= {f"sum_{name}": Sum(in_units(name)) for name in _MONEY}
+        sums |= {f"sum_{name}": Sum(name) for name in tokens}
+        self._columns = (*alike, *_APART, *sums)
+        self._statement = Statement(
+            lambda: rows().annotate(**_APART).values_list(*alike, *_APART).order_by().annotate(**sums)
+        )
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """As rows of calls, each with its ``count``."""
+        for values in self._statement.rows():
+            row = dict(zip(self._columns, values, strict=True))
+            row |= {name: row[f"sum_{name}"] for name in self._tokens}
+            row |= {name: dollars(int(row[f"sum_{name}"])) for name in _MONEY}
+            yield row | {"error": row["has_error"]}
+
+
+_KINDS = ("status", "rolled", "cause")
+_WHOSE = ("department_id", "agent_id", "soul_id", "model_asked", "model_used", "is_estimate")
+_ALIKE = _AddedUp((*_WHOSE, *_KINDS), TOKENS, unrolled)
+_ALIKE_OF_ITEMS = _AddedUp(("department_id", "item_id", *_KINDS), (), lambda: unrolled().exclude(item=None))
 
 
 def settled_calls(**filters: Any) -> Iterable[dict[str, Any]]:
@@ -216,35 +226,69 @@ def _as_used(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "error": ""}
 
 
-def _add(
-    row: dict[str, Any],
-    groups: defaultdict[Group, Sums],
-    items: defaultdict[tuple[int, int, date], list[int]],
-    *,
-    as_unseen: bool,
-    sign: int,
-) -> None:
-    day = row["day"] if "day" in row else row["started_at"].astimezone(UTC).date()
-    # An unseen call stands at its reservation, with no tokens; its model is the one that was asked.
-    is_waste = as_unseen or not is_of_use(row)
-    cost = units(row["reserved_usd"] if as_unseen else row["cost_usd"])
+class _Move(NamedTuple):
+    """A call that is put into the sums (``sign`` 1) or taken out of them (-1), as unseen or as what it is.
+
+    Of a row with a ``count`` it is so many calls.
+    """
+
+    row: dict[str, Any]
+    as_unseen: bool
+    sign: int
+
+    @property
+    def day(self) -> date:
+        row = self.row
+        found: date = row["day"] if "day" in row else row["started_at"].astimezone(UTC).date()
+        return found
+
+    @property
+    def is_waste(self) -> bool:
+        return self.as_unseen or not is_of_use(self.row)
+
+    @property
+    def units(self) -> int:
+        # An unseen call stands at its reservation, with no tokens; its model is the one that was asked.
+        return units(self.row["reserved_usd"] if self.as_unseen else self.row["cost_usd"])
+
+    @property
+    def calls(self) -> int:
+        found: int = self.row.get("count", 1)
+        return found
+
+
+def _moves(row: dict[str, Any]) -> Iterator[_Move]:
+    """What makes the sums hold a call as what it is now."""
+    if row["rolled"] == ModelCall.Rolled.UNSEEN:
+        yield _Move(row, True, -1)
+    if row["rolled"] == ModelCall.Rolled.USED:
+        yield _Move(_as_used(row), False, -1)
+    yield _Move(row, row["status"] == ModelCall.Status.UNSEEN, 1)
+
+
+def _add_to_groups(groups: defaultdict[Group, Sums], move: _Move) -> None:
+    row, as_unseen = move.row, move.as_unseen
     tokens = [0] * len(TOKENS) if as_unseen or not is_billed(row) else [row[name] for name in TOKENS]
     model = row["model_asked"] if as_unseen else row["model_used"] or row["model_asked"]
     group = Group(
         row["department_id"],
-        day,
+        move.day,
         row["agent_id"],
         model,
         row["soul_id"],
-        is_waste,
+        move.is_waste,
         as_unseen or row["is_estimate"],
     )
-    groups[group].add(sign, (row.get("count", 1), *tokens, cost))
-    if row.get("item_id") is None:
+    groups[group].add(move.sign, (move.calls, *tokens, move.units))
+
+
+def _add_to_sums(items: defaultdict[tuple[int, int, date], list[int]], move: _Move) -> None:
+    row = move.row
+    if row["item_id"] is None:
         return
-    sums = items[row["department_id"], row["item_id"], day]
-    for position, value in enumerate((1, cost, cost if is_waste else 0)):
-        sums[position] += sign * value
+    sums, cost = items[row["department_id"], row["item_id"], move.day], move.units
+    for position, value in enumerate((move.calls, cost, cost if move.is_waste else 0)):
+        sums[position] += move.sign * value
 
 
 def _roll_up_batch(batch: int) -> int:

@@ -18,7 +18,7 @@ from django.db.models import Case, Sum, Value, When
 from agents.models import Agent, Department, Soul
 from agents.spec import DepartmentSpec
 from runs.cost_items import STATUS, break_down_by_path, break_down_items
-from runs.cost_rollups import SUMS, Group, Sums, group_calls, settled_calls, sum_unrolled, unrolled_calls
+from runs.cost_rollups import SUMS, Group, Sums, group_calls, settled_calls, sum_unrolled, sum_unrolled_items
 from runs.cost_sums import Before, Cost, Period, dearest_first
 from runs.database import snapshot
 from runs.models import CostRollup
@@ -122,7 +122,7 @@ class Ledger:
     @cached_property
     def _live_by_item(self) -> dict[tuple[int, int, date], list[int]]:
         """The same calls by department, item and day."""
-        return group_calls(row for row in unrolled_calls() if row["department_id"] in self._ids)[1]
+        return {key: sums for key, sums in sum_unrolled_items().items() if key[0] in self._ids}
 
     def _live_items(self, period: Period) -> dict[int, list[int]]:
         found: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0, 0])

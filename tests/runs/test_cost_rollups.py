@@ -27,6 +27,7 @@ from runs.cost_rollups import (
     keep_up,
     roll_up,
     sum_unrolled,
+    sum_unrolled_items,
     unrolled,
     unrolled_calls,
 )
@@ -125,7 +126,7 @@ def test_what_the_database_adds_up_is_what_the_calls_come_to_one_by_one(seed: in
         call.save(update_fields=["error", "cause", "output_tokens", "rolled"])
     found = sum_unrolled()
     assert len(found) > 20
-    assert found == group_calls(unrolled_calls())[0]
+    assert (found, sum_unrolled_items()) == group_calls(unrolled_calls())
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -145,7 +146,7 @@ def test_sums_by_the_database_are_exact_to_the_last_digit(seed: int) -> None:
     ModelCall.objects.bulk_create(calls)
     found = sum_unrolled()
     assert sum(sums.values[-1] for sums in found.values()) == int(sum(costs) * 10**8)
-    assert found == group_calls(unrolled_calls())[0]
+    assert (found, sum_unrolled_items()) == group_calls(unrolled_calls())
     figures = our_figures(FIRST, FIRST)
     assert [figure.cost_usd for figure in figures.values()] == [sum(costs)]
     budget = Budget(department=run.department, period="day", limit_usd=1)
@@ -157,10 +158,14 @@ def test_alike_calls_are_read_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(12):
         make_model_call(run, number=number, started_at=PERIOD.moments[0], output_tokens=number // 6)
     read: list[int] = []
-    add = cost_rollups._add
-    monkeypatch.setattr(cost_rollups, "_add", lambda row, *args, **kwargs: (read.append(1), add(row, *args, **kwargs)))
+    moves = cost_rollups._moves
+    monkeypatch.setattr(cost_rollups, "_moves", lambda row: (read.append(row["count"]), moves(row))[1])
     (sums,) = sum_unrolled().values()
-    assert (sums.values[0], len(read)) == (12, 2), "those without output, which a refusal is asked for, and the others"
+    assert sums.values[0] == 12
+    assert sorted(read) == [6, 6], "those without output, which a refusal is asked for, and the others"
+    read.clear()
+    (units,) = sum_unrolled_items().values()
+    assert (units[0], sorted(read)) == (12, [6, 6])
 
 
 def test_the_days_before_agree_too_by_every_dimension() -> None:
