@@ -17,6 +17,7 @@ from django.contrib.auth.views import redirect_to_login
 from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseBase
 from django.shortcuts import get_object_or_404, resolve_url
+from django.utils.http import url_has_allowed_host_and_scheme
 
 from agents.models import Department, Installation, Member
 from runs.backends import ROLE_PERMISSIONS, includes
@@ -131,20 +132,23 @@ def _choose(request: HttpRequest, access: Access) -> Access:
 def signed_in(view: ViewT) -> ViewT:
     """Send strangers to the login page; htmx by a header, as a login form inside a table helps nobody.
 
-    What refreshes itself or sends a form is only told (401): going away would lose what is typed in the page.
+    What refreshes itself or sends a form is only told (401): going away would lose what is typed in the page. So is
+    what belongs to the page of somebody else, as ``Kontor-Person`` tells.
     A zero byte, which PostgreSQL cannot store, is refused here for all pages.
     """
 
     @wraps(view)
     def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        if request.user.is_authenticated:
+        # Somebody else may have signed in in another tab: a page is neither refreshed nor used with their rights.
+        person = request.headers.get("Kontor-Person", str(request.user.pk))
+        if request.user.is_authenticated and person == str(request.user.pk):
             if _has_zero(request):
                 return HttpResponseBadRequest("What was sent has a character in it that cannot be stored.")
             return view(request, *args, **kwargs)
         if request.headers.get("HX-Request") == "true":
-            stays = request.method == "POST" or "Kontor-Refresh" in request.headers
+            stays = request.user.is_authenticated or request.method == "POST" or "Kontor-Refresh" in request.headers
             return HttpResponse(status=401, headers={} if stays else {"HX-Redirect": _login_url(request)})
-        return redirect_to_login(request.get_full_path())
+        return redirect_to_login(request.get_full_path()) if request.method != "POST" else _login_from_form(request)
 
     return cast(ViewT, guarded)
 
@@ -155,6 +159,14 @@ def _login_url(request: HttpRequest) -> str:
     if not page.path:
         return resolve_url(settings.LOGIN_URL)
     return redirect_to_login(urlunsplit(("", "", page.path, page.query, ""))).url
+
+
+def _login_from_form(request: HttpRequest) -> HttpResponse:
+    """Sign in, and back to the page with the form: the address it was sent to may answer nothing else."""
+    came_from = request.headers.get("Referer", "")
+    is_ours = url_has_allowed_host_and_scheme(came_from, request.get_host())
+    page = urlsplit(came_from if is_ours else resolve_url(settings.LOGIN_REDIRECT_URL))
+    return redirect_to_login(urlunsplit(("", "", page.path, page.query, "")))
 
 
 def _has_zero(request: HttpRequest) -> bool:

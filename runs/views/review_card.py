@@ -30,6 +30,7 @@ from runs.database import now as database_now
 from runs.models import AgentRun, Item, Message, Output, Review, SendBack
 from runs.payloads import FOR_PEOPLE, Classification, classifications_of, texts_of
 from runs.reviews import read_review
+from runs.send_situation import held_by
 from runs.sendable import address_of
 from runs.snoozing import CHOICES, local_time
 from runs.staleness import find_stale
@@ -182,12 +183,14 @@ def _waiting(review: Review, access: Access, user: User, now: datetime) -> dict[
 
 
 def _buttons(review: Review, access: Any) -> list[Button]:
-    found = []
+    found, held = [], held_by(review.department)
     for offer in offers_of(review, access):
         label, key = _LABELS[offer.answer]
         effect = _EFFECTS[offer.answer]
         if offer.answer == Answer.APPROVE and review.kind == Kind.LOW_CONFIDENCE:
             label, effect = "It is right", _RIGHT
+        elif offer.answer == Answer.APPROVE and review.kind == Kind.DRAFT and held:
+            effect = f"It waits in the outbox: {held}"
         found.append(Button(offer.answer, label, key, effect, _url(review, offer.answer), offer.allowed))
     return found
 

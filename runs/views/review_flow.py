@@ -21,6 +21,7 @@ from runs.database import now as database_now
 from runs.models import Review
 from runs.payloads import Unfit
 from runs.review_queue import Filters
+from runs.send_situation import held_by
 from runs.views.answers import answer as answer_page
 from runs.views.answers import is_htmx
 from runs.views.review_card import card_context
@@ -50,11 +51,19 @@ def judge(
         done = decide(review, user)
     except Unfit as error:
         done = no(str(error))
-    said = text if done else f"{done.reason} Nothing was changed."
+    said = f"{text} {leaving(reviews.read_review(pk))}".rstrip() if done else f"{done.reason} Nothing was changed."
     stays = stays or not done
     return _go_on(
         request, review, said, bool(done), stays=stays, answered=review.pk if is_answer and not stays else None
     )
+
+
+def leaving(review: Review) -> str:
+    """What becomes of a draft that was approved, in a sentence; empty for any other answer."""
+    if review.kind != Review.Kind.DRAFT or review.answer not in Review.APPROVALS:
+        return ""
+    held = held_by(review.department)
+    return f"It waits in the outbox: {held}" if held else "It leaves the house after the undo time."
 
 
 def _go_on(
@@ -68,7 +77,8 @@ def _go_on(
     if "queue" not in request.POST:
         url = review.item.get_absolute_url() if review.item else reverse("runs:reviews")
         return answer_page(request, text, changed=is_done, url=url)
-    messages.add_message(request, messages.SUCCESS if is_done else messages.WARNING, text)
+    if answered is None:  # or the next card begins with what was answered, and the way back
+        messages.add_message(request, messages.SUCCESS if is_done else messages.WARNING, text)
     target = review.pk if stays else _ahead(request) or _next(request, review, filters)
     url = address_of(target, filters, answered)
     if not is_htmx(request):
@@ -97,6 +107,7 @@ def card_of(
     shown: dict[str, Any] = {"filters": filters, "queue": query_of(filters), "answered": None, "review": None}
     if answered is not None:
         shown["answered"] = reviews.read_review(answered)
+        shown["answered_leaving"] = leaving(shown["answered"])
         shown["answered_undo"] = can_undo(shown["answered"], access_of(request), now=database_now())
     if pk is None:
         return {"access": access_of(request), **shown}

@@ -19,6 +19,7 @@ from runs.allowed import Allowed, no
 from runs.answerable import can_approve_together
 from runs.models import DraftGroup, Output, Review
 from runs.payloads import texts_of
+from runs.send_situation import held_by
 from runs.views.answers import CHANGED_EVENT, is_htmx
 from runs.views.diffs import Piece, diff_texts
 from runs.views.forms import read_number
@@ -82,7 +83,9 @@ def review_group_approve(request: HttpRequest, pk: int) -> HttpResponse:
         allowed = reviews.approve(review=review, user=user, to=to, output_id=output_id) if allowed else allowed
         done += bool(allowed)
         left += [] if allowed else [f"{review.item}: {allowed.reason}"]
-    text = f"{done} approved. What leaves the house leaves after the undo time." if done else "Nothing was approved."
+    held = held_by(group.department)
+    then = f"They wait in the outbox: {held}" if held else "They leave the house after the undo time."
+    text = f"{done} approved. {then}" if done else "Nothing was approved."
     text += f" Not approved: {' '.join(left)}" if left else ""
     text = text if chosen else "Tick the drafts that you have read and that are right. Nothing was changed."
     messages.add_message(request, messages.SUCCESS if done and not left else messages.WARNING, text)

@@ -26,7 +26,6 @@ from runs.views.review_rows import gather_rows
 
 Role = Member.Role
 ROWS = 50
-APPROVED = "Approved. What leaves the house leaves after the undo time."
 
 
 @signed_in
@@ -94,7 +93,7 @@ def review_approve(request: HttpRequest, pk: int) -> HttpResponse:
     def decide(review: Review, user: User) -> Allowed:
         return reviews.approve(review=review, user=user, note=note, to=to, output_id=shown)
 
-    return judge(request, pk, APPROVED, decide)
+    return judge(request, pk, "Approved.", decide)
 
 
 @signed_in
@@ -108,7 +107,7 @@ def review_approve_edited(request: HttpRequest, pk: int) -> HttpResponse:
     def decide(review: Review, user: User) -> Allowed:
         return reviews.approve_edited(review=review, user=user, changes=changes, to=to, output_id=shown)
 
-    return judge(request, pk, f"With your changes: {APPROVED[0].lower()}{APPROVED[1:]}", decide)
+    return judge(request, pk, "Approved with your changes.", decide)
 
 
 @signed_in

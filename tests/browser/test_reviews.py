@@ -303,7 +303,7 @@ def test_a_mail_goes_back_with_a_note_and_the_new_one_is_edited_and_approved(at_
     page.keyboard.press("n")
     page.keyboard.type("Shorter, please.")
     page.keyboard.press("Control+Enter")
-    expect(page.locator("#messages")).to_contain_text("Sent back.")
+    expect(page.locator(f"#answered-{first.pk}")).to_contain_text("Sent back:")
     wait_for(asked.exclude(pk=first.pk).exists, "the new mail waits for approval", LIMIT_SECONDS)
     second = asked.get()
     opened.open(f"/reviews/{second.pk}/")
@@ -313,7 +313,7 @@ def test_a_mail_goes_back_with_a_note_and_the_new_one_is_edited_and_approved(at_
     body.fill(f"{body.input_value()}\nP.S. We halve your costs.")
     expect(page.locator("#compared-body li").last).to_have_text("We halve your costs.")
     page.keyboard.press("Control+Enter")
-    expect(page.locator("#messages")).to_contain_text("With your changes")
+    expect(page.locator(f"#answered-{second.pk}")).to_contain_text("Approved with changes:")
     message = OutboxMessage.objects.get(item=item)
     assert "We halve your costs." in message.rendered["body"]
     assert message.approved_by is not None

@@ -144,6 +144,24 @@ def test_from_the_queue_the_next_question_comes_in_its_place(office: Office, nam
     assert (f"/reviews/{answered}/panel/" in html) is (name in ASSIGNING)
 
 
+def test_one_bar_says_what_was_approved_and_what_becomes_of_it(office: Office) -> None:
+    post = POSTS["approve"]
+    html = office.client("rudi").post(post.url(office), {"queue": ""}, headers=HTMX).content.decode()
+    assert html.count('data-colour="success"') == 1
+    bar = html[html.index('data-colour="success"') :].split("</span>")[0]
+    assert "Approved: " in bar
+    assert "It leaves the house after the undo time." in bar
+
+
+def test_while_sends_are_held_no_card_or_bar_says_that_a_mail_leaves(office: Office) -> None:
+    Department.objects.filter(pk=office.department.pk).update(state="holding_sends", state_reason="A wrong price.")
+    assert "It waits in the outbox: Sales is holding" in card(office)
+    post = POSTS["approve"]
+    html = office.client("rudi").post(post.url(office), {"queue": ""}, headers=HTMX).content.decode()
+    assert "It waits in the outbox: Sales is holding sends: A wrong price." in html
+    assert "undo time" not in html
+
+
 @pytest.mark.parametrize("name", POSTS)
 def test_elsewhere_it_answers_htmx_with_a_message(office: Office, name: str) -> None:
     post = POSTS[name]
