@@ -24,8 +24,8 @@ from runs.money import dollars, in_units
 
 AGO = timedelta(minutes=10)
 """What began so long ago is written down by now: no claim's transaction takes as long."""
-_REFUSED = Q(cause=Cause.REFUSAL, output_tokens=0)
-"""Not billed, so in no budget."""
+UNBILLED = Q(cause=Cause.REFUSAL, output_tokens=0)
+"""Refused before any output: not billed, so in no budget. The same in Python is ``cost_rollups.is_billed``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def _settle_in(period: BudgetPeriod, calls: list[ModelCall]) -> None:
 def _sum_finished(calls: QuerySet[ModelCall]) -> tuple[Decimal, int]:
     """What ended calls came to, in US dollars and tokens."""
     finished = calls.filter(status=ModelCall.Status.FINISHED)
-    known = Q(is_estimate=False) & ~_REFUSED
+    known = Q(is_estimate=False) & ~UNBILLED
     sums = finished.aggregate(
         usd=Sum(in_units("cost_usd"), default=0),
         bounds=Sum("reserved_tokens", filter=Q(is_estimate=True), default=0),

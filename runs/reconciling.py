@@ -14,8 +14,9 @@ from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import NamedTuple
 
-from django.db.models import Q, Sum
+from django.db.models import F, Q, Sum, Value
 
+from runs.budget_counts import UNBILLED
 from runs.cost_rollups import TOKENS
 from runs.models import ModelCall
 from runs.money import dollars, in_units
@@ -65,12 +66,14 @@ class Key(NamedTuple):
 class Figures:
     """Tokens by kind, those that are known; ``cost_usd`` is None where the export says nothing of costs.
 
-    ``estimated_usd`` is inside our costs; ``rounding_usd`` is how far an export's may be off by its rounding.
+    ``estimated_usd`` is inside our costs, ``refused_tokens`` of prompts that were not billed are not inside our tokens;
+    ``rounding_usd`` is how far an export's may be off by its rounding.
     """
 
     tokens: Counter[str] = field(default_factory=Counter)
     cost_usd: Decimal | None = None
     estimated_usd: Decimal = _ZERO
+    refused_tokens: int = 0
     rounding_usd: Decimal = _ZERO
 
     def add(self, tokens: Mapping[str, int], cost: Decimal | None) -> None:
@@ -109,6 +112,9 @@ class Difference:
         ]
         if _costs_differ(self.ours, self.theirs):
             found.append(f"cost: ours {self.ours.in_words}, theirs {self.theirs.in_words}")
+        if found and self.ours.refused_tokens:
+            left = f"{self.ours.refused_tokens:,} tokens of prompts that were refused before any output"
+            found.append(f"not in ours, since they are not billed: {left}")
         return found
 
 
@@ -136,6 +142,7 @@ def read_export(lines: Iterable[str]) -> dict[Key, Figures]:
 def our_figures(first: date, last: date, api_key_env: str = "") -> dict[Key, Figures]:
     """What our calls say for these days (UTC, both included), from the calls themselves.
 
+    Prompts that were refused before any output count with no tokens, as on the costs page.
     Calls whose end was not seen have no tokens or some, and cost what they had reserved or may have used: that is
     ``estimated_usd``. Calls under way are left out.
     """
@@ -146,16 +153,18 @@ def our_figures(first: date, last: date, api_key_env: str = "") -> dict[Key, Fig
     found: defaultdict[Key, Figures] = defaultdict(Figures)
     days = calls.values_list("started_at__date", "model_used", "model_asked")
     sums = days.annotate(
-        *(Sum(name) for name in TOKENS),
+        **{f"sum_{name}": Sum(name, filter=~UNBILLED, default=0) for name in TOKENS},
+        refused=Sum(sum((F(name) for name in TOKENS), Value(0)), filter=UNBILLED, default=0),
         cost=Sum(in_units("cost_usd")),
         estimated=Sum(in_units("cost_usd"), filter=Q(is_estimate=True), default=0),
     )
-    for day, used, asked, *counts, cost, estimated in sums.order_by():
+    for day, used, asked, *counts, refused, cost, estimated in sums.order_by():
         if first <= day <= last:
             tokens = dict(zip(TOKENS, counts, strict=True))
             tokens["cache_write_tokens"] = sum(tokens[name] for name in _WRITES)
             figures = found[Key(day, used or asked)]
             figures.add(tokens, dollars(int(cost)))
+            figures.refused_tokens += refused
             figures.estimated_usd += dollars(int(estimated))
     return dict(found)
 

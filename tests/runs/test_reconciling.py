@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 
+from runs.cost_rollups import TOKENS
+from runs.cost_sums import Period, total
+from runs.costs import break_down
 from runs.models import AgentRun, ModelCall
 from runs.reconciling import Unreadable, compare, our_figures, read_export
 from tests.factories import make_agent_run, make_department, make_lead, make_model_call
@@ -127,6 +130,20 @@ def test_a_difference_says_how_much_of_it_is_estimated(tmp_path: Path) -> None:
     text = run(tmp_path, GOOD)
     assert "    cost: ours 0.50039000 USD (0.50000000 of it estimated), theirs 0.00039000 USD\n" in text
     assert "tokens:" not in text
+
+
+def test_prompts_that_were_refused_count_as_on_the_costs_page_and_are_told_apart(tmp_path: Path) -> None:
+    make_calls()
+    owner = AgentRun.objects.get()
+    values = {"model_used": "claude-haiku-5-5", "started_at": DAY, "cause": "refusal", "cost_usd": 0}
+    make_model_call(owner, output_tokens=0, input_tokens=1_000, cache_read_tokens=34, **values)
+    assert "1 of 1 days and models agree" in run(tmp_path, GOOD)
+    page = total(break_down([owner.department], Period(DAY.date(), DAY.date()), "agent"))
+    (ours,) = our_figures(DAY.date(), DAY.date()).values()
+    assert {name: ours.tokens[name] for name in TOKENS} == page.tokens
+    text = run(tmp_path, GOOD.replace("1,800", "2,800"))
+    assert "input tokens: ours 1,800, theirs 2,800" in text
+    assert "not billed: 1,034 tokens of prompts that were refused before any output" in text
 
 
 def test_lines_of_one_day_and_model_are_added() -> None:
