@@ -13,7 +13,7 @@ from decimal import Decimal
 from statistics import median
 
 from django.conf import settings
-from django.db.models import Count, DateTimeField, Max, Sum
+from django.db.models import Count, DateTimeField, Max, Q, Sum
 
 from agents.statements import Among, Given, Statement
 from runs import log
@@ -51,22 +51,24 @@ class Held:
 def find_loops(runs: Sequence[AgentRun], now: datetime) -> list[Held]:
     """Those of the runs, about to be claimed, that go round in circles. One query where nothing is suspicious."""
     steps = dict(_STEPS.rows(items={run.item_id for run in runs}, since=now - DAY))
-    crowded = {pk for pk, count in steps.items() if count > settings.LOOP_STEPS_PER_DAY}
-    costs = _known_costs(runs)
-    dear = [run for run in runs if costs.get(run.pk, Decimal(0)) > SMALL_USD]
-    if not crowded and not dear:
-        return []
-    looked_at = _looked_at({*crowded, *(run.item_id for run in dear)}, now)
+    crowded = [run for run in runs if steps.get(run.item_id, 0) > settings.LOOP_STEPS_PER_DAY]
+    looked_at = _looked_at(crowded)
     reasons: dict[int, str] = {}
-    for run in runs:
-        if run.item_id in crowded and (count := _steps_since(run, looked_at, now)) > settings.LOOP_STEPS_PER_DAY:
+    for run in crowded:
+        if (count := _steps_since(run, looked_at, now)) > settings.LOOP_STEPS_PER_DAY:
             reasons[run.pk] = f"{count} steps in a day, more than {settings.LOOP_STEPS_PER_DAY}"
-    for run in dear:
-        usual = None if run.item_id in looked_at else _usual_usd(run)
-        if usual is not None and costs[run.pk] > usual * settings.LOOP_TIMES_MEDIAN:
-            times = int(costs[run.pk] / usual)
-            reasons[run.pk] = f"this step has cost {costs[run.pk]:.4f} USD, {times} times the usual {usual:.4f}"
+    reasons |= _too_dear(runs)
     return [Held(run, f"Round in circles: {reasons[run.pk]}. A person is asked.") for run in runs if run.pk in reasons]
+
+
+def find_dear(run: AgentRun) -> str:
+    """Why a run, of which a call has just been settled, must open no other one; empty if it may.
+
+    It waits instead, and whoever is to claim it next asks the person. No query where it has cost little.
+    """
+    run.refresh_from_db(fields=["cost_usd"])
+    found = _too_dear([run])
+    return f"Round in circles: {found[run.pk]}. A person is asked." if found else ""
 
 
 def ask_about_loops(held: Sequence[Held], now: datetime) -> list[LogEntry]:
@@ -89,31 +91,49 @@ def ask_about_loops(held: Sequence[Held], now: datetime) -> list[LogEntry]:
     return entries
 
 
-def _known_costs(runs: Sequence[AgentRun]) -> dict[int, Decimal]:
-    """What runs that are tried again have cost, as far as it is known.
+def _too_dear(runs: Sequence[AgentRun]) -> dict[int, str]:
+    """Runs that have cost many times the usual since a person last looked: ``{run id: how much}``."""
+    dear = [run for run in runs if run.attempt and run.cost_usd > SMALL_USD]
+    if not dear:
+        return {}
+    costs = _known_costs(dear, _looked_at(dear))
+    found = {}
+    for run in dear:
+        usual = _usual_usd(run) if costs[run.pk] > SMALL_USD else None
+        if usual is not None and costs[run.pk] > usual * settings.LOOP_TIMES_MEDIAN:
+            times = int(costs[run.pk] / usual)
+            found[run.pk] = f"this step has cost {costs[run.pk]:.4f} USD, {times} times the usual {usual:.4f}"
+    return found
+
+
+def _known_costs(runs: Sequence[AgentRun], looked_at: dict[int, datetime]) -> dict[int, Decimal]:
+    """What runs that are tried again have cost, as far as it is known and a person has not looked at it.
 
     A call whose end nobody saw stands at all that it had reserved, many times what calls cost: one lost worker or one
     silent stream is no circle, and must heal without a person.
     """
-    again = [run for run in runs if run.attempt and run.cost_usd > SMALL_USD]
-    if not again:
+    left_out = Q(agent_run__in=runs, is_estimate=True)
+    for run in runs:
+        if run.item_id in looked_at:
+            left_out |= Q(agent_run=run, started_at__lte=looked_at[run.item_id])
+    calls = ModelCall.objects.filter(left_out).order_by().values("agent_run").annotate(usd=Sum("cost_usd"))
+    costs = dict(calls.values_list("agent_run", "usd"))
+    return {run.pk: run.cost_usd - costs.get(run.pk, Decimal(0)) for run in runs}
+
+
+def _looked_at(runs: Sequence[AgentRun]) -> dict[int, datetime]:
+    """When a person last answered such a question about the item of each run."""
+    if not runs:
         return {}
-    unseen = ModelCall.objects.filter(agent_run__in=again, is_estimate=True).order_by().values("agent_run")
-    estimated = dict(unseen.annotate(usd=Sum("cost_usd")).values_list("agent_run", "usd"))
-    return {run.pk: run.cost_usd - estimated.get(run.pk, Decimal(0)) for run in again}
-
-
-def _looked_at(item_ids: set[int], now: datetime) -> dict[int, datetime]:
-    """When a person last answered such a question about each item, within the day."""
     answered = Review.objects.filter(
-        item__in=item_ids, kind=Review.Kind.BUDGET, status=Review.Status.ANSWERED, answered_at__gte=now - DAY
+        item__in={run.item_id for run in runs}, kind=Review.Kind.BUDGET, status=Review.Status.ANSWERED
     )
-    rows = answered.values("item").annotate(last=Max("answered_at")).values_list("item", "last")
+    rows = answered.order_by().values("item").annotate(last=Max("answered_at")).values_list("item", "last")
     return {pk: last for pk, last in rows if last is not None}
 
 
 def _steps_since(run: AgentRun, looked_at: dict[int, datetime], now: datetime) -> int:
-    since = looked_at.get(run.item_id, now - DAY)
+    since = max(looked_at.get(run.item_id, now - DAY), now - DAY)
     return AgentRun.objects.filter(item=run.item_id, queued_at__gte=since).count()
 
 

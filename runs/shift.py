@@ -32,6 +32,7 @@ from runs.commits import commit, settle_apart
 from runs.database import now as database_now
 from runs.executor import execute
 from runs.housekeeping import do_each
+from runs.loop_guard import find_dear
 from runs.models import AgentRun
 from runs.releases import newer_migrations
 from runs.staff import Staff, StaffRoom
@@ -278,7 +279,11 @@ class Shift:
             run.save(update_fields=["lease_expires_at"])
             ask = CallAsk(run, work.agent, work.soul_id, work.api_key_env, work.attempt, number, params)
             # The database may have gone away after it had written the call: then we come here again.
-            return find_open(ask) or open_calls([ask], staff, now=now, worker=self.worker)[run.pk]
+            if opened := find_open(ask):
+                return opened
+            if reason := find_dear(run):
+                return Refused(reason, now)  # due at once: whoever claims it asks a person
+            return open_calls([ask], staff, now=now, worker=self.worker)[run.pk]
 
     def _settle_cut_off(self) -> None:
         """Book what calls had cost when their run was taken away. Settling one twice is harmless."""

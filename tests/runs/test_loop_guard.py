@@ -3,16 +3,20 @@ from __future__ import annotations
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.utils import timezone
 
+from agents.budgets import Refused
 from agents.models import Department
-from runs import leases
-from runs.models import AgentRun, LogEntry, Review
+from agents.pricing import Usage
+from runs import commits, leases
+from runs.models import AgentRun, LogEntry, ModelCall, Review
+from runs.shift import Shift
 from runs.staff import load_staff
-from runs.work import Work
-from tests.engine import in_threads, make_office
+from runs.work import Finished, OpenCall, SeenCall, Work
+from tests.engine import answered, in_threads, make_office
 from tests.factories import make_agent_run, make_lead, make_model_call, make_user
 
 pytestmark = pytest.mark.django_db
@@ -117,6 +121,57 @@ def test_a_call_whose_end_nobody_saw_is_no_circle() -> None:
     make_usual(run)
     make_model_call(run, cost_usd=Decimal("0.11"), is_estimate=True, status="unseen")
     assert [work.run_id for work in claim()] == [run.pk]
+
+
+def test_what_a_person_has_looked_at_is_not_asked_about_again_and_what_comes_after_it_is() -> None:
+    run = make_steps(0, attempt=1)
+    make_usual(run)
+    hour = timedelta(hours=1)
+    make_model_call(run, attempt=1, cost_usd=Decimal("0.11"), started_at=timezone.now() - 50 * hour)
+    assert claim() == []
+    answered_at = timezone.now() - 30 * hour  # it holds longer than a day, as the question was about this step
+    Review.objects.update(status="answered", answered_by=make_user("ada"), answered_at=answered_at)
+    AgentRun.objects.filter(pk=run.pk).update(due_at=timezone.now())
+    assert [work.run_id for work in claim()] == [run.pk]
+    ModelCall.objects.filter(attempt=2).update(status="finished", cost_usd=Decimal("0.12"))
+    AgentRun.objects.filter(pk=run.pk).update(status="queued", cost_usd=Decimal("0.23"))
+    assert claim() == []
+    run.refresh_from_db()
+    assert "this step has cost 0.1200 USD, 12 times the usual 0.0100" in run.waiting_for
+    assert Review.objects.filter(kind="budget", status="open").count() == 1
+
+
+def test_an_attempt_that_goes_round_in_circles_opens_no_other_call() -> None:
+    """What the calls of one attempt add up to is looked at between them, and a person is asked at the next claim."""
+    run = make_steps(0)
+    make_usual(run, usd="0.0006")
+    (work,) = claim()
+    shift, params, seen = Shift(1, uuid4()), work.first_call.request.params, call_that_cost(work, work.first_call)
+    second = shift._next_call(work, seen, 2, params)
+    assert isinstance(second, OpenCall), "0.0055 USD are less than ten times the usual"
+    refused = shift._next_call(work, call_that_cost(work, second), 3, params)
+    assert isinstance(refused, Refused)
+    assert "this step has cost 0.0110 USD, 18 times the usual 0.0006" in refused.reason
+    assert ModelCall.objects.filter(agent_run=run).count() == 2
+    assert not Review.objects.exists()
+    commits.commit([Finished(work, error=refused.reason, waiting_until=refused.until)], load_staff())
+    assert run.pk not in [each.run_id for each in claim()]
+    run.refresh_from_db()
+    assert (run.status, run.waiting_for) == ("queued", refused.reason)
+    assert run.failures == 0
+    assert Review.objects.get().ask.startswith("Shall the work on ")
+    Review.objects.update(status="answered", answered_by=make_user("ada"), answered_at=timezone.now())
+    AgentRun.objects.filter(pk=run.pk).update(due_at=timezone.now())
+    (again,) = claim()
+    third = shift._next_call(again, call_that_cost(again, again.first_call), 2, params)
+    assert isinstance(third, OpenCall), "the counting has begun anew"
+
+
+def call_that_cost(work: Work, call: OpenCall) -> SeenCall:
+    """A call seen to its end, for 0.0055 USD on the agent's model."""
+    reply = answered(work).unsettled[0].reply
+    reply.usage = Usage(output_tokens=11_000)
+    return SeenCall(call, reply)
 
 
 @pytest.mark.django_db(transaction=True)
