@@ -8,7 +8,7 @@ from datetime import UTC, date
 from decimal import Decimal
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Count, Q, QuerySet, Sum
 
 from agents.budgets import Settlement, hold_budgets, settle
 from agents.models import Department, ModelPrice
@@ -20,9 +20,12 @@ from runs.cost_sums import Period
 from runs.database import increase_rows, insert_rows, update_rows
 from runs.database import now as database_now
 from runs.models import AgentRun, CostCorrection, ModelCall
+from runs.money import dollars, in_units
 
 BATCH = 500
 _ZERO = Decimal(0)
+_IS_KNOWN = Q(is_estimate=False) | Q(price=None) & ~Q(stop_reason="")
+"""What a call used was reported, whether or not there was a price then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +56,25 @@ def find_changes(prices: PriceBook, first: date, last: date, models: Sequence[st
                 yield change
 
 
+def sum_left(first: date, last: date, models: Sequence[str] = ()) -> tuple[int, Decimal]:
+    """Estimates that began on these days (UTC) and stand, because their tokens are not known: how many, US dollars."""
+    begin, end = Period(first, last).moments
+    calls = ModelCall.objects.filter(is_estimate=True, started_at__gte=begin, started_at__lt=end)
+    sums = _on_models(calls.exclude(_IS_KNOWN, status=ModelCall.Status.FINISHED), models).aggregate(
+        count=Count("pk"), units=Sum(in_units("cost_usd"), default=0)
+    )
+    return sums["count"], dollars(int(sums["units"]))
+
+
+def _on_models(calls: QuerySet[ModelCall], models: Sequence[str]) -> QuerySet[ModelCall]:
+    return calls.filter(Q(model_asked__in=models) | Q(model_used__in=models)) if models else calls
+
+
 def _settled_calls(department_id: int, period: Period, models: Sequence[str]) -> Iterator[ModelCall]:
     """In the order of the index model_call_by_day, whose page begins after the last call of the one before."""
     begin, end = period.moments
-    is_known = Q(is_estimate=False) | Q(price=None) & ~Q(stop_reason="")
-    calls = ModelCall.objects.filter(is_known, department=department_id, status=ModelCall.Status.FINISHED)
-    if models:
-        calls = calls.filter(Q(model_asked__in=models) | Q(model_used__in=models))
-    rows = calls.filter(started_at__lt=end).order_by("started_at", "pk")
+    calls = ModelCall.objects.filter(_IS_KNOWN, department=department_id, status=ModelCall.Status.FINISHED)
+    rows = _on_models(calls, models).filter(started_at__lt=end).order_by("started_at", "pk")
     page = list(rows.filter(started_at__gte=begin)[:BATCH])
     while page:
         yield from page

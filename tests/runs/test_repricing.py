@@ -166,6 +166,20 @@ def test_estimates_and_calls_that_used_nothing_stand() -> None:
     assert "nothing to change" in recompute()
 
 
+def test_it_says_how_many_estimates_it_leaves() -> None:
+    call = make_call(is_estimate=True, cost_usd=Decimal("0.5"), number=1)
+    for number, values in enumerate(
+        [{"status": "unseen", "cost_usd": "0.00000001"}, {"started_at": DAY - timedelta(1)}]
+    ):
+        make_model_call(call.agent_run, **{"number": number + 2, "is_estimate": True, "started_at": DAY, **values})
+    left = "2 estimates (0.50000001 USD) were left as they are."
+    assert left in recompute()
+    make_model_call(call.agent_run, number=9, model_asked=HAIKU, input_tokens=9, cost_usd="0.1", started_at=DAY)
+    assert left in recompute()
+    assert left in recompute(apply=True, reason="x")
+    assert "estimates" not in recompute(model=["claude-opus-5-5"])
+
+
 def test_a_refusal_that_was_booked_although_nothing_was_put_out_is_corrected() -> None:
     call = make_call(cause="refusal", output_tokens=0, cost_usd=Decimal("0.0001"))
     BudgetPeriod.objects.update(spent_usd="0.0001")

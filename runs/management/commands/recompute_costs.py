@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from agents.pricing import load_price_book
-from runs.repricing import apply_changes, find_changes
+from runs.repricing import apply_changes, find_changes, sum_left
 
 
 class Command(BaseCommand):
@@ -34,6 +34,8 @@ class Command(BaseCommand):
         prices = load_price_book()
         if unknown := sorted(set(options["model"]) - set(prices.models)):
             raise CommandError(f"{', '.join(unknown)} has no price. Enter one under Prices first.")
+        count, usd = sum_left(options["first"], last, options["model"])
+        left = f" {count:,} estimates ({usd:.8f} USD) were left as they are." if count else ""
         calls: Counter[str] = Counter()
         sums: defaultdict[str, list[Decimal]] = defaultdict(lambda: [Decimal(0), Decimal(0)])
         for change in find_changes(prices, options["first"], last, options["model"]):
@@ -42,13 +44,13 @@ class Command(BaseCommand):
             sums[model][0] += change.call.cost_usd
             sums[model][1] += change.usd
         if not calls:
-            self.stdout.write("Every call costs what its price says: nothing to change.")
+            self.stdout.write(f"Every call whose tokens are known costs what its price says: nothing to change.{left}")
             return
         for model, count in sorted(calls.items()):
             before, after = sums[model]
             self.stdout.write(f"{model}: {count:,} calls, {before:.8f} → {after:.8f} USD ({after - before:+.8f})")
         if not options["apply"]:
-            self.stdout.write("Nothing was changed. Write it down with --apply --reason '…'.")
+            self.stdout.write(f"Nothing was changed. Write it down with --apply --reason '…'.{left}")
             return
         done = apply_changes(find_changes(prices, options["first"], last, options["model"]), reason=options["reason"])
-        self.stdout.write(f"{done:,} calls were priced anew. The old figures are kept as corrections.")
+        self.stdout.write(f"{done:,} calls were priced anew. The old figures are kept as corrections.{left}")
