@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from django.db.models import Exists, OuterRef, QuerySet
@@ -125,14 +126,27 @@ def can_write_mail(item: Item, access: Access | None = None) -> Allowed:
 # --- Outputs --------------------------------------------------------------------------------------------------
 
 
-def can_inject(item: Item, key: str, trigger: Trigger | None, access: Access | None = None) -> Allowed:
-    """Enter an output of this key by hand."""
+def keys_that_left(item: Item, trigger: Trigger | None) -> set[str]:
+    """The keys of which what is current for the occasion has left the house, or may have."""
+    current = item.outputs.filter(trigger=trigger, is_current=True)
+    return set(_left_among(current).values_list("key", flat=True))
+
+
+def can_inject(
+    item: Item,
+    key: str,
+    trigger: Trigger | None,
+    access: Access | None = None,
+    *,
+    have_left: Collection[str] | None = None,
+) -> Allowed:
+    """Enter an output of this key by hand. ``have_left``: of the occasion, where they are known already."""
     if item.automation == Automation.CLOSED:
         return no(f"{state_of(item)} Reopen it first.")
     occasion = trigger.kind if trigger else ITEM
     if item.department.spec.writer(key, occasion) is None:
         return no(f"No agent of {item.department} writes “{_words(key)}” for this occasion.")
-    if _left_among(item.outputs.filter(key=key, trigger=trigger, is_current=True)).exists():
+    if key in (keys_that_left(item, trigger) if have_left is None else have_left):
         return no(LEFT_ALREADY)
     return _role(access, item.department_id, Role.OPERATOR)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from django.conf import settings
 from django.contrib.auth.models import User
@@ -56,11 +57,33 @@ class Offer:
 
 def offers_of(review: Review, access: Access | None = None) -> list[Offer]:
     """Every answer to this kind of question, each with whether it can be given now."""
-    return [Offer(answer, can_answer(review, answer, access)) for answer in OFFERS.get(review.kind, ())]
+    asked = _Asked(review)
+    return [Offer(answer, _can_answer(asked, answer, access)) for answer in OFFERS.get(review.kind, ())]
 
 
 def can_answer(review: Review, answer: str, access: Access | None = None) -> Allowed:
     """Give this answer to the question. ``item`` and ``output`` are read."""
+    return _can_answer(_Asked(review), answer, access)
+
+
+class _Asked:
+    """A question while its answers are looked at: what several of them rest on is read once."""
+
+    def __init__(self, review: Review) -> None:
+        self.review = review
+
+    @cached_property
+    def may_leave(self) -> Allowed:
+        """Whether what is asked about may still go to the item's person."""
+        review = self.review
+        if review.kind != Kind.DRAFT or review.item is None or review.output is None:
+            return YES
+        reason = why_not_send(review.item, review.output)
+        return no(reason) if reason else YES
+
+
+def _can_answer(asked: _Asked, answer: str, access: Access | None) -> Allowed:
+    review = asked.review
     if review.status != Review.Status.OPEN:
         return no(who_decided(review))
     if answer not in OFFERS.get(review.kind, ()):
@@ -70,7 +93,7 @@ def can_answer(review: Review, answer: str, access: Access | None = None) -> All
     if review.output is not None and not review.output.is_current:
         return no(f"It has been replaced since. {review.output.retired_why}".strip())
     check = _CHECKS.get(Answer(answer))
-    return check(review) if check is not None else YES
+    return check(asked) if check is not None else YES
 
 
 def can_judge(review: Review, answer: str, output_id: int | None) -> Allowed:
@@ -199,21 +222,19 @@ def _reviewer(review: Review, access: Access | None) -> Allowed:
     return no(f"This takes the role of a person who is {Role.REVIEWER}.")
 
 
-def _may_leave(review: Review) -> Allowed:
-    if review.kind != Kind.DRAFT or review.item is None or review.output is None:
-        return YES
-    reason = why_not_send(review.item, review.output)
-    return no(reason) if reason else YES
+def _may_leave(asked: _Asked) -> Allowed:
+    return asked.may_leave
 
 
-def _may_edit(review: Review) -> Allowed:
-    if review.output is None or not texts_of(review.output.item.department.spec, review.output):
+def _may_edit(asked: _Asked) -> Allowed:
+    output = asked.review.output
+    if output is None or not texts_of(output.item.department.spec, output):
         return no("There is no text in it that could be edited.")
-    return _may_leave(review)
+    return asked.may_leave
 
 
-def _may_send_back(review: Review) -> Allowed:
-    output = review.output
+def _may_send_back(asked: _Asked) -> Allowed:
+    review, output = asked.review, asked.review.output
     if output is None:
         return no("There is nothing that could be sent back.")
     if output.is_by_person:
@@ -230,18 +251,20 @@ def _may_send_back(review: Review) -> Allowed:
     return _goes_on(review.item)
 
 
-def _may_correct(review: Review) -> Allowed:
-    return can_correct(review.output) if review.output is not None else no("There is nothing to correct.")
+def _may_correct(asked: _Asked) -> Allowed:
+    output = asked.review.output
+    return can_correct(output) if output is not None else no("There is nothing to correct.")
 
 
-def _may_take_over(review: Review) -> Allowed:
-    return can_take_over(review.item) if review.item is not None else no("It is not about one item.")
+def _may_take_over(asked: _Asked) -> Allowed:
+    item = asked.review.item
+    return can_take_over(item) if item is not None else no("It is not about one item.")
 
 
-def _may_retry(review: Review) -> Allowed:
-    if review.kind == Kind.INCIDENT:
+def _may_retry(asked: _Asked) -> Allowed:
+    if asked.review.kind == Kind.INCIDENT:
         return YES
-    run = review.agent_run
+    run = asked.review.agent_run
     return can_retry(run) if run is not None else no("There is no step that could be tried again.")
 
 
@@ -251,7 +274,7 @@ def _goes_on(item: Item | None) -> Allowed:
     return YES
 
 
-_CHECKS: Mapping[Review.Answer, Callable[[Review], Allowed]] = {
+_CHECKS: Mapping[Review.Answer, Callable[[_Asked], Allowed]] = {
     Answer.APPROVE: _may_leave,
     Answer.APPROVE_EDITED: _may_edit,
     Answer.SEND_BACK: _may_send_back,

@@ -252,6 +252,7 @@ def _keys(item: Item, trigger: Trigger | None, request: HttpRequest) -> list[dic
     """Every key that may be entered for an occasion, with what is there now."""
     occasion = trigger.kind if trigger else ITEM
     current = {output.key: output for output in item.outputs.filter(trigger=trigger, is_current=True)}
+    have_left = may.keys_that_left(item, trigger) if current else ()
     specs = [
         agent
         for agent in item.department.spec.agents
@@ -262,7 +263,7 @@ def _keys(item: Item, trigger: Trigger | None, request: HttpRequest) -> list[dic
             "key": agent.writes,
             "title": agent.writes.replace("_", " ").capitalize(),
             "current": current.get(agent.writes),
-            "allowed": may.can_inject(item, agent.writes, trigger, access_of(request)),
+            "allowed": may.can_inject(item, agent.writes, trigger, access_of(request), have_left=have_left),
         }
         for agent in specs
     ]

@@ -8,13 +8,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
 from agents.models import Department
 from leads.models import Lead
 from runs.access import access_for
-from runs.allowed import can_close, can_pause, can_reopen, can_resume, can_run
+from runs.allowed import LEFT_ALREADY, can_close, can_pause, can_reopen, can_resume, can_run
 from runs.models import Action, AgentRun, Item, Message, OutboxMessage, Output, Trigger
 from runs.reruns import CHANGED, preview
 from runs.views.verbs import item_verbs
@@ -327,6 +329,16 @@ def test_a_mail_to_an_address_that_was_not_shown_is_refused_and_what_was_typed_s
     assert not OutboxMessage.objects.filter(purpose="manual").exists()
     client.post(url, {**data, "to": "somebody.else@example.com"})
     assert OutboxMessage.objects.get(purpose="manual").address == "somebody.else@example.com"
+
+
+def test_the_page_asks_once_an_occasion_what_has_left() -> None:
+    scene = make_scene()
+    make_outbox(scene.lead.item, status="sent", output=scene.output)
+    with CaptureQueriesContext(connection) as found:
+        html = scene.client(scene.operator).get(reverse("runs:by_hand", args=[scene.lead.pk])).content.decode()
+    assert html.count(LEFT_ALREADY) == 1, "the mail, and nothing else of the item"
+    occasions = 2  # the item, and its reply
+    assert sum('FROM "runs_outboxmessage"' in query["sql"] for query in found) <= occasions
 
 
 def test_a_reply_that_came_yesterday_is_recorded_as_of_yesterday() -> None:
