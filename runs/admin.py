@@ -10,7 +10,8 @@ from django.contrib import admin, messages
 from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import BigIntegerField, DecimalField
-from django.http import Http404, HttpRequest
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.html import format_html
 
@@ -117,6 +118,10 @@ class DepartmentAdmin(ScopedAdmin[Department]):
         sync_department(kind(obj.kind), slug=obj.slug, name=obj.name)
         obj.pk = Department.objects.get(slug=obj.slug).pk
         obj.save(force_update=True, update_fields=["time_zone"])
+
+    def response_add(self, request: HttpRequest, obj: Department, post_url_continue: str | None = None) -> HttpResponse:
+        """On to what the new department still needs before anything may leave it."""
+        return redirect("runs:first_steps", obj.slug)
 
     def _save_settings(self, request: HttpRequest, obj: Department, form: forms.ModelForm[Department]) -> None:
         """The same way as the pages of settings: what is changed is an Action."""

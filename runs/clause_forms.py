@@ -9,10 +9,13 @@ from dataclasses import dataclass, replace
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origin
 
+from django.utils.text import capfirst
+
 from agents.spec import DepartmentSpec
 from runs.clauses import FACET, FAILED, HAS, LACKS, STATUS, TAGS, TRIGGER
 from runs.models import Trigger
 from runs.plan import AgentView
+from runs.wording import in_words
 
 WANT = "want"
 MARKS = "marks"
@@ -77,13 +80,13 @@ class Vocabulary:
 
 def vocabulary(kind: DepartmentSpec, agents: Sequence[AgentView], marks: Mapping[str, str] | None = None) -> Vocabulary:
     """The words of a department's rules; with ``marks`` those of its risk rules."""
-    keys = tuple((key, _say(key)) for key in dict.fromkeys(agent.writes for agent in agents))
+    keys = tuple((key, in_words(key)) for key in dict.fromkeys(agent.writes for agent in agents))
     words = {
         STATUS: tuple((status.slug, status.label) for status in kind.statuses),
         TRIGGER: tuple((value, str(label)) for value, label in Trigger.Kind.choices),
         HAS: keys,
         LACKS: keys,
-        FAILED: tuple((agent.slug, _say(agent.slug)) for agent in agents),
+        FAILED: tuple((agent.slug, in_words(agent.slug)) for agent in agents),
         WANT: keys,
     }
     if marks:
@@ -204,9 +207,9 @@ def _options(words: Sequence[tuple[str, str]], chosen: Sequence[str]) -> tuple[O
 
 
 def _facet_box(name: str, values: tuple[Any, ...] | None, chosen: Sequence[Any], known: Vocabulary) -> Box:
-    label = _say(name).capitalize()
+    label = capfirst(in_words(name))
     if values is not None:
-        options = _options([(_text(v), _say(_text(v))) for v in values], [_text(v) for v in chosen])
+        options = _options([(_text(v), in_words(_text(v))) for v in values], [_text(v) for v in chosen])
         return Box(facet_box(name), label, "one of these", options)
     hint = (
         "numbers separated by commas, or from 70-100" if name in known.numbers else "one of these, separated by commas"
@@ -273,7 +276,3 @@ def _bare(annotation: Any) -> Any:
 
 def _text(value: Any) -> str:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
-
-
-def _say(slug: str) -> str:
-    return slug.replace("_", " ")

@@ -11,6 +11,7 @@ from agents.spec import Facts
 from runs.models import AgentRun, Item, Output, PipelineRun, Review
 from runs.router import Skipped
 from runs.staff import Desk, Staff
+from runs.wording import in_words
 
 DEADLINE = timedelta(days=1)
 _ENDED = (AgentRun.Status.DONE, AgentRun.Status.FAILED)
@@ -42,12 +43,12 @@ def describe(ended: Sequence[AgentRun], skipped: Iterable[Skipped], titles: Mapp
     ``ended`` are the done and failed agent runs in the order of their ends, with ``agent``.
     """
     failed = [run for run in ended if run.status == AgentRun.Status.FAILED]
-    missing = [f"{_words(run.agent.writes)} ({run.agent.title}: {Cause(run.cause).label})" for run in failed]
+    missing = [f"{in_words(run.agent.writes)} ({run.agent.title}: {Cause(run.cause).label})" for run in failed]
     sentences = [f"Missing: {_listed(missing)}."]
     without = [entry for run in ended if (entry := _without(run, failed))]
     if without:
         sentences.append(f"Done all the same: {_listed(without)}.")
-    left_out = [f"{titles.get(one.agent, one.agent)} (no {_listed(map(_words, one.missing))})" for one in skipped]
+    left_out = [f"{titles.get(one.agent, one.agent)} (no {_listed(map(in_words, one.missing))})" for one in skipped]
     if left_out:
         sentences.append(f"Left out: {_listed(dict.fromkeys(left_out))}.")
     return " ".join(sentences)
@@ -61,7 +62,7 @@ def _without(run: AgentRun, failed: Iterable[AgentRun]) -> str:
     lacked = [f.agent.writes for f in failed if f.agent.writes in inputs and f.trigger_id in (None, run.trigger_id)]
     if not lacked:
         return ""
-    return f"{_words(run.agent.writes)} ({run.agent.title}, without {_listed(map(_words, dict.fromkeys(lacked)))})"
+    return f"{in_words(run.agent.writes)} ({run.agent.title}, without {_listed(map(in_words, dict.fromkeys(lacked)))})"
 
 
 def _ensure_question(run: PipelineRun, item: Item, ended: Sequence[AgentRun], desk: Desk, now: datetime) -> None:
@@ -73,7 +74,7 @@ def _ensure_question(run: PipelineRun, item: Item, ended: Sequence[AgentRun], de
     if open_ones.filter(kind=Review.Kind.DEGRADED).exists():
         return
     final = Output.objects.filter(item=item, key=desk.spec.final_key, is_current=True, agent_run__pipeline_run=run)
-    lacks = _listed(dict.fromkeys(_words(step.agent.writes) for step in failed))
+    lacks = _listed(dict.fromkeys(in_words(step.agent.writes) for step in failed))
     Review.objects.create(
         department_id=item.department_id,
         item=item,
@@ -84,10 +85,6 @@ def _ensure_question(run: PipelineRun, item: Item, ended: Sequence[AgentRun], de
         risk=2,
         deadline=now + DEADLINE,
     )
-
-
-def _words(key: str) -> str:
-    return key.replace("_", " ")
 
 
 def _listed(entries: Iterable[str]) -> str:

@@ -19,6 +19,7 @@ from runs.facts import SUPPRESSED_TAG
 from runs.models import Item, LogEntry, Message, Output, Review, Suppression, Trigger
 from runs.risk import judge_risk
 from runs.staff import Desk
+from runs.wording import in_words
 
 REVIEW_DEADLINE = timedelta(days=1)
 
@@ -61,7 +62,7 @@ def _decide_without_person(item: Item, output: Output, event: OutputEvent, desk:
     review, entries = _question_about(item, output, event, agent, desk, now)
     if review is None:
         auto_approval.set_approved(output)
-        text = f"Approved by policy: nobody is asked about the {output.key.replace('_', ' ')}."
+        text = f"Approved by policy: nobody is asked about the {in_words(output.key)}."
         entries.append(log.item_entry(item, "answer", text, at=now))
     elif event.facts is None or not sends:
         return entries
@@ -85,7 +86,7 @@ def _question_about(
     review = asked.first()
     if review is not None or agent.output_policy != Agent.Policy.REVIEW:
         return review, []
-    ask = f"Is {output.key.replace('_', ' ')} {output.number} of {item.title} right?"
+    ask = f"Is {in_words(output.key)} {output.number} of {item.title} right?"
     entries = _apply(OpenReview(Review.Kind.DRAFT, ask), item, output, event, desk, now)
     return asked.first(), entries
 

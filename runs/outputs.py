@@ -23,6 +23,7 @@ from runs.failure_reviews import RETRY, answer_run
 from runs.inputs import schema_version
 from runs.models import AgentRun, Item, LogEntry, Message, OutboxMessage, Output, Review, Trigger
 from runs.staff import Desk
+from runs.wording import in_words
 
 Node = tuple[str, int | None]
 """An output key at an occasion: the trigger's id, None for the item itself."""
@@ -127,7 +128,7 @@ def replace(
     item.route_due_at = now
     item.save(update_fields=["flag", "route_due_at", "changed_at"])
     if plan.retired:
-        keys = ", ".join(dict.fromkeys(output.key.replace("_", " ") for output in plan.retired))
+        keys = ", ".join(dict.fromkeys(in_words(output.key) for output in plan.retired))
         entries.append(log.item_entry(item, "retired", f"No longer current: {keys}. {why}", at=now))
     if payload is None:
         return None, entries

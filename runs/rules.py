@@ -13,6 +13,7 @@ from runs.models import Trigger
 from runs.plan import OTHER, AgentView, Graph, find_cycles
 from runs.router import RuleView
 from runs.trials import simulate_rule
+from runs.wording import in_words
 
 __all__ = [
     "CLAUSES",
@@ -101,7 +102,7 @@ def validate_when(when: Any, *, kind: DepartmentSpec, agents: Sequence[AgentView
 
 def rule_sentence(rule: AnyRule, item_label: str = "item") -> str:
     """The rule as a person says it: When the lead is new and its tier is Hot, the email is wanted."""
-    wanted = _join([f"the {_words(key)}" for key in rule.want], "and")
+    wanted = _join([f"the {in_words(key)}" for key in rule.want], "and")
     verb = "is" if len(rule.want) == 1 else "are"
     condition = say_condition(rule.when, item_label)
     if not condition:
@@ -232,14 +233,10 @@ def _join(parts: Sequence[str], word: str) -> str:
     return f" {word} ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
-def _words(slug: str) -> str:
-    return slug.replace("_", " ")
-
-
 def _kind(kind: str) -> str:
     if kind == OTHER:
         return "every other occasion"
-    return "the item" if kind == ITEM else _TRIGGERS.get(kind, f"a {_words(kind)}")
+    return "the item" if kind == ITEM else _TRIGGERS.get(kind, f"a {in_words(kind)}")
 
 
 def _say_value(value: Any) -> str:
@@ -247,7 +244,7 @@ def _say_value(value: Any) -> str:
 
 
 def _say_facets(wanted: Mapping[str, Sequence[Any]]) -> str:
-    return _join([f"its {_words(name)} is {_join(say_values(v), 'or')}" for name, v in wanted.items()], "and")
+    return _join([f"its {in_words(name)} is {_join(say_values(v), 'or')}" for name, v in wanted.items()], "and")
 
 
 def say_values(values: Sequence[Any]) -> list[str]:
@@ -268,12 +265,12 @@ def say_values(values: Sequence[Any]) -> list[str]:
 
 _SENTENCES = {
     TRIGGER: lambda kinds: f"{_join([_kind(kind) for kind in kinds], 'or')} is open",
-    STATUS: lambda slugs: f"it is {_join([_words(slug) for slug in slugs], 'or')}",
+    STATUS: lambda slugs: f"it is {_join([in_words(slug) for slug in slugs], 'or')}",
     TAGS: lambda tags: f"it is tagged {_join(tags, 'and')}",
-    HAS: lambda keys: f"it has {_join([f'the {_words(key)}' for key in keys], 'and')}",
-    LACKS: lambda keys: f"it has no {_join([_words(key) for key in keys], 'and no')}",
+    HAS: lambda keys: f"it has {_join([f'the {in_words(key)}' for key in keys], 'and')}",
+    LACKS: lambda keys: f"it has no {_join([in_words(key) for key in keys], 'and no')}",
     FAILED: lambda slugs: (
-        f"the {_join([_words(s) for s in slugs], 'and')} {'has' if len(slugs) == 1 else 'have'} failed"
+        f"the {_join([in_words(s) for s in slugs], 'and')} {'has' if len(slugs) == 1 else 'have'} failed"
     ),
     FACET: _say_facets,
 }

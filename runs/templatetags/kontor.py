@@ -18,6 +18,7 @@ from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.text import capfirst
 
 from agents.models import Agent
 from runs.access import access_of
@@ -26,6 +27,7 @@ from runs.payloads import as_text
 from runs.views.banners import find_banners
 from runs.views.menu import department_url, menu_groups
 from runs.views.shown import Shown
+from runs.wording import in_words
 
 register = template.Library()
 
@@ -193,7 +195,7 @@ def pretty_json(value: Any) -> str:
 @register.filter
 def words(name: str) -> str:
     """A field's name as words: ``fit_reasons`` becomes ``Fit reasons``."""
-    return name.replace("_", " ").capitalize()
+    return capfirst(in_words(name))
 
 
 @register.filter

@@ -10,10 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from django.utils.text import capfirst
 from pydantic import BaseModel
 
 from agents.spec import DepartmentSpec
 from runs.models import Output
+from runs.wording import in_words
 
 REASONING = "reasoning_summary"
 _MAIL = ("subject", "body")
@@ -64,7 +66,7 @@ def build_card(output: Output, spec: DepartmentSpec, stale: str = "") -> Card:
     names = [name for name in hints if name in payload] + [name for name in payload if name not in hints]
     return Card(
         output=output,
-        title=output.key.replace("_", " ").capitalize(),
+        title=capfirst(in_words(output.key)),
         fields=tuple(build_field(name, payload[name], hints.get(name, "")) for name in names if name not in skipped),
         mail=mail,
         reasoning=str(payload.get(REASONING, "")),

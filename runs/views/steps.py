@@ -11,6 +11,7 @@ from agents.models import Agent
 from agents.spec import ITEM
 from runs.models import AgentRun, Output, Trigger
 from runs.views.shown import Shown, show_agent_run
+from runs.wording import in_words
 
 _PLANNED = {
     "starts": Shown("starts next", "neutral", "clock", is_live=True),
@@ -119,4 +120,4 @@ def _show_planned(planned: Mapping[str, Any]) -> Shown:
 
 
 def _listed(keys: Iterable[str]) -> str:
-    return ", ".join(key.replace("_", " ") for key in keys)
+    return ", ".join(in_words(key) for key in keys)

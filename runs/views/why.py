@@ -11,6 +11,7 @@ from runs.clauses import FACET, FAILED, STATUS, TAGS, TRIGGER
 from runs.models import AgentRun, Item, Rule, Trigger
 from runs.router import Decision
 from runs.rules import rule_sentence, say_condition
+from runs.wording import in_words
 
 RUNS = 12
 _SO = {TRIGGER: "open now", FAILED: "failed", TAGS: "its tags"}
@@ -52,7 +53,7 @@ def why_context(item: Item, decision: Decision, facts: Facts) -> dict[str, Any]:
                 **agent,
                 "title": titles.get(agent["agent"], agent["agent"]),
                 "trigger": triggers.get(agent["occasion"]),
-                "keys": [_words(key) for key in agent.get("keys", ())],
+                "keys": [in_words(key) for key in agent.get("keys", ())],
             }
             for agent in decision.trace["agents"]
         ],
@@ -95,7 +96,7 @@ def _instead(clause: Mapping[str, Any], spec: DepartmentSpec) -> str:
         return f"it is: {spec.status_spec(found).label}"
     if name == FACET:
         values = found if isinstance(found, Mapping) else {}
-        return ", ".join(f"its {_words(key)} is {_value(values.get(key))}" for key in clause["listed"])
+        return ", ".join(f"its {in_words(key)} is {_value(values.get(key))}" for key in clause["listed"])
     return f"{_SO.get(name, 'it has')}: {_listed(found)}"
 
 
@@ -106,11 +107,7 @@ def _value(value: Any) -> str:
 
 
 def _listed(found: Any) -> str:
-    return ", ".join(_words(str(each)) for each in found or ()) or "none"
-
-
-def _words(slug: str) -> str:
-    return slug.replace("_", " ")
+    return ", ".join(in_words(str(each)) for each in found or ()) or "none"
 
 
 def _is_due(trigger: Trigger, facts: Facts) -> bool:

@@ -239,7 +239,8 @@ class TestDepartments:
 
     def test_a_new_one_gets_all_that_its_kind_declares(self, root: Client, desk: DepartmentSpec) -> None:
         data = {"kind": "desk", "slug": "new", "name": "New", "time_zone": "Europe/Berlin"}
-        assert root.post(listing(Department, "add"), data).status_code == 302
+        added = root.post(listing(Department, "add"), data)
+        assert (added.status_code, added["Location"]) == (302, reverse("runs:first_steps", args=[data["slug"]]))
         department = Department.objects.get(slug="new")
         assert (department.name, department.time_zone) == ("New", "Europe/Berlin")
         assert (department.agents.count(), department.rules.count()) == (3, 3)

@@ -40,6 +40,7 @@ from runs import reviews
 from runs.database import now as database_now
 from runs.models import AgentRun, Item, Output, PipelineRun, Review, Trigger
 from runs.triggers import record_decision, record_reply
+from runs.wording import in_words
 from tests.engine import drain, make_due, make_office
 from tests.factories import make_lead, make_message, make_trigger, make_user
 from tests.simulator_fixture import SimulatorServer
@@ -147,7 +148,7 @@ def judge(case: Case, baseline: Collection[Step]) -> None:
 
 def _judge_failure(case: Case, run: AgentRun) -> None:
     pipeline = run.pipeline_run
-    if pipeline.status != PipelineRun.Status.DEGRADED or run.agent.writes.replace("_", " ") not in pipeline.missing:
+    if pipeline.status != PipelineRun.Status.DEGRADED or in_words(run.agent.writes) not in pipeline.missing:
         case.problems.append(f"{run.agent.slug}: its run is {pipeline.status}, missing {pipeline.missing!r}")
     if run.incident is None or run.incident.status != Review.Status.OPEN:
         case.problems.append(f"{run.agent.slug}: nobody is asked")

@@ -243,7 +243,7 @@ def test_policy_review_asks_a_person_first(office: Department, rita: User) -> No
     output = write_update(office)
     assert (output.verdict, OutboxMessage.objects.count()) == ("none", 0)
     review = question(output)
-    assert review.ask == f"Is crm update 1 of {output.item.title} right?"
+    assert review.ask == f"Is CRM update 1 of {output.item.title} right?"
     assert approve(review=review, user=rita)
     message = OutboxMessage.objects.get()
     assert (message.channel, message.approved_by) == ("crm", rita)

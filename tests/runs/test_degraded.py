@@ -82,7 +82,7 @@ def test_a_degraded_run_keeps_and_logs_what_it_lacks(office: Department) -> None
     while works := claim():
         commit([answered(work) for work in works], load_staff())
     pipeline = PipelineRun.objects.get(pk=run_of(work).pipeline_run_id)
-    assert (pipeline.status, pipeline.missing) == ("degraded", "Missing: crm update (CRM Scribe: the model refused).")
+    assert (pipeline.status, pipeline.missing) == ("degraded", "Missing: CRM update (CRM Scribe: the model refused).")
     assert pipeline.missing in LogEntry.objects.get(kind="finished").text
     assert Review.objects.filter(status="open", kind="refusal").count() == 1
     assert not Review.objects.filter(kind="degraded").exists()
@@ -103,7 +103,7 @@ def test_where_the_failure_was_answered_already_the_run_itself_is_asked_about(of
     commit([answered(next(one for one in claim() if one.run_id == later.pk))], load_staff())
     review = Review.objects.get(kind="degraded")
     assert (review.output, review.agent_run_id) == (final, work.run_id)
-    assert review.ask.endswith("has ended without crm update. Is it good enough?")
+    assert review.ask.endswith("has ended without CRM update. Is it good enough?")
     assert incidents.accept(review=review, user=user, reason="It is.")
     assert Output.objects.get(pk=final.pk).verdict == "none"
 

@@ -106,7 +106,7 @@ def test_every_mistake_is_told_at_once() -> None:
         (
             {"trigger": ["reply", "follow_up"], "status": ["a", "b", "opted_out"], "facet": {"opt_out": [False]}},
             "a b c",
-            "When a reply or a follow-up is open, the lead is a, b or opted out, and its opt out is no, "
+            "When a reply or a follow-up is open, the lead is a, b or opted out, and its opt-out is no, "
             "the a, the b and the c are wanted.",
         ),
         (

@@ -144,6 +144,12 @@ def test_from_the_queue_the_next_question_comes_in_its_place(office: Office, nam
     assert (f"/reviews/{answered}/panel/" in html) is (name in ASSIGNING)
 
 
+def test_nobody_is_offered_to_ask_themselves_alone(office: Office) -> None:
+    assert 'name="assignee"' in card(office)
+    Member.objects.exclude(user__username="rudi").delete()
+    assert 'name="assignee"' not in card(office)
+
+
 def test_one_bar_says_what_was_approved_and_what_becomes_of_it(office: Office) -> None:
     post = POSTS["approve"]
     html = office.client("rudi").post(post.url(office), {"queue": ""}, headers=HTMX).content.decode()

@@ -236,6 +236,7 @@ def test_alerts_say_who_is_told(office: Department, ada: User) -> None:
     agent.escalate_channel = "slack:ACME_SLACK_URL"
     agent.save()
     html = browser(ada).get(url_of(office, "alerts")).content.decode()
+    assert "is set on the page of the <a" in html, "where it is changed"
     assert "email:ada@example.com" in html
     assert html.count("slack:ACME_SLACK_URL") == 2, "the Writer's and the example"
 
