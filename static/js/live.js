@@ -33,7 +33,7 @@
 
   const parts = () => [...document.querySelectorAll("[data-live]")];
   const isBusy = (part) => part.querySelector(".htmx-request:not([data-live])") !== null;
-  const hasFailed = () => parts().some(({ id }) => failed.has(id));
+  const hasFailed = () => [...failed].some((id) => document.getElementById(id)); // of those that poll by themselves too
   // A part that nobody sees (the menu's badge) has nothing to read.
   const isStill = (part) => (isPaused && !part.hidden) || part.querySelector("[data-row]")?.getBoundingClientRect().top < 0;
 
@@ -109,7 +109,7 @@
       parts().filter((part) => part.dataset.live.split(" ").some(isMeant)).forEach((part) => hold(part, [lastEventId]));
       catchUp(heard());
     });
-    source.addEventListener("error", () => say(([isUp, heardAt] = [false, heardAt || 1])));
+    for (const lost of ["error", "away"]) source.addEventListener(lost, () => say(([isUp, heardAt] = [false, heardAt || 1])));
   };
 
   // An answer asked for before a person chose another tab or row of the part must not put the old one back, nor must
@@ -118,13 +118,13 @@
   document.addEventListener("htmx:beforeSwap", ({ detail }) => {
     const [part, { path, headers }] = [detail.target, detail.requestConfig];
     const why = detail.shouldSwap && headers["Kontor-Refresh"];
-    if (why && path !== part.dataset.liveUrl) detail.shouldSwap = false;
+    if (why && path !== (part.dataset.liveUrl ?? path)) detail.shouldSwap = false;
     else if (why && (isBusy(part) || (why === "event" && isStill(part)))) {
       detail.shouldSwap = false;
       if (why === "event" && asked.get(part.id).why === "person") return; // the next answer is theirs
       const rows = [...new DOMParser().parseFromString(detail.serverResponse, "text/html").querySelectorAll("[data-row]")];
       const fresh = rows.filter((row) => !document.getElementById(row.id)).map((row) => row.id.replace("line-", ""));
-      hold(part, [...asked.get(part.id).ids, ...fresh]);
+      hold(part, [...(asked.get(part.id)?.ids ?? []), ...fresh]);
     }
   });
   document.addEventListener("htmx:afterRequest", ({ detail }) => {
@@ -132,10 +132,12 @@
     if (!detail.requestConfig?.headers["Kontor-Refresh"]) return catchUp();
     const { id } = detail.target;
     failed[detail.successful ? "delete" : "add"](id);
-    if (failed.has(id)) hold(detail.target, asked.get(id).ids);
+    if (failed.has(id)) hold(detail.target, asked.get(id)?.ids ?? []);
     else if (!hasFailed()) trueAt = Date.now();
     say();
   });
+  // What is typed would be lost at the door.
+  document.addEventListener("submit", (event) => !signedOut.hidden && event.target.method === "post" && event.preventDefault(), true);
   // An action has been done: its answer is a message, and the parts of the page fetch what it changed.
   document.addEventListener("kontor:changed", ({ target }) => {
     target.closest?.("form")?.reset();

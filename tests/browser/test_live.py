@@ -232,3 +232,22 @@ def test_a_server_that_goes_away_is_said_and_the_page_recovers_by_itself(
     opened.page.get_by_role("heading", name="Lena Neumann").wait_for()
     assert opened.page.evaluate("window.isTheSamePage") is True
     assert note.input_value() == "Half a sentence that"
+
+
+def test_a_part_that_polls_by_itself_is_shown_and_its_failure_is_said_until_it_comes(item: Item, visit: Open) -> None:
+    opened = visit()
+    page = opened.page
+    opened.open("/agents/")
+    poll = "document.body.dispatchEvent(new CustomEvent('kontor:changed', { bubbles: true }))"
+    page.route("**/agents/panel/", lambda route: route.fulfill(status=500))
+    page.evaluate(poll)
+    page.locator("#live[data-state=down]").wait_for()
+    with page.expect_response("**/reviews/open/"):
+        write(item, "A person is asked.", kind="review")  # what comes does not hide it
+    assert page.locator("#live").get_attribute("data-state") == "down"
+    page.unroute("**/agents/panel/")
+    page.route("**/agents/panel/", lambda route: route.fulfill(body='<div id="agents">A new one works here.</div>'))
+    page.evaluate(poll)
+    page.get_by_text("A new one works here.").wait_for()
+    page.locator("#live[data-state=live]").wait_for()
+    assert [each for each in opened.complaints if "500" not in each] == []

@@ -11,6 +11,7 @@ from django.contrib.sessions.models import Session
 from django.utils import timezone
 from playwright.sync_api import Page, expect
 
+from agents.models import Member
 from runs.models import Item, Message
 from tests import factories
 from tests.browser.conftest import Visit
@@ -115,3 +116,37 @@ def test_what_one_person_has_typed_is_not_sent_by_another(item: Item, visit: Ope
     expect(page.locator("#messages")).to_have_text(re.compile("The server answered 403"))
     expect(page.locator("textarea[name=body]")).to_have_value(TYPED)
     assert not Message.objects.filter(item=item).exists()
+
+
+def test_a_page_is_not_refreshed_with_what_somebody_else_may_see(item: Item, visit: Open) -> None:
+    factories.make_user("zoe", department=item.department, role=Member.Role.VIEWER, password="a-password")
+    opened = visit()
+    page = opened.page
+    open_and_type(opened, item)
+    sign_in(sign_out_elsewhere(opened), "zoe")
+    # The page still has olga's stream, which tells of this.
+    with page.expect_response(lambda response: "kontor-refresh" in response.request.headers) as refreshed:
+        factories.make_log_entry(item, text="Something happened.", at=timezone.now())
+    assert refreshed.value.status == 401
+    page.get_by_text("You were signed out.").wait_for()
+    expect(page.locator("textarea[name=body]")).to_have_value(TYPED)
+    expect(page.get_by_role("button", name="Receive it")).to_be_visible()
+    page.bring_to_front()
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    page.get_by_text("You were signed out.").wait_for()
+    expect(page.locator("textarea[name=body]")).to_have_value(TYPED)
+
+
+def test_a_form_of_a_page_whose_session_has_ended_is_not_sent(item: Item, visit: Open) -> None:
+    opened = visit()
+    page = opened.page
+    opened.open("/account/")
+    page.evaluate("window.isTheSamePage = true")
+    field = page.locator("main form[method=post] :is(input:not([type=hidden]):not([type=checkbox]), select)").first
+    before = field.input_value()
+    Session.objects.all().delete()
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    page.get_by_text("You were signed out.").wait_for()
+    field.evaluate("field => field.form.requestSubmit()")
+    assert page.evaluate("window.isTheSamePage") is True
+    assert field.input_value() == before

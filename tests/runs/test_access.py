@@ -69,6 +69,19 @@ def test_a_page_of_a_department_that_is_closed_to_the_person_gets_no_other_rows(
     assert tabs.client.get(reverse("leads:list"), headers=headers).status_code == 404
 
 
+@pytest.mark.parametrize("headers", [REFRESH, HTMX])
+def test_a_page_of_somebody_else_is_told_so_and_shows_nothing(tabs: Tabs, headers: dict[str, str]) -> None:
+    """Another tab has signed in as another person: what the first has typed must not give way to what these may see."""
+    address = reverse("leads:list")
+    tina, zoe = User.objects.get(username="tina"), factories.make_user("zoe")
+    assert f'"Kontor-Person": "{tina.pk}"' in tabs.client.get(address).content.decode()
+    assert tabs.leads(**headers, **{"Kontor-Person": str(tina.pk)}) == {"Anna", "Berta"}
+    response = tabs.client.get(address, headers={**headers, "Kontor-Person": str(zoe.pk)})
+    assert (response.status_code, response.content, "HX-Redirect" in response.headers) == (401, b"", False)
+    response = tabs.client.post(reverse("runs:review_approve", args=[1]), headers={**HTMX, "Kontor-Person": "999999"})
+    assert response.status_code == 401
+
+
 def test_the_session_is_written_only_when_the_choice_is_another(tabs: Tabs) -> None:
     def writes(query: str, **headers: str) -> int:
         with CaptureQueriesContext(connection) as queries:
