@@ -7,16 +7,13 @@ whatever usage was reported before things went wrong, because a failed call cost
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Any
-from uuid import UUID
 
 import aiohttp
 import anthropic
@@ -24,93 +21,15 @@ import httpx2
 from pydantic import BaseModel
 
 from agents.causes import Cause
-from agents.pricing import Usage
 from agents.reading import storable
+from agents.replies import ModelReply, ModelRequest
+from agents.stream import StreamError, UnpricedFees, gather, judge_stop, read_events, read_name
 
 MAX_CONNECTIONS = 1_000
 CONNECT_SECONDS = 5
 _ACCOUNT_STATUSES = (401, 402, 403)
-_SHOWN = ("text", "tool_use")
-"""The blocks that are shown as they are written."""
-MOST_TOKENS = 100_000_000
-"""More than any model reads or writes in one call: a server that reports more, or less than none, is not believed."""
 _STREAM_CAUSES = {"rate_limit_error": Cause.RATE_LIMITED, "overloaded_error": Cause.OVERLOADED}
 _SPEND_LIMITS = (anthropic.EnforcedSpendLimitReachedError, anthropic.ContractSpendLimitReachedError)
-
-
-@dataclass(frozen=True, slots=True)
-class ModelRequest:
-    """One request. ``params`` are the Messages API's own: model, max_tokens, system, messages, tools, output_config."""
-
-    call_id: UUID
-    agent: str
-    api_key_env: str
-    params: dict[str, Any]
-    timeout_seconds: float
-
-
-@dataclass(slots=True)
-class ModelReply:
-    """What came back. ``cause`` is empty for a complete answer; ``content`` are the API's blocks as dicts."""
-
-    model: str = ""
-    content: list[dict[str, Any]] = field(default_factory=list)
-    stop_reason: str = ""
-    usage: Usage = field(default_factory=Usage)
-    is_usage_final: bool = False
-    cause: Cause = Cause.NONE
-    error: str = ""
-    error_type: str = ""
-    http_status: int | None = None
-    retry_after_seconds: float | None = None
-    request_id: str = ""
-    message_id: str = ""
-    was_sent: bool = True
-    """False where the request cannot have reached the server, so that it costs nothing."""
-    has_unpriced_fees: bool = False
-    """The server used tools of its own, which cost a fee beside the tokens."""
-    latency_ms: int = 0
-    first_token_ms: int | None = None
-    parts: dict[int, list[str]] = field(default_factory=dict)
-    """Text and tool inputs of each block as they came, which ``content`` has at the block's end."""
-
-    @property
-    def seen_usage(self) -> Usage | None:
-        """What a call whose end was not seen has used at most: the prompt as reported, the output by what was shown.
-
-        A token of each byte of text and tool calls, since none is shorter; at least what was reported. None where the
-        output cannot be told from what was shown: nothing was shown yet, or the model has thought, of which at most a
-        summary is shown and all is billed. Still cheaper than the invoice may be what the server wrote after the cut
-        and charges for, and thinking of which a server sends no block at all.
-        """
-        if not self.usage.total_tokens or not self.content or any(b["type"] not in _SHOWN for b in self.content):
-            return None
-        shown = ["".join(parts) for parts in self.parts.values()]
-        shown += [str(block.get(name, "")) for block in self.content for name in ("type", "id", "name")]
-        count = sum(len(text.encode(errors="replace")) for text in shown)
-        return replace(self.usage, output_tokens=max(self.usage.output_tokens, count))
-
-    @property
-    def text(self) -> str:
-        """All text blocks joined: the JSON of a structured answer."""
-        return "".join(block["text"] for block in self.content if block["type"] == "text")
-
-    @property
-    def tool_uses(self) -> list[dict[str, Any]]:
-        """The tools the model asks for; empty unless it stopped for them."""
-        if self.stop_reason != "tool_use":
-            return []
-        return [block for block in self.content if block["type"] == "tool_use"]
-
-    def as_json(self) -> dict[str, Any]:
-        """The response as it is stored."""
-        return {
-            "id": self.message_id,
-            "model": self.model,
-            "content": self.content,
-            "stop_reason": self.stop_reason or None,
-            "error": {"type": self.error_type, "message": self.error} if self.error else None,
-        }
 
 
 @cache
@@ -153,14 +72,14 @@ class ModelClient:
                     extra_headers={"x-kontor-call": str(request.call_id), "x-kontor-agent": request.agent},
                 ) as response,
             ):
-                reply.request_id = _name(response.headers.get("request-id", ""), 120)
-                await _gather(read_events(response.iter_bytes()), reply, started, heard)
+                reply.request_id = read_name(response.headers.get("request-id", ""), 120)
+                await gather(read_events(response.iter_bytes()), reply, started, heard)
         except Exception as error:  # everything a server, a network or the SDK can do ends here, classified
             _classify(error, reply)
             if limit.expired() and time.monotonic() - started < request.timeout_seconds:
                 reply.error = f"Nothing was heard for {self._silence_seconds:g} seconds."
         else:
-            _judge_stop(reply)
+            judge_stop(reply)
         reply.error = storable(reply.error)
         reply.latency_ms = round((time.monotonic() - started) * 1000)
         return reply
@@ -216,154 +135,6 @@ class MissingKey(Exception):
     """No API key in the environment."""
 
 
-class StreamError(Exception):
-    """The server gave up in the middle of a stream that began with 200."""
-
-    def __init__(self, error: dict[str, Any]) -> None:
-        super().__init__(error.get("message", "The server broke off the answer."))
-        self.type = str(error.get("type", ""))
-
-
-class UnpricedFees(Exception):
-    """The server has searched the web or the like, which no agent asks for and no price knows the fee of."""
-
-
-async def read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:
-    """The events of a Messages API stream as plain dicts. Raises ValueError for data that is no JSON object.
-
-    The SDK's own iteration builds a typed object for every event, which takes twice the processor time of all the
-    rest of a call. The API writes the data of an event on one line and repeats the event's name in it.
-    """
-    rest = b""
-    async for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            if line.startswith(b"data:"):
-                event = _read_json(line[5:].decode())
-                if not isinstance(event, dict):
-                    raise ValueError("An event of the stream is no JSON object.")
-                yield event
-
-
-async def _gather(
-    events: AsyncIterator[dict[str, Any]], reply: ModelReply, started: float, on_event: Callable[[], None] | None
-) -> None:
-    """Fill the reply from the stream's events; usage counts as soon as it is reported."""
-    async for event in events:
-        if on_event is not None:
-            on_event()
-        match event.get("type"):
-            case "content_block_delta":
-                if reply.first_token_ms is None:
-                    reply.first_token_ms = round((time.monotonic() - started) * 1000)
-                index = event["index"]
-                _add_delta(reply.content[index], event["delta"], reply.parts.setdefault(index, []))
-            case "content_block_start":
-                reply.content.append({k: v for k, v in event["content_block"].items() if v is not None})
-            case "content_block_stop":
-                _finish_block(reply.content[event["index"]], reply.parts.get(event["index"], []))
-            case "message_start":
-                message = event["message"]
-                reply.model, reply.message_id = _name(message["model"], 64), message["id"]
-                reply.usage = _usage(message.get("usage"), reply.usage)
-                _refuse_fees(message.get("usage"), reply)
-            case "message_delta":
-                _refuse_fees(event.get("usage"), reply)
-                reply.stop_reason = _name(event["delta"].get("stop_reason") or "", 40)
-                reply.usage = _usage(event.get("usage"), reply.usage)
-                # Before it stops a server may report how far it is.
-                reply.is_usage_final = event.get("usage") is not None and bool(reply.stop_reason)
-            case "error":
-                raise StreamError(event.get("error") or {})
-
-
-def _refuse_fees(reported: dict[str, Any] | None, reply: ModelReply) -> None:
-    """Never price a fee at zero unnoticed: such a call fails, without a price, and a person hears of it."""
-    used = {name: count for name, count in ((reported or {}).get("server_tool_use") or {}).items() if count}
-    if used:
-        reply.usage, reply.has_unpriced_fees = _usage(reported, reply.usage), True
-        what = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in used.items())
-        raise UnpricedFees(f"The server used tools of its own ({what}), for which Kontor knows no fee.")
-
-
-def _add_delta(block: dict[str, Any], delta: dict[str, Any], parts: list[str]) -> None:
-    match delta["type"]:
-        case "text_delta":
-            parts.append(delta["text"])
-        case "input_json_delta":
-            parts.append(delta["partial_json"])
-        case "thinking_delta":
-            block["thinking"] = block.get("thinking", "") + delta["thinking"]
-        case "signature_delta":
-            block["signature"] = delta["signature"]
-
-
-def _finish_block(block: dict[str, Any], parts: list[str]) -> None:
-    if block["type"] == "text":
-        block["text"] = block.get("text", "") + "".join(parts)
-    elif block["type"] == "tool_use":
-        block["input"] = _read_json("".join(parts) or "{}")
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON, and a database refuses it.")
-
-
-_read_json = json.JSONDecoder(parse_constant=_refuse).decode
-
-
-def _name(value: Any, longest: int) -> str:
-    """What a server calls something, within what a column holds. Raises ValueError for what is no text."""
-    if not isinstance(value, str):
-        raise ValueError(f"A name in the stream is no text but {type(value).__name__}.")
-    return storable(value)[:longest]
-
-
-def _usage(reported: dict[str, Any] | None, before: Usage) -> Usage:
-    """The totals after this report: later figures overwrite earlier ones, what is not reported stays.
-
-    The end of a stream says again how much went into the cache, but not for how long: that was said at its beginning.
-    """
-    if not reported:
-        return before
-    created = reported.get("cache_creation") or {}
-    details = reported.get("output_tokens_details") or {}
-
-    def pick(value: Any, old: int) -> int:
-        count = old if value is None else int(value)
-        if not 0 <= count <= MOST_TOKENS:
-            raise ValueError(f"The server reports {count} tokens.")
-        return count
-
-    written, short = reported.get("cache_creation_input_tokens"), created.get("ephemeral_5m_input_tokens")
-    long = pick(created.get("ephemeral_1h_input_tokens"), before.cache_write_1h_tokens)
-    if short is None and written is not None:
-        short = max(pick(written, 0) - long, 0)
-    return Usage(
-        input_tokens=pick(reported.get("input_tokens"), before.input_tokens),
-        cache_write_5m_tokens=pick(short, before.cache_write_5m_tokens),
-        cache_write_1h_tokens=long,
-        cache_read_tokens=pick(reported.get("cache_read_input_tokens"), before.cache_read_tokens),
-        output_tokens=pick(reported.get("output_tokens"), before.output_tokens),
-        thinking_tokens=pick(details.get("thinking_tokens"), before.thinking_tokens),
-    )
-
-
-def _judge_stop(reply: ModelReply) -> None:
-    """A stream that ended without an exception may still be no answer."""
-    match reply.stop_reason:
-        case "end_turn" | "tool_use" | "stop_sequence":
-            return
-        case "refusal":
-            reply.cause, reply.error = Cause.REFUSAL, reply.text or "The model refused to answer."
-        case "max_tokens":
-            reply.cause, reply.error = Cause.TRUNCATED, "The answer reached max_tokens before it ended."
-        case "":
-            reply.cause, reply.error = Cause.TRANSIENT, "The answer broke off before it ended."
-        case other:
-            reply.cause, reply.error = Cause.REQUEST, f"The model stopped for {other}."
-
-
 def _classify(error: Exception, reply: ModelReply) -> None:
     """Write down what went wrong, in words and as a cause."""
     reply.error, reply.error_type = f"{type(error).__name__}: {error}"[:2_000], type(error).__name__
@@ -401,7 +172,7 @@ def _classify_status(error: anthropic.APIStatusError, reply: ModelReply) -> None
     kind = error.type or ""
     reply.http_status, reply.error_type = status, kind or type(error).__name__
     reply.error = (error.api_message or error.message or str(error))[:2_000]
-    reply.request_id = _name(error.request_id or reply.request_id, 120)
+    reply.request_id = read_name(error.request_id or reply.request_id, 120)
     reply.was_sent = False  # refused before it cost anything
     reply.retry_after_seconds = _retry_after(error.response.headers)
     if status in _ACCOUNT_STATUSES or isinstance(error, _SPEND_LIMITS):

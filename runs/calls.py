@@ -16,10 +16,10 @@ from uuid import uuid4
 from django.db.models import Case, F, QuerySet, Value, When
 
 from agents.budgets import Ask, Refused, Settlement, reserve, settle
-from agents.llm import ModelReply, ModelRequest
 from agents.models import Agent, ModelPrice
 from agents.pricing import PriceBook, UnknownPrice, Usage, billed_usd, cost_usd
 from agents.reading import storable, storable_json
+from agents.replies import ModelReply, ModelRequest
 from agents.statements import Among, Statement
 from runs.database import increase_rows, insert_rows, update_rows
 from runs.models import AgentRun, ModelCall, ModelCallBody, ToolCall

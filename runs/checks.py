@@ -15,8 +15,9 @@ from django.db import transaction
 
 from agents.budgets import Refused
 from agents.causes import Cause
-from agents.llm import ModelClient, ModelReply, api_schema
+from agents.llm import ModelClient, api_schema
 from agents.models import Agent
+from agents.replies import ModelReply
 from runs.calls import CallAsk, abandon_owned, open_calls, settle_calls
 from runs.database import now as database_now
 from runs.health import Finding

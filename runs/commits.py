@@ -16,9 +16,9 @@ from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import Max, Q, prefetch_related_objects
 
 from agents.causes import Cause
-from agents.llm import ModelReply
 from agents.model_state import Key, load_states, lock_states, record_busy, record_failures, record_successes
 from agents.models import Department
+from agents.replies import ModelReply
 from agents.spec import OutputEvent
 from agents.statements import Among, Statement
 from runs import dispatch, log, tracing

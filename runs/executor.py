@@ -18,9 +18,10 @@ from pydantic import BaseModel, ValidationError
 
 from agents.budgets import Refused
 from agents.causes import Cause
-from agents.llm import ModelClient, ModelReply
+from agents.llm import ModelClient
 from agents.prompts import repair_message
 from agents.reading import storable, storable_json
+from agents.replies import ModelReply
 from agents.tools import ToolContext, ToolResult, run_tool, tool
 from runs.work import CutOff, Finished, OpenCall, SeenCall, ToolUse, Work
 

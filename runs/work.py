@@ -12,8 +12,8 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from agents.causes import Cause
-from agents.llm import ModelReply, ModelRequest
 from agents.models import Agent
+from agents.replies import ModelReply, ModelRequest
 from agents.tools import ToolResult
 from runs.inputs import Prepared
 

@@ -20,9 +20,9 @@ from django.utils import timezone
 
 import leads.simulated  # noqa: F401 - registers what the simulator answers for sales
 from agents.causes import Cause
-from agents.llm import ModelReply
 from agents.models import Budget, BudgetPeriod, Department
 from agents.pricing import Usage, sync_prices
+from agents.replies import ModelReply
 from runs import leases, slots
 from runs.database import now as database_now
 from runs.database import snapshot

@@ -15,18 +15,11 @@ from uuid import uuid4
 import pytest
 from pydantic import BaseModel, ConfigDict
 
+from agents import stream
 from agents.causes import Cause
-from agents.llm import (
-    MOST_TOKENS,
-    ModelClient,
-    ModelReply,
-    ModelRequest,
-    UnpricedFees,
-    _classify,
-    _gather,
-    api_schema,
-    read_events,
-)
+from agents.llm import ModelClient, _classify, api_schema
+from agents.replies import ModelReply, ModelRequest
+from agents.stream import MOST_TOKENS, UnpricedFees, read_events
 from tests.engine import wait_for
 from tests.simulator_fixture import SimulatorServer
 
@@ -273,7 +266,7 @@ def gather(*events: str, into: ModelReply | None = None) -> ModelReply:
     reply = into or ModelReply()
 
     async def run() -> ModelReply:
-        await _gather(read_events(chunks()), reply, time.monotonic(), None)
+        await stream.gather(read_events(chunks()), reply, time.monotonic(), None)
         return reply
 
     async def chunks() -> AsyncIterator[bytes]:

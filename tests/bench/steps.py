@@ -16,8 +16,8 @@ django.setup()
 
 from django.core.management import call_command  # noqa: E402
 
-from agents.llm import ModelReply  # noqa: E402
 from agents.models import Department  # noqa: E402
+from agents.replies import ModelReply  # noqa: E402
 from runs import dispatch, leases  # noqa: E402
 from runs.commits import commit  # noqa: E402
 from runs.database import now as database_now  # noqa: E402

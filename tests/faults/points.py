@@ -19,7 +19,8 @@ from uuid import UUID
 from django.utils import timezone
 from django_q import cluster as queue
 
-from agents.llm import ModelClient, ModelReply, ModelRequest
+from agents.llm import ModelClient
+from agents.replies import ModelReply, ModelRequest
 from runs import commits, database, leases
 from runs.models import AgentRun
 

@@ -12,9 +12,9 @@ from django.utils import timezone
 
 from agents.budgets import Refused
 from agents.causes import Cause
-from agents.llm import ModelReply
 from agents.models import Agent, Budget, BudgetPeriod, Department, ModelPrice
 from agents.pricing import Usage, load_price_book
+from agents.replies import ModelReply
 from agents.tools.base import ToolResult
 from runs.calls import LATE, CallAsk, abandon_calls, open_calls, settle_calls
 from runs.models import AgentRun, ModelCall, ModelCallBody, ToolCall

@@ -14,9 +14,10 @@ from django.db import transaction
 from django.utils import timezone
 
 from agents.causes import Cause
-from agents.llm import ModelClient, ModelReply, ModelRequest
+from agents.llm import ModelClient
 from agents.models import BudgetPeriod, Department
 from agents.pricing import Usage, cost_usd, load_price_book
+from agents.replies import ModelReply, ModelRequest
 from runs.calls import settle_calls
 from runs.models import ModelCall
 from runs.repricing import find_changes

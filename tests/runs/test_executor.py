@@ -11,9 +11,10 @@ from django.utils import timezone
 
 from agents.causes import Cause
 from agents.knowledge import add_document
-from agents.llm import ModelClient, ModelReply
+from agents.llm import ModelClient
 from agents.models import Budget, Department
 from agents.prompts import read_data
+from agents.replies import ModelReply
 from runs import shift
 from runs.budget_changes import allow_once
 from runs.executor import MAX_REPAIRS, MAX_TOOL_ROUNDS, MAX_TOOLS_A_ROUND
