@@ -167,14 +167,13 @@ def test_estimates_and_calls_that_used_nothing_stand() -> None:
 
 
 def test_it_says_how_many_estimates_it_leaves() -> None:
-    call = make_call(is_estimate=True, cost_usd=Decimal("0.5"), number=1)
-    for number, values in enumerate(
-        [{"status": "unseen", "cost_usd": "0.00000001"}, {"started_at": DAY - timedelta(1)}]
-    ):
-        make_model_call(call.agent_run, **{"number": number + 2, "is_estimate": True, "started_at": DAY, **values})
+    make_call(is_estimate=True, cost_usd=Decimal("0.5"), number=1)
+    run, values = AgentRun.objects.get(), {"is_estimate": True, "cost_usd": "0.00000001"}
+    make_model_call(run, number=2, status="unseen", started_at=DAY, **values)
+    make_model_call(run, number=3, started_at=DAY - timedelta(days=1), **values)
     left = "2 estimates (0.50000001 USD) were left as they are."
     assert left in recompute()
-    make_model_call(call.agent_run, number=9, model_asked=HAIKU, input_tokens=9, cost_usd="0.1", started_at=DAY)
+    make_model_call(run, number=9, model_asked=HAIKU, input_tokens=9, cost_usd="0.1", started_at=DAY)
     assert left in recompute()
     assert left in recompute(apply=True, reason="x")
     assert "estimates" not in recompute(model=["claude-opus-5-5"])
