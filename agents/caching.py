@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 TTL_SECONDS = 300.0
@@ -72,22 +72,37 @@ class CacheWatch:
         self._clock = clock
         self._uses: dict[Prefix, _Use] = {}
 
+    def draft(self) -> CacheWatch:
+        """A copy that may be asked about requests of which it is not known yet whether they go out."""
+        copy = CacheWatch(self._clock)
+        copy._uses = {prefix: replace(use) for prefix, use in self._uses.items()}
+        return copy
+
     def apply(self, params: dict[str, Any], prefix: Prefix) -> dict[str, Any]:
         """The request as it goes out: with a breakpoint if the same beginning went out within five minutes.
 
         One request writes the cache. Those that go out before it can be there would all write it, too: they go
         without, and whoever comes later reads it.
         """
+        found = with_breakpoint(params) if self._pays(params, prefix) else params
+        self.note(found, prefix)
+        return found
+
+    def note(self, params: dict[str, Any], prefix: Prefix) -> None:
+        """Say that a request goes out as it is."""
         now, use = self._clock(), self._uses.get(prefix)
         if use is None or now - use.sent_at > SAFE_SECONDS:
-            self._uses[prefix] = _Use(now)
-            return params
+            use = self._uses[prefix] = _Use(now)
         use.sent_at = now
+        if "cache_control" in params["system"][-1]:
+            if now - use.kept_at > SAFE_SECONDS:
+                use.written_at = now
+            use.kept_at = now
+
+    def _pays(self, params: dict[str, Any], prefix: Prefix) -> bool:
+        now, use = self._clock(), self._uses.get(prefix)
+        if use is None or now - use.sent_at > SAFE_SECONDS:
+            return False
         if prefix_tokens(params) < minimum_tokens(params["model"]):
-            return params
-        if now - use.kept_at > SAFE_SECONDS:
-            use.written_at = now
-        elif now - use.written_at < READABLE_AFTER_SECONDS:
-            return params
-        use.kept_at = now
-        return with_breakpoint(params)
+            return False
+        return now - use.kept_at > SAFE_SECONDS or now - use.written_at >= READABLE_AFTER_SECONDS

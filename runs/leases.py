@@ -185,13 +185,13 @@ def _expired(now: datetime) -> Q:
 def _take(runs: list[AgentRun], choices: dict[int, Choice], staff: Staff, *, now: datetime, worker: str) -> list[Work]:
     runs = [run for run in runs if run.pk in choices]
     prepared = gather_inputs(runs, staff)
-    asks = []
+    asks, caches = [], staff.caches.draft()
     for run in runs:
         desk = staff.desks[run.department_id]
         agent = desk.agents[run.agent_id]
         soul, key = run.pinned_soul or desk.souls[agent.pk], desk.department.api_key_env
         params = build_params(agent, soul, desk, prepared[run.pk].data, choices[run.pk])
-        params = staff.caches.apply(params, (agent.pk, soul.pk, params["model"]))
+        params = caches.apply(params, (agent.pk, soul.pk, params["model"]))
         asks.append(CallAsk(run, agent, soul.pk, key, run.attempt + 1, 1, params))
     opened = open_calls(asks, staff, now=now, worker=worker)
     taken: list[tuple[CallAsk, Work]] = []
@@ -200,6 +200,8 @@ def _take(runs: list[AgentRun], choices: dict[int, Choice], staff: Staff, *, now
         answer = opened[ask.run.pk]
         if isinstance(answer, OpenCall):
             taken.append((ask, _work(ask, answer, prepared[ask.run.pk], staff)))
+            # Not what a budget refuses: when it is raised, all that has waited would write the cache at once.
+            staff.caches.note(ask.params, (ask.agent.pk, ask.soul_id, ask.params["model"]))
         else:
             # A budget that is raised meanwhile is noticed within a minute, and at once when its period turns.
             until = min(answer.until, now + timedelta(minutes=1))

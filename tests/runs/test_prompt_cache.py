@@ -5,12 +5,16 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from django.utils import timezone
 
 from agents import caching
+from agents.models import Budget
 from agents.pricing import load_price_book
 from leads.schemas import SalesSettings
+from runs import leases
 from runs.cost_sums import Period
-from runs.models import ModelCall, Rule
+from runs.models import AgentRun, ModelCall, Rule
+from runs.staff import load_staff
 from runs.what_if import cache_saving, load_usages
 from tests.engine import drain, make_office
 from tests.factories import make_agent_run, make_lead
@@ -54,3 +58,21 @@ def test_it_is_written_by_the_second_request_and_read_from_the_third_on(
 def test_what_is_too_short_for_the_model_is_never_asked_for(simulator: SimulatorServer) -> None:
     for call in work_on(3, ""):
         assert "cache_control" not in str(call.body.request)
+
+
+def test_of_those_that_have_waited_for_a_budget_one_writes_it() -> None:
+    settings = SalesSettings().model_dump(mode="json") | {"icp": "Makers of machines with many carriers. " * 40}
+    office = make_office(settings=settings)
+    Budget.objects.update(limit_usd=0)
+    for _ in range(5):
+        make_agent_run(make_lead(office).item, "qualifier", status="queued")
+    clock = [0.0]
+    staff = load_staff(caching.CacheWatch(lambda: clock[0]))
+    for _ in range(3):
+        assert leases.claim(10, staff=staff, worker="host:1", is_alone=True) == []
+        AgentRun.objects.update(due_at=timezone.now())
+        clock[0] += 60
+    Budget.objects.update(limit_usd=100)
+    works = leases.claim(10, staff=staff, worker="host:1", is_alone=True)
+    marked = ["cache_control" in work.first_call.request.params["system"][-1] for work in works]
+    assert marked == [False, True, False, False, False]
