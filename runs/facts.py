@@ -89,17 +89,17 @@ def load_facts_and_next(items: Sequence[Item], *, now: datetime) -> tuple[dict[i
     return facts, coming
 
 
-def load_router(department: Department) -> Router:
-    """The department's enabled rules and its agents, compiled; two queries."""
-    return load_routers([department])[department.pk]
+def load_router(department: Department, agents: Iterable[Agent] | None = None) -> Router:
+    """The department's enabled rules and its agents, compiled; two queries, one where all ``agents`` are given."""
+    return load_routers([department], agents)[department.pk]
 
 
-def load_routers(departments: Iterable[Department]) -> dict[int, Router]:
-    """The routers of departments by id, in two queries whatever their number."""
+def load_routers(departments: Iterable[Department], given: Iterable[Agent] | None = None) -> dict[int, Router]:
+    """The routers of departments by id, in two queries whatever their number. ``given``: all their agents, by id."""
     ids = [department.pk for department in departments]
     agents: dict[int, list[AgentView]] = {pk: [] for pk in ids}
     rules: dict[int, list[RuleView]] = {pk: [] for pk in ids}
-    for agent in Agent.objects.filter(department__in=ids).order_by("pk"):
+    for agent in Agent.objects.filter(department__in=ids).order_by("pk") if given is None else given:
         agents[agent.department_id].append(agent_view(agent))
     for rule in Rule.objects.filter(department__in=ids, is_enabled=True).order_by("position", "pk"):
         rules[rule.department_id].append(rule_view(rule))

@@ -52,7 +52,7 @@ def item_context(request: HttpRequest, item: Item) -> dict[str, Any]:
     agents, halt = list(item.department.agents.order_by("pk")), describe_halt(access.installation)
     runs = _read_steps(item, agents)
     facts = load_facts([item], now=now)[item.pk]
-    decision = load_router(item.department).decide(facts)
+    decision = load_router(item.department, agents).decide(facts)
     occasions = build_occasions(Desk(agents, outputs, runs, triggers, decision.trace, now, halt))
     # The newest occasion is what is going on; the item's own comes last where there are others.
     ordered = [*occasions[1:], occasions[0]]

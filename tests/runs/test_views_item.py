@@ -8,7 +8,9 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import RequestFactory
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
@@ -303,3 +305,11 @@ def test_what_waits_for_a_person_says_so() -> None:
     item = factories.make_lead().item
     factories.make_review(item, ask="Is this a lead?")
     assert _context(item, "summary")["next"].label == "It waits for a person: a question is open."
+
+
+def test_the_page_reads_the_agents_of_the_department_once() -> None:
+    scene = make_scene()
+    client = scene.client(scene.operator)
+    with CaptureQueriesContext(connection) as found:
+        client.get(reverse("leads:detail", args=[scene.lead.pk]))
+    assert sum('FROM "agents_agent"' in query["sql"] for query in found) == 1
