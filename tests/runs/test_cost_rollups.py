@@ -159,7 +159,12 @@ def test_alike_calls_are_read_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
         make_model_call(run, number=number, started_at=PERIOD.moments[0], output_tokens=number // 6)
     read: list[int] = []
     moves = cost_rollups._moves
-    monkeypatch.setattr(cost_rollups, "_moves", lambda row: (read.append(row["count"]), moves(row))[1])
+
+    def seen(row: dict[str, Any]) -> Any:
+        read.append(row["count"])
+        return moves(row)
+
+    monkeypatch.setattr(cost_rollups, "_moves", seen)
     (sums,) = sum_unrolled().values()
     assert sums.values[0] == 12
     assert sorted(read) == [6, 6], "those without output, which a refusal is asked for, and the others"
