@@ -110,6 +110,18 @@ class Among(models.Func):
         return template.format(sql), [*params, _Slot(self.name, prepared(column.output_field), is_list=True)]
 
 
+class AnyOf(Among):
+    """The same for values that are known, in any query: one parameter, where SQLite takes 32,766 at most."""
+
+    def __init__(self, column: str, values: Iterable[Any]) -> None:
+        super().__init__(column, "values")
+        self.values = list(values)
+
+    def _written(self, compiler: AnyCompiler, template: str) -> Any:
+        sql, (*params, slot) = super()._written(compiler, template)
+        return sql, [*params, slot.fill({"values": self.values})]
+
+
 @dataclass(frozen=True, slots=True)
 class _Plan:
     """A compiled query: its SQL, its parameters with slots among them, and how its columns become values."""

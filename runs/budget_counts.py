@@ -17,6 +17,7 @@ from django.db.models import Q, QuerySet, Sum
 from agents.budgets import lock_period, period_begin
 from agents.causes import Cause
 from agents.models import Budget, BudgetPeriod
+from agents.statements import AnyOf
 from runs.cost_rollups import TOKENS
 from runs.database import update_rows
 from runs.models import CostCorrection, ModelCall
@@ -47,7 +48,7 @@ def count_past(budget: Budget, *, now: datetime) -> Past:
     calls = _calls_of(budget, since).filter(started_at__lt=until)
     # First: what ends between the two queries is in neither sum, but looked at again.
     open_ids = frozenset(calls.exclude(status=ModelCall.Status.FINISHED).values_list("pk", flat=True))
-    usd, tokens = _sum_finished(calls.exclude(pk__in=open_ids))
+    usd, tokens = _sum_finished(calls.filter(~Q(AnyOf("pk", open_ids))))
     return Past(since, until, open_ids, usd, tokens, correction)
 
 
@@ -59,7 +60,7 @@ def count_anew(budget: Budget, past: Past, *, now: datetime) -> BudgetPeriod:
     """
     if past.correction != _last_correction():  # calls were priced anew meanwhile, and did not know of this budget
         past = count_past(budget, now=now)
-    calls = _calls_of(budget, past.since).filter(Q(started_at__gte=past.until) | Q(pk__in=past.open_ids))
+    calls = _calls_of(budget, past.since).filter(Q(started_at__gte=past.until) | Q(AnyOf("pk", past.open_ids)))
     may_settle = list(calls.exclude(status=ModelCall.Status.FINISHED).select_for_update(of=("self",)).order_by("pk"))
     period = lock_period(budget, now=now)
     if period.starts_at != past.since:  # it has turned meanwhile, and nothing was before

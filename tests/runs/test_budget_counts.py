@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from datetime import timedelta
 from decimal import Decimal
 from functools import partial
@@ -19,7 +20,7 @@ from django.utils import timezone
 
 from agents.models import Agent, Budget, BudgetPeriod, Department
 from runs.budget_changes import change_budget, create_budget
-from runs.budget_counts import Past, count_past
+from runs.budget_counts import AGO, Past, count_past
 from runs.calls import abandon_calls, settle_calls
 from runs.commits import commit
 from runs.models import AgentRun, ModelCall
@@ -110,6 +111,22 @@ def test_old_calls_are_summed_before_the_lock_and_what_ended_meanwhile_after_it(
         assert held(make(office, ada))[:2] == (0, Decimal("4.75"))
         assert not ModelCall.objects.get(pk=under_way.pk).reserved_in
         assert ModelCall.objects.get(pk=unseen.pk).reserved_in
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL takes lists of any length")
+def test_it_counts_more_unseen_calls_than_sqlite_takes_values(office: Department, ada: User) -> None:
+    run = make_agent_run(make_lead(office).item, "intake", status="done", attempt=1)
+    at = timezone.now() - AGO - timedelta(seconds=1)
+    with time_machine.travel(at.replace(day=20), tick=False), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("runs.budget_changes.database_now", timezone.now)
+        for _ in range(120):
+            make_model_call(run, cost_usd="0.5", status="unseen", started_at=timezone.now() - 2 * AGO)
+        limit = sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER
+        before = connection.connection.setlimit(limit, 100)
+        try:
+            assert held(make(office, ada))[:2] == (0, 60)
+        finally:
+            connection.connection.setlimit(limit, before)
 
 
 def test_a_period_that_turns_while_it_is_counted_is_counted_from_its_beginning(
