@@ -57,6 +57,7 @@ HEADERS = {
     "Content-Encoding": "identity",  # compressed, an event would wait for the next ones
 }
 
+SWITCH = "switch"
 REFETCH = None
 """In a queue: look at everything again."""
 T = TypeVar("T")
@@ -142,7 +143,13 @@ def read_missed(last_id: int, departments: Iterable[int]) -> list[Event]:
     """What was written after a line, and what was numbered shortly before it and may have been committed since."""
     since = timezone.now() - timedelta(seconds=2 * GAP_SECONDS)
     new = Q(pk__gt=last_id) | Q(pk__lt=last_id, at__gt=since)
-    return read_events(new, pk__gt=last_id - OVERLAP, department__in=departments)
+    concerned = Q(department__in=departments) | Q(department=None, kind=SWITCH)
+    return read_events(new, concerned, pk__gt=last_id - OVERLAP)
+
+
+def is_for_all(event: Event) -> bool:
+    """Whether it is about every department: the installation was switched. Other lines without one are not for all."""
+    return event.department is None and event.kind == SWITCH
 
 
 @dataclass(eq=False, slots=True)
@@ -153,8 +160,8 @@ class Subscriber:
     queue: asyncio.Queue[Event | None] = field(default_factory=lambda: asyncio.Queue(QUEUE_EVENTS))
 
     def put(self, event: Event | None) -> None:
-        """Hand over an event of a department this browser may see."""
-        if event is not None and event.department not in self.departments:
+        """Hand over an event of a department this browser may see, or of all."""
+        if event is not None and event.department not in self.departments and not is_for_all(event):
             return
         if event is REFETCH or self.queue.full():
             while not self.queue.empty():

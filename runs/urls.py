@@ -12,7 +12,7 @@ from runs import (
     urls_settings,
     urls_views,
 )
-from runs.views import actions, budgets, controls, costs, incidents, overview, reviews, system
+from runs.views import actions, banners, budgets, controls, costs, incidents, overview, reviews, system
 from runs.views import live as live_page
 
 app_name = "runs"
@@ -21,6 +21,7 @@ urlpatterns = [
     path("overview/panel/", overview.overview_panel, name="overview_panel"),
     path("reviews/", reviews.review_list, name="reviews"),
     path("reviews/open/", reviews.reviews_open, name="reviews_open"),
+    path("banners/", banners.banners_panel, name="banners"),
     path("reviews/<int:pk>/", reviews.review_detail, name="review"),
     path("reviews/<int:pk>/panel/", reviews.review_panel, name="review_panel"),
     path("reviews/<int:pk>/approve/", reviews.review_approve, name="review_approve"),

@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django import template
-from django.conf import settings
 from django.http import HttpRequest
 from django.template.loader import render_to_string
 from django.templatetags.static import static
@@ -24,7 +23,7 @@ from agents.models import Agent
 from runs.access import access_of
 from runs.edit_patterns import Pattern
 from runs.payloads import as_text
-from runs.views.banners import find_banners
+from runs.views.banners import banner_context
 from runs.views.menu import department_url, menu_groups
 from runs.views.shown import Shown
 from runs.wording import in_words
@@ -276,5 +275,4 @@ def navigation(context: template.Context) -> dict[str, Any]:
 @register.inclusion_tag("_banners.html", takes_context=True)
 def banners(context: template.Context) -> dict[str, Any]:
     """What must be known on every page: simulated answers, a line that stands still, a stopped department."""
-    access = access_of(context["request"])
-    return {"is_simulated": settings.SIMULATED, "banners": find_banners(access.shown, access.installation)}
+    return banner_context(context["request"])

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
+from django.conf import settings
 from django.db.models import Count, Max
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 from django.urls import reverse
+from django.views.decorators.http import require_safe
 
 from agents.models import Department, Installation
+from runs.access import access_of, signed_in
 from runs.models import Alert, AlertDelivery
 from runs.runbook import url_of
 from runs.switches import describe_state
@@ -32,6 +38,19 @@ _STATES = {
     Department.State.HOLDING_SENDS: "Agents work on, but nothing leaves the house.",
     Department.State.STOPPED: "Nothing starts until an administrator switches it on again.",
 }
+
+
+@signed_in
+@require_safe
+def banners_panel(request: HttpRequest) -> HttpResponse:
+    """The banners as they are now, for a page that stays open."""
+    return render(request, "_banners.html", banner_context(request))
+
+
+def banner_context(request: HttpRequest) -> dict[str, Any]:
+    """What must be known on every page: simulated answers, a line that stands still, a stopped department."""
+    access = access_of(request)
+    return {"is_simulated": settings.SIMULATED, "banners": find_banners(access.shown, access.installation)}
 
 
 def find_banners(departments: Iterable[Department], installation: Installation) -> list[Banner]:

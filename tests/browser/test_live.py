@@ -12,6 +12,7 @@ from playwright.sync_api import Route
 
 from leads.models import Lead
 from runs.models import Item, LogEntry
+from runs.switches import switch_installation
 from tests import factories
 from tests.browser.conftest import WAIT_MS, Visit, Web
 from tests.engine import wait_for
@@ -251,3 +252,14 @@ def test_a_part_that_polls_by_itself_is_shown_and_its_failure_is_said_until_it_c
     page.get_by_text("A new one works here.").wait_for()
     page.locator("#live[data-state=live]").wait_for()
     assert [each for each in opened.complaints if "500" not in each] == []
+
+
+def test_a_page_that_stays_open_says_that_all_was_stopped_and_that_it_runs_again(item: Item, visit: Open) -> None:
+    ada = factories.make_user("ada", is_superuser=True)
+    opened = visit()
+    opened.open("/leads/")
+    switch_installation(user=ada, state="stopped", reason="Wrong price list")
+    opened.page.get_by_role("alert").get_by_text("Wrong price list").wait_for()
+    switch_installation(user=ada, state="running")
+    opened.page.get_by_text("Wrong price list").wait_for(state="detached")
+    assert opened.complaints == []

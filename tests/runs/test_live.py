@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -178,8 +179,16 @@ def test_a_browser_hears_of_its_departments_only() -> None:
     subscriber = Subscriber(frozenset({1}))
     for department in (1, 2, 1):
         subscriber.put(_event(department, department))
+    subscriber.put(replace(_event(3), department=None))
     assert [subscriber.queue.get_nowait().department for _ in range(2)] == [1, 1]  # type: ignore[union-attr]
     assert subscriber.queue.empty()
+
+
+def test_every_browser_hears_that_the_installation_was_switched() -> None:
+    subscriber = Subscriber(frozenset({1}))
+    subscriber.put(replace(_event(3), department=None, kind="switch"))
+    subscriber.put(replace(_event(4, 2), kind="switch"))
+    assert [subscriber.queue.get_nowait().id for _ in range(subscriber.queue.qsize())] == [3]  # type: ignore[union-attr]
 
 
 def test_a_slow_browser_is_told_to_fetch_everything_and_costs_no_more_memory() -> None:
@@ -260,6 +269,8 @@ def test_a_browser_that_comes_back_gets_what_it_missed(people: tuple[Any, Any]) 
     user, item = people
     seen = factories.make_log_entry(item)
     missed = factories.make_log_entry(item)
+    switched = LogEntry.objects.create(kind="switch", text="All stopped.", at=timezone.now())
+    private = LogEntry.objects.create(kind="sign_in", text="Somebody was refused.", at=timezone.now())
 
     async def watch() -> str:
         feed = live.feed()
@@ -271,6 +282,8 @@ def test_a_browser_that_comes_back_gets_what_it_missed(people: tuple[Any, Any]) 
 
     text = asyncio.run(watch())
     assert f"id: {missed.pk}\n" in text
+    assert f"id: {switched.pk}\n" in text
+    assert f"id: {private.pk}\n" not in text
     assert f"id: {seen.pk}\n" not in text
 
 

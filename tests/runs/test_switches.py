@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 
 from agents.models import Department, Installation
@@ -221,6 +223,24 @@ def test_a_waiting_run_says_why(what: str, office: Department, ada: User) -> Non
     shown = show_agent_run(run, timezone.now(), describe_halt(Installation.read()))
     assert shown.label == "waiting"
     assert "Wrong price list" in shown.note
+
+
+@both
+def test_a_page_that_stays_open_asks_for_its_banners(what: str, office: Department, ada: User) -> None:
+    client = Client()
+    client.force_login(make_user("olga", department=office))
+    panel = reverse("runs:banners")
+    switch(what, office, ada, "stopped", "Wrong price list")
+    html = client.get(panel).content.decode()
+    assert "Wrong price list" in html
+    assert html.strip() in client.get(reverse("leads:list")).content.decode()
+    switch(what, office, ada, "running")
+    assert "Wrong price list" not in client.get(panel).content.decode()
+    stranger = Client()
+    stranger.force_login(make_user("stan", department=make_office("other")))
+    switch("department", office, ada, "stopped", "Not for others")
+    assert "Not for others" not in stranger.get(panel).content.decode()
+    assert Client().get(panel, headers={"HX-Request": "true", "Kontor-Refresh": "1"}).status_code == 401
 
 
 def test_nothing_is_said_while_all_runs(office: Department) -> None:
