@@ -54,10 +54,7 @@ def menu_groups(request: HttpRequest, access: Access) -> list[Group]:
     return [
         Group(
             title,
-            [
-                Entry(label, url, icon, _is_current(request.path, url), counts.get(url))
-                for label, url, icon in listed
-            ],
+            [Entry(label, url, icon, _is_current(request.path, url), counts.get(url)) for label, url, icon in listed],
         )
         for title, listed in (("Work", work), ("Team", team), ("Accounts", accounts))
     ]
