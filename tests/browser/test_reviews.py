@@ -15,6 +15,7 @@ from playwright.sync_api import Route, expect
 
 from agents.models import Department, Member
 from runs.models import DraftGroup, OutboxMessage, Review
+from runs.reviews import approve, read_review
 from runs.snoozing import snooze
 from tests.browser.cards import LIMIT_SECONDS, answers, wait_until_ahead
 from tests.browser.conftest import Visit
@@ -214,7 +215,7 @@ def test_what_was_done_is_said_although_the_page_has_heard_of_it_before(drafts: 
     page.get_by_role("button", name="Wake it").click()
     wait_for(lambda: bool(page.evaluate("1")) and bool(held), "it is on its way", LIMIT_SECONDS)
     # The answer is ready, and the page is told of what it did before it arrives.
-    with page.expect_response(lambda response: "/panel/" in response.url and "Snooze (z)" in response.text()):
+    with page.expect_response(lambda response: "/panel/" in response.url and "Snooze <span" in response.text()):
         answer = held[0].fetch()
     held[0].fulfill(response=answer)
     expect(page.locator("#messages")).to_contain_text("It is back on the list.")
@@ -318,3 +319,22 @@ def test_a_mail_goes_back_with_a_note_and_the_new_one_is_edited_and_approved(at_
     assert "We halve your costs." in message.rendered["body"]
     assert message.approved_by is not None
     assert opened.complaints == []
+
+
+def test_what_is_typed_stays_when_somebody_else_answers_first(drafts: list[Review], visit: Open) -> None:
+    anna = make_user("anna", department=Department.objects.get())
+    opened = visit()
+    page = opened.page
+    opened.open(f"/reviews/{drafts[0].pk}/")
+    page.keyboard.press("e")
+    body = page.get_by_label("Body")
+    body.fill("My own words.")
+    assert approve(review=read_review(drafts[0].pk), user=anna)
+    expect(page.locator("#review")).to_contain_text("by anna")
+    expect(body).to_be_visible()
+    expect(body).to_have_value("My own words.")
+    body.press("Control+Enter")
+    page.locator("#review-notes a").filter(has_text="Open it again").click()
+    expect(page.locator("h1")).to_have_text("Send mail 0?")
+    expect(body).to_have_value("My own words.")
+    assert answers()[0] == "approve"
