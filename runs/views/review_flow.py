@@ -83,8 +83,11 @@ def _go_on(
     url = address_of(target, filters, answered)
     if not is_htmx(request):
         return redirect(url)
-    # What was typed and refused is typed again by static/js/reviews.js, so that no refresh takes it for the server's.
+    # What was typed and refused is typed again by static/js/reviews.js, so that no refresh takes it for the server's;
+    # where there is no form any more, it is shown.
     context = card_of(request, target, filters, answered=answered)
+    if not is_done and target == review.pk and context["review"].status != Review.Status.OPEN:
+        context["typed"] = _typed(request)
     response = render(request, "runs/_review_next.html", context)
     # Where the next card stands there already (static/js/reviews.js), its address does too.
     response["HX-Replace-Url" if request.headers.get("Kontor-Ahead") else "HX-Push-Url"] = url

@@ -86,10 +86,8 @@
     }
     if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target) || document.body.dataset.keys) return;
     const search = document.querySelector("input[type=search]");
-    if (event.key === "/" && search) {
-      event.preventDefault();
-      search.focus();
-    } else if (event.key === "p") document.querySelector("[data-live-pause]")?.click();
+    if (event.key === "/" && search) search.focus(event.preventDefault());
+    else if (event.key === "p") document.querySelector("[data-live-pause]")?.click();
     else if (event.key === "j" || event.key === "k") walk(event.key === "j" ? 1 : -1);
     else document.querySelector(`[data-hotkey="${CSS.escape(event.key)}"]`)?.click();
   });
@@ -107,6 +105,8 @@
       if (isDrawn) node.dispatchEvent(new CustomEvent("kontor:figure", { bubbles: true, detail: fresh }));
       return !isDrawn && !isDirty(node) && !node.matches?.("[data-loaded-later]");
     },
+    // Somebody else was quicker: what was typed stays beside what they did, and the server says the rest when it is sent.
+    beforeNodeRemoved: (node) => ![node, ...(node.querySelectorAll?.("form") ?? [])].some((form) => form.elements && isDirty(form)),
   });
   document.addEventListener("htmx:afterSettle", tellAges);
 
