@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -23,8 +24,8 @@ def _ask(path: str) -> tuple[int, bytes]:
                 await over.wait()
             return asked.pop()
 
-        async def send(message: dict[str, Any]) -> None:
-            sent.append(message)
+        async def send(message: Mapping[str, Any]) -> None:
+            sent.append(dict(message))
 
         scope = {"type": "http", "http_version": "1.1", "method": "GET", "path": path, "raw_path": path.encode()}
         scope |= {"query_string": b"", "root_path": "", "scheme": "http", "headers": [(b"host", b"localhost")]}

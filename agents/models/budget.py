@@ -63,8 +63,11 @@ class Budget(models.Model):
 
 
 class BudgetPeriod(models.Model):
-    """What one budget has reserved and spent in one period. ``reserved + spent`` never exceeds what is allowed by a call
-    that was let through; it may where the budget was made or lowered when more than that was spent already."""
+    """What one budget has reserved and spent in one period.
+
+    No call that is let through makes ``reserved + spent`` exceed what is allowed; it may exceed it where the budget was
+    made or lowered when more than that was spent already.
+    """
 
     budget = models.ForeignKey(Budget, on_delete=models.CASCADE, related_name="periods")
     starts_at = models.DateTimeField()
