@@ -92,7 +92,7 @@ def test_an_answer_before_the_next_card_has_arrived_is_confirmed_too(drafts: lis
         expect(page.locator("h1")).to_have_text(f"Send mail {number}?")
         page.keyboard.press("a")
         page.keyboard.press("a")  # the same card, as long as no other one is there
-        expect(page.locator("#messages")).to_contain_text("Approved.")
+        expect(page.locator(f"#answered-{drafts[number].pk}")).to_contain_text("Approved:")
         expect(page.locator("h1")).to_have_text(f"Send mail {number + 1}?")
     assert page.url.split("?")[0].endswith(f"/reviews/{drafts[2].pk}/")
     assert answers() == ["approve", "approve", "", ""]
@@ -113,7 +113,7 @@ def test_a_key_that_is_held_down_is_one_answer(drafts: list[Review], visit: Open
         page.keyboard.down("a")
     page.keyboard.up("a")
     wait_for(lambda: answers()[0] == "approve", "the answer is saved", LIMIT_SECONDS)
-    expect(page.locator("#messages")).to_contain_text("Approved.")
+    expect(page.locator(f"#answered-{drafts[0].pk}")).to_contain_text("Approved:")
     assert answers() == ["approve", "", "", ""]
 
 
@@ -127,7 +127,7 @@ def test_what_comes_between_does_not_take_the_place_of_the_card_that_stands_ther
     between = make_drafted(Department.objects.get())
     Review.objects.filter(pk=between.pk).update(risk=3, ask="Send what came between?")
     page.keyboard.press("a")
-    expect(page.locator("#messages")).to_contain_text("Approved.")
+    expect(page.locator(f"#answered-{drafts[0].pk}")).to_contain_text("Approved:")
     expect(page.locator("h1")).to_have_text("Send mail 1?")
     page.keyboard.press("a")
     wait_for(lambda: answers()[1] == "approve", "the second is answered", LIMIT_SECONDS)
@@ -278,7 +278,7 @@ def test_an_answer_that_fails_after_the_next_ones_names_its_question_and_leads_b
     for number in (1, 2):
         wait_until_ahead(page, f"Send mail {number}?")
         page.keyboard.press("a")
-        expect(page.locator("#messages")).to_contain_text("Approved.")
+        expect(page.locator(f"#answered-{drafts[number].pk}")).to_contain_text("Approved:")
     note = page.locator("#review-notes a")
     expect(note).to_have_text("Saving your answer to: Send mail 0?")
     assert answers() == ["", "approve", "approve", ""]

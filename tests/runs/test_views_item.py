@@ -236,7 +236,10 @@ def test_why_says_what_failed_what_comes_and_which_clause_decided() -> None:
     assert [run.agent.slug for run in context["failed"]] == ["strategist"]
     rule = next(rule for rule in context["rules"] if rule.name == "Write to good leads")
     assert not rule.holds
-    assert {clause["clause"] for clause in rule.clauses} == {"status", "facet"}
+    assert rule.clauses == (
+        ("the lead is qualified", "it is: Contacted"),
+        ("the lead’s tier is Hot or Warm", "its tier is not known"),
+    )
     assert "wanted" in rule.sentence
     assert {rule.name for rule in context["rules"]} == {rule.name for rule in lead.department.rules.all()}
 
@@ -245,7 +248,7 @@ def test_why_shows_rules_that_hold_first_with_everything_that_held() -> None:
     lead = factories.make_lead(status="new")
     rules = _context(lead.item, "why")["rules"]
     assert [rule.name for rule in rules if rule.holds] == [rules[0].name] == ["Classify what comes in"]
-    assert [clause["holds"] for clause in rules[0].clauses] == [True]
+    assert rules[0].clauses == (("the lead is new", ""),)
 
 
 # --- Cost ------------------------------------------------------------------------------------------------------
