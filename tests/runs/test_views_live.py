@@ -94,9 +94,9 @@ def test_a_page_further_back_stands_still_and_leads_to_the_newest(scene: Scene) 
     newest = write(scene, 3)[-1]
     back = read(scene.client(scene.viewer), before=newest)
     assert newest not in lines_on(back)
-    assert "data-live-url" not in back
+    assert "data-live-noun" not in back
     assert "Newest" in back
-    assert "data-live-url" in read(scene.client(scene.viewer))
+    assert "data-live-noun" in read(scene.client(scene.viewer))
 
 
 def test_a_filter_looks_through_a_bounded_part_of_the_log_and_goes_on_when_asked(
