@@ -8,8 +8,8 @@
  * all parts are fetched every 10 s; parts with something [data-changing] (a lease may run out without an event) every
  * 5 s; both a little later on some pages than on others. The indicator says which it is, and when the page was last
  * known to be true. Where nobody, or somebody else, is signed in by now, #signed-out is shown until they are again.
- * Rows [data-row] that a person has scrolled into do not move, nor does anything while [data-live-pause] (key p) is
- * pressed, not even by an answer that was asked for before: what happens meanwhile is counted on the button #news, which
+ * Rows [data-row] that a person has scrolled into do not move, nor does what is counted while [data-live-pause] (key p)
+ * is pressed, not even by an answer that was asked for before: what happens meanwhile is counted on the button #news, which
  * shows it; so does going back to the top. A line counts once, by its id, whether its event or the answer tells of it.
  * data-live-noun="new line|new lines" says what is counted.
  */
@@ -34,8 +34,8 @@
   const parts = () => [...document.querySelectorAll("[data-live]")];
   const isBusy = (part) => part.querySelector(".htmx-request:not([data-live])") !== null;
   const hasFailed = () => [...failed].some((id) => document.getElementById(id)); // of those that poll by themselves too
-  // A part that nobody sees (the menu's badge) has nothing to read.
-  const isStill = (part) => (isPaused && !part.hidden) || part.querySelector("[data-row]")?.getBoundingClientRect().top < 0;
+  // A pause is for what is counted: the menu's badge and the banners go on being true.
+  const isStill = (part) => (isPaused && "liveNoun" in part.dataset) || part.querySelector("[data-row]")?.getBoundingClientRect().top < 0;
 
   const say = () => {
     const seconds = Math.floor((Date.now() - trueAt) / 1000);

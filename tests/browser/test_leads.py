@@ -35,7 +35,7 @@ def test_a_lead_is_found_and_says_why_it_did_not_run_within_three_clicks(olga: A
     opened.page.get_by_role("link", name="Ben Turner").click()
     opened.page.get_by_role("link", name="Why", exact=True).click()
     rule = opened.page.locator("tr", has_text="Write to good leads")
-    rule.get_by_text("it has tier Cold").wait_for()
+    rule.get_by_text("its tier is Cold").wait_for()
     opened.page.get_by_text("No rule wants anything of it as it stands").wait_for()
     assert opened.page.url.endswith(f"/leads/{lead.pk}/?tab=why")
     opened.page.go_back()
