@@ -293,11 +293,11 @@ def test_an_answer_that_fails_after_the_next_ones_names_its_question_and_leads_b
     expect(page.locator("h1")).to_have_text("Send mail 0?")
     expect(note).to_have_count(0)
     assert f"/reviews/{drafts[0].pk}/" in page.url
+    text = page.locator("textarea[name=note]")
     if found[0]:
         expect(page.locator("#review")).to_contain_text("Rejected by rudi")
-        expect(page.get_by_role("button", name="Send back")).to_have_count(0)
+        expect(text).to_have_value("Shorter, and warmer.")
         return
-    text = page.locator("textarea[name=note]")
     expect(text).to_have_value("Shorter, and warmer.")
     text.focus()
     page.keyboard.press("Control+Enter")
