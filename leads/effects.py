@@ -19,6 +19,7 @@ from agents.spec import (
 )
 from leads.progress import status
 from leads.schemas import SalesSettings
+from runs.wording import in_words
 
 PRIORITIES = {"Hot": 20, "Warm": 40, "Cold": 80}
 """Smaller is sooner. Between a prospect who waits (10) and a bulk import (90)."""
@@ -65,7 +66,7 @@ def _intake(event: OutputEvent) -> list[Effect]:
     tags |= {category} & set(_CATEGORY_TAGS)
     tags |= {f"lang:{language}"} if language else set()
     tags |= {f"country:{country}"} if country else set()
-    doubt = _doubt(event, f"Is this message really a case of “{category.replace('_', ' ')}”?")
+    doubt = _doubt(event, f"Is this message really a case of “{in_words(category)}”?")
     return [SetItem({"tags": sorted(tags)}), *doubt]
 
 
@@ -89,7 +90,7 @@ def _draft(event: OutputEvent) -> list[Effect]:
     if opt_out or _stops(event.settings, stop):
         reason = "They asked not to be written to again." if opt_out else "They have replied."
         found.append(WithdrawTriggers("follow_up", reason))
-    return found + _doubt(event, f"Does this reply really mean “{intent.replace('_', ' ')}”?", risk=2)
+    return found + _doubt(event, f"Does this reply really mean “{in_words(intent)}”?", risk=2)
 
 
 def _email(event: OutputEvent) -> list[Effect]:

@@ -27,6 +27,7 @@ from runs.views.cards import build_fields
 from runs.views.estimates import estimate_run
 from runs.views.forms import read_number
 from runs.views.items import item_context
+from runs.wording import in_words
 
 Role = Member.Role
 FACTS = ("email", "company", "title", "phone", "website", "country", "source", "external_id")
@@ -78,7 +79,7 @@ def lead_save(request: HttpRequest, pk: int) -> HttpResponse:
         return answer(request, done.answer.reason, changed=False, url=url)
     text = f"Changed: {', '.join(done.fields)}."
     if done.made_from:
-        keys = ", ".join(key.replace("_", " ") for key in done.made_from)
+        keys = ", ".join(in_words(key) for key in done.made_from)
         text += f" Made from what it said before: {keys}. Nothing runs by itself; rerun what should be made anew."
     return answer(request, text, changed=True, url=reverse("leads:detail", args=[lead.pk]))
 

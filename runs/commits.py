@@ -33,6 +33,7 @@ from runs.gates import lock_departments
 from runs.inputs import schema_version
 from runs.models import AgentRun, Item, LogEntry, ModelCall, Output
 from runs.staff import Staff
+from runs.wording import in_words
 from runs.work import Finished, SeenCall
 
 logger = logging.getLogger(__name__)
@@ -239,7 +240,7 @@ def _end_done(done: Sequence[tuple[Finished, AgentRun]], now: datetime) -> list[
     entries = []
     for one, run in done:
         found = ", ".join(f"{name} {value}" for name, value in one.facets.items() if value not in ("", None))
-        text = f"{one.work.agent.title} wrote {one.work.agent.writes.replace('_', ' ')}{': ' + found if found else ''}."
+        text = f"{one.work.agent.title} wrote {in_words(one.work.agent.writes)}{': ' + found if found else ''}."
         entries.append(log.run_entry(run, "output", text, at=now))
     return entries
 

@@ -14,6 +14,7 @@ from agents.spec import DepartmentSpec, FirstStep, SettingsSection, StatusSpec
 from runs.examples import EXAMPLES, held_items
 from runs.models import Channel, Item, Output
 from runs.send_situation import closed
+from runs.wording import in_words
 
 EMAIL = "email"
 
@@ -78,7 +79,7 @@ def _section(department: Department, spec: DepartmentSpec, section: SettingsSect
     elif len(left) == len(section.invented):
         says = f"It still describes an invented example. {section.means}"
     else:
-        names = " and ".join(key.replace("_", " ") for key in left)
+        names = " and ".join(in_words(key) for key in left)
         says = f"Still of an invented example: {names}. {section.means}"
     url = reverse("runs:department_settings", args=[department.slug, section.slug])
     return FirstStep(section.slug, section.label, not left, says, url, "Fill in" if left else "Change")

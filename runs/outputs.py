@@ -133,7 +133,7 @@ def replace(
     if payload is None:
         return None, entries
     output = _write(plan, item, desk, payload, author, origin, now)
-    text = f"{author or 'Somebody'} wrote {output.key.replace('_', ' ')} {output.number}. {why}"
+    text = f"{author or 'Somebody'} wrote {in_words(output.key)} {output.number}. {why}"
     return output, [*entries, log.item_entry(item, "output", text, at=now)]
 
 

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from agents.spec import ITEM
 from runs.clauses import Known, Node, Occasion
+from runs.wording import in_words
 
 OTHER = ""
 """Stands for every kind of occasion that no agent names."""
@@ -100,11 +101,9 @@ class Graph:
         for agent in agents:
             for kind in self.kinds:
                 step = self._steps[agent.slug, kind]
-                slug = agent.slug
-                step.needs = tuple(
-                    Edge(k, self.step(k, kind), f"{slug} needs {k}".replace("_", " ")) for k in agent.needs
-                )
-                step.uses = tuple(Edge(k, self.step(k, kind), f"{slug} uses {k}".replace("_", " ")) for k in agent.uses)
+                who = in_words(agent.slug)
+                step.needs = tuple(Edge(k, self.step(k, kind), f"{who} needs {in_words(k)}") for k in agent.needs)
+                step.uses = tuple(Edge(k, self.step(k, kind), f"{who} uses {in_words(k)}") for k in agent.uses)
         self._mark_cyclic()
 
     def step(self, key: str, kind: str) -> Step | None:

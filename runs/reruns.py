@@ -26,6 +26,7 @@ from runs.facts import load_facts
 from runs.models import AgentRun, Item, Output, Trigger
 from runs.outputs import Node, Replacement
 from runs.staff import Desk, load_staff
+from runs.wording import in_words
 
 CHANGED = "What it means has changed since you looked. This is how it stands now: look again, then start it."
 ROUNDS = 60
@@ -140,7 +141,7 @@ def _may(run: AgentRun, desk: Desk, soul: Soul | None, model: str) -> Allowed:
             continue
         is_of_item = run.trigger is not None and desk.router.is_of_item(key, run.trigger.kind)
         if not is_of_item or (key, None) not in there:
-            return no(f"It needs the {key.replace('_', ' ')}, which is not there. Do that step again first.")
+            return no(f"It needs the {in_words(key)}, which is not there. Do that step again first.")
     return YES
 
 

@@ -14,6 +14,7 @@ from agents.spec import ITEM, Facts, When
 from runs.clauses import STATUS, TRIGGER, Clause, Known, Occasion, Test, compile_clauses, listed
 from runs.plan import AgentView, Graph, Plan, Skipped, Start, Step, Waiting
 from runs.trace import RuleTrace, explain
+from runs.wording import in_words
 
 __all__ = ["AgentView", "Decision", "Router", "RuleView", "Skipped", "Start", "Waiting", "decide"]
 
@@ -69,9 +70,7 @@ class _Rule:
         self.statuses = listed(view.when[STATUS]) or () if STATUS in view.when else None
         self.tests: tuple[Test, ...] = tuple(c.holds for c in self.clauses if c.name not in (STATUS, TRIGGER))
         self.wants: dict[str, tuple[_Want, ...]] = {
-            kind: tuple(
-                (key, graph.step(key, kind), f"“{view.name}” wants {key.replace('_', ' ')}") for key in view.want
-            )
+            kind: tuple((key, graph.step(key, kind), f"“{view.name}” wants {in_words(key)}") for key in view.want)
             for kind in ((ITEM,) if self.kinds is None else self.kinds)
         }
 

@@ -21,6 +21,7 @@ from runs.models import Action, LogEntry
 from runs.rule_editing import CHANGED
 from runs.schedules import next_run
 from runs.variables import why_not_name
+from runs.wording import in_words
 
 VERB = "settings_change"
 COLUMNS = ("name", "time_zone", "schedule", "api_key_env", "webhook_secret_env")
@@ -119,7 +120,7 @@ def write_changes(held: Department, user: User, values: Mapping[str, Any]) -> Al
     if {"schedule", "time_zone"} & set(after):
         held.schedule_next_at = next_run(held, now)
     held.save(update_fields=[*COLUMNS, "settings", "schedule_next_at"])
-    names = ", ".join(name.replace("_", " ") for name in after)
+    names = ", ".join(in_words(name) for name in after)
     Action.objects.create(
         department=held, user=user, verb=VERB, target=f"department:{held.pk}", before=before, after=after
     )

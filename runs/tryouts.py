@@ -32,6 +32,7 @@ from runs.gates import Choice
 from runs.inputs import Prepared, build_params, gather_inputs
 from runs.models import AgentRun, Item, Output, Trigger, TryOut
 from runs.staff import Desk, Staff, load_staff
+from runs.wording import in_words
 
 Status = TryOut.Status
 
@@ -210,7 +211,7 @@ def why_not(row: TryOut, staff: Staff, now: datetime) -> str:
 
 def missing(agent: Agent, prepared: Prepared) -> str:
     """Which outputs the agent needs that are not there, in a sentence; empty if all are."""
-    keys = [key.replace("_", " ") for key in agent.needs if key not in prepared.data.outputs]
+    keys = [in_words(key) for key in agent.needs if key not in prepared.data.outputs]
     return f"It has no {' and no '.join(keys)} yet, which {agent.title} needs." if keys else ""
 
 

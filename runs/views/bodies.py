@@ -11,7 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from django.utils.text import capfirst
+
 from agents.prompts import DataPiece, split_message
+from runs.wording import in_words
 
 _SYSTEM = ("SOUL", "Output contract", "Department settings")
 _APART = ("system", "messages", "tools")
@@ -140,9 +143,7 @@ def _plain_part(text: str) -> Part:
 
 
 def _data_part(piece: DataPiece) -> Part:
-    return Part(
-        "data", f"Output {piece.key}" if piece.key else piece.kind.replace("_", " ").capitalize(), pretty(piece.value)
-    )
+    return Part("data", f"Output {piece.key}" if piece.key else capfirst(in_words(piece.kind)), pretty(piece.value))
 
 
 def _tool(tool: Any) -> Part:

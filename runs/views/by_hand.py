@@ -10,6 +10,7 @@ from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
+from django.utils.text import capfirst
 from django.views.decorators.http import require_POST, require_safe
 from pydantic import BaseModel, ValidationError
 
@@ -26,6 +27,7 @@ from runs.views.cards import REASONING
 from runs.views.changes import read_changes
 from runs.views.forms import read_moment, read_number
 from runs.views.output_forms import build_inputs, errors_by_field, read_payload
+from runs.wording import in_words
 
 Role = Member.Role
 MAX_TEXT = 20_000
@@ -143,7 +145,7 @@ def output_write(request: HttpRequest, pk: int) -> HttpResponse:
         return _form(request, item, key, trigger, current, payload, errors_by_field(error))
     if output is None:
         return answer(request, done.reason, changed=False, url=item.get_absolute_url())
-    text = f"{key.replace('_', ' ').capitalize()} {output.number} is yours. Agents use it and do not overwrite it."
+    text = f"{capfirst(in_words(key))} {output.number} is yours. Agents use it and do not overwrite it."
     return answer(request, text, changed=True, url=f"{item.get_absolute_url()}#output-{output.pk}")
 
 
@@ -210,7 +212,7 @@ def _form(
         "access": access_of(request),
         "item": item,
         "key": key,
-        "title": key.replace("_", " "),
+        "title": in_words(key),
         "trigger": trigger,
         "current": current,
         "allowed": may.can_inject(item, key, trigger, access_of(request)),
@@ -261,7 +263,7 @@ def _keys(item: Item, trigger: Trigger | None, request: HttpRequest) -> list[dic
     return [
         {
             "key": agent.writes,
-            "title": agent.writes.replace("_", " ").capitalize(),
+            "title": capfirst(in_words(agent.writes)),
             "current": current.get(agent.writes),
             "allowed": may.can_inject(item, agent.writes, trigger, access_of(request), have_left=have_left),
         }

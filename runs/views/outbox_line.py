@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from runs.models import Action, LogEntry, OutboxMessage, Review
+from runs.wording import in_words
 
 ENVELOPE = ("from", "to", "reply_to")
 MOST_LINES = 30
@@ -70,7 +71,7 @@ def _of_row(message: OutboxMessage) -> list[Event]:
 def _of_people(message: OutboxMessage) -> list[Event]:
     actions = Action.objects.filter(item=message.item_id, target=f"outbox:{message.pk}").select_related("user")
     found = [
-        Event(action.at, "user", f"{action.user or 'Somebody'}: {action.verb.replace('_', ' ')}", action.reason)
+        Event(action.at, "user", f"{action.user or 'Somebody'}: {in_words(action.verb)}", action.reason)
         for action in actions.order_by("-pk")[:MOST_LINES]
     ]
     asked = Review.objects.filter(item=message.item_id, outbox=message).select_related("answered_by")

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from agents.spec import DepartmentSpec
 from runs.models import Output
 from runs.views.cards import Card, Field, build_card
+from runs.wording import in_words
 
 SHORT = 90
 """The most characters of a card's headline."""
@@ -99,7 +100,7 @@ def _headline(card: Card, fields: Sequence[Field]) -> str:
 
 def _counted(fields: Sequence[Field]) -> list[str]:
     return [
-        f"{len(field.value)} {field.name.replace('_', ' ')}."
+        f"{len(field.value)} {in_words(field.name)}."
         for field in fields
         if field.kind in ("table", "list") and field.value
     ][:2]

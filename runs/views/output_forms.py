@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin
 
 from annotated_types import MaxLen
+from django.utils.text import capfirst
 from pydantic import AfterValidator, BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from runs.views.forms import read_number
+from runs.wording import in_words
 
 SPARE_ROWS = 2
 MOST_ROWS = 60
@@ -64,7 +66,7 @@ def errors_by_field(error: ValidationError) -> dict[str, list[str]]:
     for detail in error.errors():
         name, *rest = [str(part) for part in detail["loc"]] or [""]
         row = f"Row {int(rest[0]) + 1}" if rest and rest[0].isdigit() else ""
-        where = ", ".join(part for part in (row, *(part.replace("_", " ") for part in rest[1:])) if part)
+        where = ", ".join(part for part in (row, *(in_words(part) for part in rest[1:])) if part)
         message = str(detail["msg"]).removeprefix("Value error, ")
         found.setdefault(name, []).append(f"{where}: {message}" if where else message)
     return found
@@ -72,7 +74,7 @@ def errors_by_field(error: ValidationError) -> dict[str, list[str]]:
 
 def _input(name: str, label: str, info: FieldInfo, value: Any, errors: list[str]) -> Input:
     kind = _kind(info)
-    made = Input(name, label.replace("_", " ").capitalize(), kind, value, info.description or "", errors=list(errors))
+    made = Input(name, capfirst(in_words(label)), kind, value, info.description or "", errors=list(errors))
     if kind == "choice":
         made.choices = tuple(str(choice) for choice in get_args(info.annotation))
     elif kind == "lines":
@@ -81,7 +83,7 @@ def _input(name: str, label: str, info: FieldInfo, value: Any, errors: list[str]
         made.value = json.dumps(value, ensure_ascii=False, indent=1)
     elif kind == "table":
         row = get_args(info.annotation)[0]
-        made.columns = tuple(each.replace("_", " ").capitalize() for each in row.model_fields)
+        made.columns = tuple(capfirst(in_words(each)) for each in row.model_fields)
         given = [each if isinstance(each, Mapping) else {} for each in value or ()]
         made.rows = [
             [_input(f"{name}-{n}-{key}", key, column, each.get(key), []) for key, column in row.model_fields.items()]

@@ -12,6 +12,7 @@ from django.http import HttpRequest
 
 from runs.models import Action, Item, LogEntry, Message, OutboxMessage, Trigger
 from runs.views.forms import read_time
+from runs.wording import in_words
 
 ROWS = 60
 AT_ONCE = 1_000
@@ -120,7 +121,7 @@ def _from_entry(entry: LogEntry) -> Moment:
 
 
 def _from_action(action: Action) -> Moment:
-    what = action.verb.replace("_", " ")
+    what = in_words(action.verb)
     return Moment(action.at, "user", f"{action.user or 'Somebody'}: {what} {action.target}".strip(), action.reason)
 
 

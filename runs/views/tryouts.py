@@ -28,6 +28,7 @@ from runs.views.diffs import Piece, diff_texts
 from runs.views.forms import read_number
 from runs.views.prose import as_html
 from runs.views.shown import Shown
+from runs.wording import in_words
 
 Role = Member.Role
 OFFERED = 15
@@ -252,7 +253,7 @@ def _offers(request: HttpRequest, agent: Agent, soul: Soul, model: str) -> list[
 
 
 def _nothing_to_do(agent: Agent) -> str:
-    kinds = " and no ".join(kind.replace("_", " ") for kind in agent.serves if kind != ITEM)
+    kinds = " and no ".join(in_words(kind) for kind in agent.serves if kind != ITEM)
     return f"It has no {kinds or 'occasion'} yet, for which {agent.title} works."
 
 
