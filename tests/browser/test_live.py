@@ -113,8 +113,8 @@ def test_a_refresh_that_is_under_way_when_somebody_begins_to_read_moves_nothing_
     write_many(item, 60)
     opened = visit()
     page = opened.page
-    with page.expect_response(lambda response: "kontor-refresh" in response.request.headers):
-        opened.open("/live/")  # a page looks once by itself
+    with page.expect_response(lambda answer: "/live/" in answer.url and "kontor-refresh" in answer.request.headers):
+        opened.open("/live/")  # a page looks once by itself, at the lines and at what stands beside them
     held = hold_next(opened)
     write(item, "Before reading.")
     wait_for(lambda: bool(page.evaluate("1")) and bool(held), "the lines are asked for", WAIT_MS / 1000)
@@ -140,8 +140,8 @@ def test_a_refresh_that_is_under_way_when_somebody_begins_to_read_moves_nothing_
 def test_a_badge_that_comes_does_not_hide_lines_that_do_not(item: Item, visit: Open) -> None:
     opened = visit()
     page = opened.page
-    with page.expect_response(lambda response: "kontor-refresh" in response.request.headers):
-        opened.open("/live/")  # a page looks once by itself
+    with page.expect_response(lambda answer: "/live/" in answer.url and "kontor-refresh" in answer.request.headers):
+        opened.open("/live/")  # a page looks once by itself, at the lines and at what stands beside them
     held = hold_next(opened)
     write(item, "A person is asked.", kind="review")
     with page.expect_response("**/reviews/open/"):

@@ -149,7 +149,9 @@ def test_a_refresh_does_not_change_a_filter_before_it_is_used(drafts: list[Revie
     page.get_by_label("Kind").select_option("draft")
     item = drafts[0].item
     assert item is not None
-    with page.expect_response(lambda response: "kontor-refresh" in response.request.headers):
+    with page.expect_response(
+        lambda answer: answer.url.endswith("/reviews/") and "kontor-refresh" in answer.request.headers
+    ):
         make_log_entry(item, text="Something happened.", at=timezone.now())
     opened.until("() => !document.querySelector('.htmx-request, .htmx-swapping, .htmx-settling')")
     assert page.get_by_label("Kind").input_value() == "draft"
