@@ -18,6 +18,7 @@ from django.db.models import Count, DateTimeField, Max, Q, Sum
 from agents.statements import Among, Given, Statement
 from runs import log
 from runs.models import AgentRun, Item, LogEntry, ModelCall, Review
+from runs.money import dollars, in_units
 
 DAY = timedelta(days=1)
 AGAIN = timedelta(minutes=1)
@@ -116,9 +117,9 @@ def _known_costs(runs: Sequence[AgentRun], looked_at: dict[int, datetime]) -> di
     for run in runs:
         if run.item_id in looked_at:
             left_out |= Q(agent_run=run, started_at__lte=looked_at[run.item_id])
-    calls = ModelCall.objects.filter(left_out).order_by().values("agent_run").annotate(usd=Sum("cost_usd"))
-    costs = dict(calls.values_list("agent_run", "usd"))
-    return {run.pk: run.cost_usd - costs.get(run.pk, Decimal(0)) for run in runs}
+    calls = ModelCall.objects.filter(left_out).order_by().values("agent_run").annotate(units=Sum(in_units("cost_usd")))
+    units = dict(calls.values_list("agent_run", "units"))
+    return {run.pk: run.cost_usd - dollars(int(units.get(run.pk, 0))) for run in runs}
 
 
 def _looked_at(runs: Sequence[AgentRun]) -> dict[int, datetime]:

@@ -123,6 +123,15 @@ def test_a_call_whose_end_nobody_saw_is_no_circle() -> None:
     assert [work.run_id for work in claim()] == [run.pk]
 
 
+def test_a_step_at_just_so_many_times_the_usual_starts_however_many_estimates_it_has() -> None:
+    """A sum of SQLite's floats would be too small by a billionth of a cent, and the step too dear."""
+    run = make_steps(0, attempt=1, cost_usd=Decimal("0.1"))
+    make_usual(run)
+    for _ in range(100):
+        make_model_call(run, cost_usd=Decimal("0.1"), is_estimate=True, status="unseen")
+    assert [work.run_id for work in claim()] == [run.pk]
+
+
 def test_what_a_person_has_looked_at_is_not_asked_about_again_and_what_comes_after_it_is() -> None:
     run = make_steps(0, attempt=1)
     make_usual(run)
