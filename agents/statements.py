@@ -7,7 +7,7 @@ it. The database thread of a shift asks the same twenty questions many times a s
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -133,6 +133,10 @@ class _Plan:
     converters: tuple[tuple[int, Any, tuple[Any, ...]], ...]
     is_locking: bool
 
+    def filled(self, given: dict[str, Any]) -> list[Any]:
+        """The parameters."""
+        return [part.fill(given) if isinstance(part, _Slot) else part for part in self.params]
+
 
 class Statement(Generic[M]):
     """One query, compiled once for all threads: each request for a page has a thread of its own.
@@ -153,12 +157,15 @@ class Statement(Generic[M]):
         plan = self._plan(limit)
         return [_loaded(plan, row) for row in self._run(plan, given)]
 
+    def count(self, *, limit: int, **given: Any) -> int:
+        """How many rows, counted by the database and no further than ``limit``."""
+        return count_each({"": self}, limit=limit, **given)[""]
+
     def _run(self, plan: _Plan, given: dict[str, Any]) -> list[tuple[Any, ...]]:
         if plan.is_locking and connection.get_autocommit():
             raise TransactionManagementError("A statement that locks rows belongs into a transaction.")
-        params = [part.fill(given) if isinstance(part, _Slot) else part for part in plan.params]
         with connection.cursor() as cursor:
-            cursor.execute(plan.sql, params)
+            cursor.execute(plan.sql, plan.filled(given))
             found: list[tuple[Any, ...]] = cursor.fetchall()
         return [_converted(row, plan.converters) for row in found] if plan.converters else found
 
@@ -166,6 +173,15 @@ class Statement(Generic[M]):
         if limit not in self._plans:
             self._plans[limit] = _compiled(self._build(), limit)
         return self._plans[limit]
+
+
+def count_each(statements: Mapping[str, Statement[Any]], *, limit: int, **given: Any) -> dict[str, int]:
+    """How many rows each of them has, counted by the database and no further than ``limit``; one query for all."""
+    plans = [statement._plan(limit) for statement in statements.values()]
+    counts = ", ".join(f"(SELECT COUNT(*) FROM ({plan.sql}) counted)" for plan in plans)
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {counts}", [value for plan in plans for value in plan.filled(given)])
+        return dict(zip(statements, cursor.fetchone(), strict=True))
 
 
 def _compiled(queryset: models.QuerySet[Any, Any], limit: int | None) -> _Plan:

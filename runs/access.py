@@ -14,12 +14,13 @@ from urllib.parse import urlsplit, urlunsplit
 from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
 from django.contrib.auth.views import redirect_to_login
-from django.db.models import Model, QuerySet
+from django.db.models import IntegerField, Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseBase
 from django.shortcuts import get_object_or_404, resolve_url
 from django.utils.http import url_has_allowed_host_and_scheme
 
 from agents.models import Department, Installation, Member
+from agents.statements import Among, Given, Statement
 from runs.backends import ROLE_PERMISSIONS, includes
 
 Role = Member.Role
@@ -84,12 +85,20 @@ def can(user: Someone, row: Any, role: str) -> bool:
 
 def access_for(user: Someone) -> Access:
     """Departments and roles of a person, in at most two queries."""
-    departments = tuple(departments_for(user))
-    if isinstance(user, User) and user.is_superuser:
-        return Access(departments, {department.pk: Role.ADMINISTRATOR for department in departments})
-    ids = [department.pk for department in departments]
-    rows = Member.objects.filter(user__pk=user.pk or 0, department__in=ids)
-    return Access(departments, dict(rows.values_list("department_id", "role")))
+    if not (isinstance(user, User) and user.is_active):
+        return Access((), {})
+    if user.is_superuser:
+        departments = _DEPARTMENTS.objects()
+        return Access(tuple(departments), {department.pk: Role.ADMINISTRATOR for department in departments})
+    roles = dict(_ROLES.rows(user=user.pk))
+    return Access(tuple(_CHOSEN.objects(ids=list(roles))), roles)
+
+
+_DEPARTMENTS = Statement(lambda: Department.objects.all())
+_CHOSEN = Statement(lambda: Department.objects.filter(Among("id", "ids")))
+_ROLES = Statement(
+    lambda: Member.objects.filter(user_id=Given("user", IntegerField())).values_list("department_id", "role")
+)
 
 
 def access_of(request: HttpRequest) -> Access:

@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 
 from django.contrib.auth.models import User
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import DateTimeField, Q, QuerySet
 from django.utils import timezone
 
 from agents.models import Member
+from agents.statements import Among, Given, Statement
 from runs.absences import Roster, read_roster
 from runs.allowed import YES, Allowed, no
 from runs.answerable import can_assign, can_claim, can_release, who_decided
@@ -129,9 +130,17 @@ def before(rows: QuerySet[Review], place: Place) -> QuerySet[Review]:
 
 def count_open(department_ids: Iterable[int]) -> int:
     """How many questions are open, for the badge: one query over an index, and never more than ``MOST_COUNTED``."""
-    rows = Review.objects.filter(department__in=list(department_ids), status=Review.Status.OPEN)
-    rows = rows.exclude(snoozed_until__gt=timezone.now())
-    return rows.order_by()[:MOST_COUNTED].count()
+    return _OPEN.count(limit=MOST_COUNTED, departments=department_ids, now=timezone.now())
+
+
+_OPEN = Statement(
+    lambda: (
+        Review.objects.filter(Among("department_id", "departments"), status=Review.Status.OPEN)
+        .exclude(snoozed_until__gt=Given("now", DateTimeField()))
+        .order_by()
+        .values_list("pk")
+    )
+)
 
 
 # --- Who looks at it ------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from django.db import models
 from pydantic import ValidationError as SchemaError
 
 from agents.spec import DepartmentSpec, kind
+from agents.statements import Statement
 
 
 def validate_time_zone(name: str) -> None:
@@ -133,8 +134,12 @@ class Installation(models.Model):
 
     @classmethod
     def read(cls) -> Installation:
-        """The row with who switched it; one that is missing means running."""
-        return cls.objects.select_related("state_by").filter(pk=1).first() or cls(pk=1)
+        """The row; one that is missing means running. Who switched it is read where somebody asks."""
+        found = _INSTALLATION.objects()
+        return found[0] if found else cls(pk=1)
+
+
+_INSTALLATION = Statement(lambda: Installation.objects.filter(pk=1))
 
 
 class Member(models.Model):

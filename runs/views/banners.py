@@ -8,13 +8,14 @@ from datetime import datetime
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Count, Max
+from django.db.models import Max
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from agents.models import Department, Installation
+from agents.statements import Among, Statement
 from runs.access import access_of, signed_in
 from runs.models import Alert, AlertDelivery
 from runs.runbook import url_of
@@ -93,16 +94,25 @@ def _switched(held: Department | Installation) -> Banner:
     return Banner(colour, describe_state(held), text, link=reverse("runs:switches"), link_text="Switches")
 
 
+_UNTOLD = Statement(
+    lambda: (
+        AlertDelivery.objects.filter(
+            Among("alert__department_id", "departments"),
+            alert__state=Alert.State.OPEN,
+            status=AlertDelivery.Status.FAILED,
+        )
+        .order_by()
+        .values_list("alert_id")
+        .annotate(latest=Max("pk"))
+    )
+)
+
+
 def _find_untold(departments: list[Department]) -> list[Banner]:
     """One banner about all open alerts that could not be delivered: who is not told must see it here."""
-    failed = AlertDelivery.objects.filter(
-        alert__department__in=departments,
-        alert__state=Alert.State.OPEN,
-        status=AlertDelivery.Status.FAILED,
-    )
-    news = failed.aggregate(alerts=Count("alert", distinct=True), latest=Max("pk"))
-    if not news["alerts"]:
+    failed = dict(_UNTOLD.rows(departments=[department.pk for department in departments]))
+    if not failed:
         return []
-    latest = AlertDelivery.objects.select_related("alert").get(pk=news["latest"])
-    title = "An alert was not delivered." if news["alerts"] == 1 else f"{news['alerts']} alerts were not delivered."
+    latest = AlertDelivery.objects.select_related("alert").get(pk=max(failed.values()))
+    title = "An alert was not delivered." if len(failed) == 1 else f"{len(failed)} alerts were not delivered."
     return [Banner("bad", title, f"{latest.error} It says: {latest.alert.text}")]

@@ -13,7 +13,7 @@ from django.db import connection, models, transaction
 from django.db.transaction import TransactionManagementError
 from django.test.utils import CaptureQueriesContext
 
-from agents.statements import Among, Given, Statement
+from agents.statements import Among, Given, Statement, count_each
 from runs.models import AgentRun, Item
 from tests.factories import make_item
 
@@ -120,3 +120,12 @@ def test_rows_are_locked_in_a_transaction_only() -> None:
         assert [locked.pk for locked in LOCKED.objects(items=[item.pk])] == [item.pk]
     with pytest.raises(TransactionManagementError, match="belongs into a transaction"):
         LOCKED.objects(items=[item.pk])
+
+
+def test_several_are_counted_at_once_and_no_further_than_a_limit(items: list[Item]) -> None:
+    ids = [item.pk for item in items]
+    with CaptureQueriesContext(connection) as queries:
+        assert count_each({"due": DUE, "all": WHOLE}, limit=2, items=ids, now=NOW) == {"due": 1, "all": 2}
+    assert len(queries) == 1
+    assert WHOLE.count(limit=10, items=ids) == 3
+    assert WHOLE.count(limit=10, items=[]) == 0
