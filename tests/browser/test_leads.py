@@ -133,6 +133,17 @@ def test_ticks_stay_while_the_list_goes_on_and_choose_what_is_acted_on(olga: Any
     assert sorted(Item.objects.filter(automation="paused").values_list("title", flat=True)) == ["Anna", "Carla"]
 
 
+def test_a_downloaded_file_has_every_lead(olga: Any, visit: Open) -> None:
+    lead = factories.make_lead(olga.memberships.get().department, name="Jürgen Weiß")
+    opened = visit()
+    opened.open("/leads/")
+    with opened.page.expect_download() as download:
+        opened.page.get_by_role("link", name="1 as CSV").click()
+    lines = download.value.path().read_text("utf-8").splitlines()
+    assert (len(lines), lines[1].split(",")[0]) == (2, lead.name)
+    assert opened.complaints == []
+
+
 def test_a_view_is_saved_and_opened(olga: Any, visit: Open) -> None:
     department = olga.memberships.get().department
     factories.make_lead(department, name="Anna", status="contacted")
