@@ -119,7 +119,7 @@ def reserve(asks: Sequence[Ask], *, now: datetime) -> dict[Hashable, Granted | R
         .select_related("department", "agent")
         .order_by("pk")
     )
-    applying = [[budget for budget in budgets if _applies(budget, ask)] for ask in asks]
+    applying = [[budget for budget in budgets if _covers(budget, ask)] for ask in asks]
     needed = {budget.pk for found in applying for budget in found}
     if not needed:
         return {ask.key: Granted(()) for ask in asks}
@@ -229,12 +229,8 @@ def _settle_row(row: BudgetPeriod, settlements: Collection[Settlement]) -> None:
         row.reserved_tokens = max(row.reserved_tokens, 0)
 
 
-def _applies(budget: Budget, ask: Ask) -> bool:
-    return (
-        budget.department_id == ask.department_id
-        and budget.agent_id in (None, ask.agent_id)
-        and budget.model in ("", ask.model)
-    )
+def _covers(budget: Budget, ask: Ask) -> bool:
+    return budget.covers(department_id=ask.department_id, agent_id=ask.agent_id, model=ask.model)
 
 
 def _locked_periods(windows: dict[int, Window], now: datetime) -> dict[int, BudgetPeriod]:

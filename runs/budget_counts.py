@@ -19,7 +19,7 @@ from agents.causes import Cause
 from agents.models import Budget, BudgetPeriod
 from agents.statements import AnyOf
 from runs.cost_rollups import TOKENS
-from runs.database import update_rows
+from runs.database import newest, update_rows
 from runs.models import CostCorrection, ModelCall
 from runs.money import dollars, in_units
 
@@ -44,7 +44,7 @@ class Past:
 
 def count_past(budget: Budget, *, now: datetime) -> Past:
     """The first step, outside of the lock that keeps reservations off: there may be millions of calls."""
-    since, until, correction = period_begin(budget, now=now), now - AGO, _last_correction()
+    since, until, correction = period_begin(budget, now=now), now - AGO, newest(CostCorrection)
     calls = _calls_of(budget, since).filter(started_at__lt=until)
     # First: what ends between the two queries is in neither sum, but looked at again.
     open_ids = frozenset(calls.exclude(status=ModelCall.Status.FINISHED).values_list("pk", flat=True))
@@ -58,7 +58,7 @@ def count_anew(budget: Budget, past: Past, *, now: datetime) -> BudgetPeriod:
     Belongs after ``begin_change``: calls that begin later reserve in the budget themselves. Locks calls before the
     period, as who settles them does. An estimate counts in tokens as all that it had reserved.
     """
-    if past.correction != _last_correction():  # calls were priced anew meanwhile, and did not know of this budget
+    if past.correction != newest(CostCorrection):  # calls were priced anew meanwhile, and did not know of this budget
         past = count_past(budget, now=now)
     calls = _calls_of(budget, past.since).filter(Q(started_at__gte=past.until) | Q(AnyOf("pk", past.open_ids)))
     may_settle = list(calls.exclude(status=ModelCall.Status.FINISHED).select_for_update(of=("self",)).order_by("pk"))
@@ -88,29 +88,14 @@ def counting_periods(calls: Collection[ModelCall], *, now: datetime) -> dict[int
     ).select_related("budget")
     found = {call.pk: set(call.reserved_in) for call in calls}
     for period, call in product(current, calls):
-        if call.started_at >= period.starts_at and _counts(period.budget, call):
+        scope = {"department_id": call.department_id, "agent_id": call.agent_id, "model": call.model_asked}
+        if call.started_at >= period.starts_at and period.budget.covers(**scope):
             found[call.pk].add(period.pk)
     return found
 
 
-def _counts(budget: Budget, call: ModelCall) -> bool:
-    """The same for one call as ``_calls_of``."""
-    return (
-        budget.department_id == call.department_id
-        and budget.agent_id in (None, call.agent_id)
-        and budget.model in ("", call.model_asked)
-    )
-
-
-def _last_correction() -> int:
-    return CostCorrection.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
-
-
 def _calls_of(budget: Budget, since: datetime) -> QuerySet[ModelCall]:
-    calls = ModelCall.objects.filter(department=budget.department_id, started_at__gte=since)
-    if budget.agent_id is not None:
-        calls = calls.filter(agent=budget.agent_id)
-    return calls.filter(model_asked=budget.model) if budget.model else calls
+    return ModelCall.objects.filter(**budget.scope, started_at__gte=since)
 
 
 def _settle_in(period: BudgetPeriod, calls: list[ModelCall]) -> None:

@@ -32,6 +32,22 @@ def now() -> datetime:
     return moment.astimezone(UTC)
 
 
+def newest(model: type[models.Model]) -> int:
+    """The highest id of a table, 0 for none. Of rows that are written at once, a lower one may come later."""
+    pk: int | None = model._default_manager.order_by("-pk").values_list("pk", flat=True).first()
+    return pk or 0
+
+
+def take_turns(lock: int) -> None:
+    """Until the transaction ends nobody else passes here with the same number; waits for whoever is at it.
+
+    On SQLite a transaction that writes has the only write lock from its beginning.
+    """
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [lock])
+
+
 @contextmanager
 def snapshot() -> Iterator[None]:
     """Several queries that see one state of the database, and hold nobody up. Only for reading."""

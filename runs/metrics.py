@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db.models import Count, Min, Model, QuerySet, Sum
+from django.db.models import Count, Min, QuerySet, Sum
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from agents.models import Department, ModelState
+from runs.database import newest
 from runs.database import now as database_now
 from runs.health import SILENT, due_items, read_queue
 from runs.models import AgentRun, CostCorrection, ModelCall, OutboxMessage, Review, ShiftSlot
@@ -53,9 +54,9 @@ class CallTotals:
 
     def read(self, now: datetime) -> Sums:
         """``{(department, model, status, cause): [calls, US dollars, tokens by kind ...]}``."""
-        correction = _newest(CostCorrection)
+        correction = newest(CostCorrection)
         # Another database, such as a restored one; or old calls cost something else now.
-        if _newest(ModelCall) < self.edge or correction != self.correction:
+        if newest(ModelCall) < self.edge or correction != self.correction:
             self.settled, self.edge, self.correction = {}, 0, correction
         edge = self._find_edge(now)
         if edge > self.edge:
@@ -203,11 +204,6 @@ def _outbox(now: datetime) -> Iterable[Metric]:
     for *key, count in rows:
         outbox.add_metric(key, count)
     return (outbox,)
-
-
-def _newest(model: type[Model]) -> int:
-    pk: int | None = model._default_manager.order_by("-pk").values_list("pk", flat=True).first()
-    return pk or 0
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

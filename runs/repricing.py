@@ -17,12 +17,14 @@ from runs.budget_counts import counting_periods
 from runs.commits import lock_items
 from runs.cost_rollups import add_correction
 from runs.cost_sums import Period
-from runs.database import increase_rows, insert_rows, update_rows
+from runs.database import increase_rows, insert_rows, take_turns, update_rows
 from runs.database import now as database_now
 from runs.models import AgentRun, CostCorrection, ModelCall
 from runs.money import dollars, in_units
 
 BATCH = 500
+_CORRECTIONS = 0x6B6F6E746F73
+"""The number of the lock that keeps two who correct costs apart, on PostgreSQL."""
 _ZERO = Decimal(0)
 _IS_KNOWN = Q(is_estimate=False) | Q(price=None) & ~Q(stop_reason="")
 """What a call used was reported, whether or not there was a price then."""
@@ -127,6 +129,9 @@ def _apply(changes: Sequence[Change], reason: str) -> int:
     if not changes:
         return 0
     with transaction.atomic():
+        # One after the other, so that corrections become visible in the order of their ids: whoever has read the newest
+        # one (budget_counts, metrics) knows all before it.
+        take_turns(_CORRECTIONS)
         lock_items({change.call.item_id for change in changes if change.call.item_id is not None})
         runs = sorted({change.call.agent_run_id for change in changes if change.call.agent_run_id is not None})
         list(AgentRun.objects.filter(pk__in=runs).order_by("pk").select_for_update().values_list("pk"))

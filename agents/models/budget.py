@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import models
@@ -44,6 +45,17 @@ class Budget(models.Model):
     def __str__(self) -> str:
         scope = self.agent.slug if self.agent else self.model or "department"
         return f"{self.department.slug} {scope} a {self.period}"
+
+    @property
+    def scope(self) -> dict[str, Any]:
+        """What a call must be to count against it, by the columns of a call; by others it may be anything."""
+        columns = {"department_id": self.department_id, "agent_id": self.agent_id, "model_asked": self.model}
+        return {name: value for name, value in columns.items() if value not in (None, "")}
+
+    def covers(self, *, department_id: int, agent_id: int, model: str) -> bool:
+        """Whether a call of this agent on this model counts against it: as ``scope`` says."""
+        columns = {"department_id": department_id, "agent_id": agent_id, "model_asked": model}
+        return all(columns[name] == value for name, value in self.scope.items())
 
     def allowed_usd(self, period: BudgetPeriod | None) -> Decimal | None:
         """What may be spent in one of its periods, with what was allowed once; None where dollars are not limited."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import fields
 from datetime import UTC, date, datetime, timedelta
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
@@ -19,14 +20,16 @@ from agents.models import Agent, Budget, BudgetPeriod, Department, ModelPrice
 from agents.pricing import Usage, load_price_book, sync_prices
 from runs import budget_counts, repricing
 from runs.budget_changes import create_budget
+from runs.budget_counts import count_past
 from runs.cost_rollups import roll_up
 from runs.cost_sums import Period, total
 from runs.costs import break_down
 from runs.database import now as database_now
 from runs.models import AgentRun, CostCorrection, ModelCall
 from runs.repricing import Change, apply_changes, find_changes
+from tests.engine import LIMIT_SECONDS, in_threads
 from tests.factories import make_agent_run, make_department, make_lead, make_model_call, make_user
-from tests.runs.test_races import ORDERS, meet, times
+from tests.runs.test_races import HELD_SECONDS, ORDERS, meet, times
 
 pytestmark = pytest.mark.django_db
 DAY = datetime(2026, 11, 10, 12, tzinfo=UTC)
@@ -145,6 +148,44 @@ def test_who_makes_a_budget_while_calls_are_priced_anew_counts_what_they_cost_th
         period.refresh_from_db()
         assert period.spent_usd == ModelCall.objects.get().cost_usd
         Budget.objects.filter(pk=period.budget_id).delete()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_budget_counts_what_calls_cost_by_two_who_price_anew_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of them writes its corrections before the other one, and would be seen only after it."""
+    monkeypatch.setattr(budget_counts, "AGO", timedelta(0))
+    now = database_now() - timedelta(milliseconds=1)
+    call = make_call(started_at=now)
+    run = make_agent_run(make_lead(call.department).item, "intake")
+    other = make_model_call(
+        run, model_asked=HAIKU, model_used=HAIKU, input_tokens=1_000, output_tokens=500, cost_usd=Decimal("0.00035"),
+        started_at=now, price=call.price,
+    )  # fmt: skip
+    make_user("ada", is_superuser=True)
+    correct_price()
+    changes = {change.call.pk: change for change in find_changes(load_price_book(), now.date(), now.date())}
+    has_written, has_counted = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with transaction.atomic():
+            apply_changes([changes[call.pk]], reason="x")
+            has_written.set()
+            has_counted.wait(HELD_SECONDS)
+
+    def second_and_budget() -> BudgetPeriod:
+        has_written.wait(LIMIT_SECONDS)
+        apply_changes([changes[other.pk]], reason="x")
+        return make_late_budget(call.department)
+
+    def count(*args: Any, **kwargs: Any) -> budget_counts.Past:
+        past = count_past(*args, **kwargs)
+        has_counted.set()
+        return past
+
+    monkeypatch.setattr("runs.budget_changes.count_past", count)
+    period = in_threads(lambda number: second_and_budget() if number else first(), 2)[1]
+    assert period is not None
+    assert period.spent_usd == 2 * Decimal("0.0006")
 
 
 def test_a_call_whose_model_had_no_price_is_priced_once_there_is_one() -> None:
