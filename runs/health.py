@@ -8,11 +8,12 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import Count, Min, Q, QuerySet
+from django.db.models import BooleanField, Count, DateTimeField, ExpressionWrapper, Min, Q, QuerySet
 from django.utils import timezone
 from django_q.models import OrmQ
 
 from agents.models import Department
+from agents.statements import Given, Statement
 from runs import slots
 from runs.database import now as database_now
 from runs.models import AgentRun, Item, ShiftSlot
@@ -153,17 +154,22 @@ def read_queue(now: datetime) -> QueueState | None:
     """The queue's tasks; None with Redis as the broker. ``lock`` is when a task may be fetched, again or at all."""
     if "orm" not in settings.Q_CLUSTER:
         return None
-    waiting = Q(lock__lte=now)
-    return QueueState(
-        **OrmQ.objects.aggregate(
-            waiting=Count("pk", filter=waiting),
-            taken=Count("pk", filter=~waiting),
-            oldest_at=Min("lock", filter=waiting),
-        )
+    found = {is_waiting: (count, oldest_at) for is_waiting, count, oldest_at in _QUEUE.rows(now=now)}
+    waiting, oldest_at = found.pop(True, (0, None))
+    return QueueState(waiting, sum(count for count, _ in found.values()), oldest_at)
+
+
+_QUEUE = Statement(
+    lambda: (
+        OrmQ.objects.annotate(is_waiting=ExpressionWrapper(Q(lock__lte=Given("now", DateTimeField())), BooleanField()))
+        .order_by()
+        .values_list("is_waiting")
+        .annotate(count=Count("pk"), oldest_at=Min("lock"))
     )
+)
 
 
-def due_items(now: datetime) -> QuerySet[Item]:
+def due_items(now: datetime | Given) -> QuerySet[Item]:
     """Items that a shift should look at now: their department works and nobody has paused them."""
     return Item.objects.filter(
         route_due_at__lte=now,

@@ -9,6 +9,8 @@ from django.db import connection
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 
+from agents.statements import Statement
+
 Name = tuple[str, str]
 """App and migration."""
 
@@ -24,7 +26,10 @@ def applied_migrations() -> Mapping[Name, int]:
         if not recorder.has_table():
             return {}
         _tables.add(connection.alias)
-    return {(app, name): pk for app, name, pk in recorder.migration_qs.values_list("app", "name", "pk")}
+    return {(app, name): pk for app, name, pk in _APPLIED.rows()}
+
+
+_APPLIED = Statement(lambda: MigrationRecorder(connection).migration_qs.values_list("app", "name", "pk"))
 
 
 def missing_migrations(applied: Mapping[Name, int] | None = None) -> set[Name]:

@@ -5,25 +5,23 @@ A fixed number of queries, each of them over an index that holds only what is in
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import Count, Min, OuterRef, Q, Subquery
+from django.db.models import Count, DateTimeField, Min, Q
 
-from agents.causes import Cause
 from agents.models import Department, Installation, ModelState
+from agents.statements import Among, Given, Statement
 from runs import runbook
 from runs.health import BACKLOG, SILENT, STALE, Finding, check_clock, check_database, due_items, look, read_queue
-from runs.models import AgentRun, Alert, Channel, ModelCall, OutboxMessage, ShiftSlot
+from runs.models import AgentRun, Alert, ShiftSlot
 from runs.switches import describe_state
-from runs.verdict import FRESH, CallSigns, DatabaseSigns, MailSigns, Part, Problem, Signs, State, WorkSigns
+from runs.traffic_signs import read_calls, read_mail
+from runs.verdict import DatabaseSigns, Part, Problem, Signs, State, WorkSigns
 
-RECENT_CALLS = 200
-OVERDUE = timedelta(minutes=2)
 Found = tuple[Part, Problem]
 
 
@@ -38,14 +36,23 @@ class Rows(NamedTuple):
 
 def read_rows(departments: Sequence[Department], *, now: datetime) -> Rows:
     """Three queries. The alerts come without their departments."""
-    concerned = Q(department__in=[department.pk for department in departments]) | Q(department=None)
-    troubled = ~Q(breaker=ModelState.Breaker.CLOSED) | Q(closed_until__gt=now)
-    keys = {department.api_key_env for department in departments}
     return Rows(
-        slots=list(ShiftSlot.objects.all()),
-        alerts=list(Alert.objects.filter(concerned, state=Alert.State.OPEN)),
-        models=list(ModelState.objects.filter(troubled, api_key_env__in=keys).order_by("model")),
+        slots=_SLOTS.objects(),
+        alerts=_ALERTS.objects(departments=[department.pk for department in departments]),
+        models=_TROUBLED.objects(keys={department.api_key_env for department in departments}, now=now),
     )
+
+
+_SLOTS = Statement(lambda: ShiftSlot.objects.all())
+_ALERTS = Statement(
+    lambda: Alert.objects.filter(Q(Among("department_id", "departments")) | Q(department=None), state=Alert.State.OPEN)
+)
+_TROUBLED = Statement(
+    lambda: ModelState.objects.filter(
+        ~Q(breaker=ModelState.Breaker.CLOSED) | Q(closed_until__gt=Given("now", DateTimeField())),
+        Among("api_key_env", "keys"),
+    ).order_by("model")
+)
 
 
 def read_signs(
@@ -63,8 +70,8 @@ def read_signs(
     return Signs(
         now=now,
         work=_work(slots, now),
-        calls=_calls(ids, now),
-        mail=_mail(ids, now),
+        calls=read_calls(ids, now=now),
+        mail=read_mail(ids, now=now),
         database=base,
         problems=(*problems, *_told(alerts)),
     )
@@ -104,9 +111,8 @@ def _work(every: Iterable[ShiftSlot], now: datetime) -> WorkSigns:
     empty = [slot.heartbeat_at for slot in slots if slot not in alive and slot.heartbeat_at is not None]
     queue = read_queue(now)
     task_at = queue.oldest_at if queue is not None else None
-    item_at = due_items(now - BACKLOG).aggregate(at=Min("route_due_at"))["at"]
-    lost = AgentRun.objects.filter(status=AgentRun.Status.RUNNING, lease_expires_at__lt=now - STALE)
-    lost_found = lost.aggregate(count=Count("pk"), at=Min("lease_expires_at"))
+    item_at = min((at for (at,) in _DUE.rows(limit=1, now=now - BACKLOG)), default=None)
+    lost, lost_since = next(iter(_LOST.rows(before=now - STALE)), (0, None))
     return WorkSigns(
         wanted=settings.SHIFTS,
         alive=len(alive),
@@ -114,9 +120,21 @@ def _work(every: Iterable[ShiftSlot], now: datetime) -> WorkSigns:
         empty_since=min(empty, default=None),
         task_waits_since=task_at if task_at is not None and now - task_at > STALE else None,
         item_waits_since=item_at,
-        lost=lost_found["count"],
-        lost_since=lost_found["at"],
+        lost=lost,
+        lost_since=lost_since,
     )
+
+
+_DUE = Statement(lambda: due_items(Given("now", DateTimeField())).order_by("route_due_at").values_list("route_due_at"))
+_LOST = Statement(
+    lambda: (
+        AgentRun.objects.filter(status=AgentRun.Status.RUNNING, lease_expires_at__lt=Given("before", DateTimeField()))
+        .order_by()
+        .values_list("status")
+        .annotate(count=Count("pk"), at=Min("lease_expires_at"))
+        .values_list("count", "at")
+    )
+)
 
 
 def _halted(switches: Iterable[Department | Installation]) -> list[Found]:
@@ -188,65 +206,6 @@ def _model(state: ModelState, since: datetime | None) -> Problem:
         will_heal=True,
         since=since or state.changed_at,
         next_at=None if is_probing else state.closed_until,
-    )
-
-
-def _calls(ids: Sequence[int], now: datetime) -> CallSigns:
-    rows = ModelCall.objects.order_by("-pk").values_list("department_id", "status", "cause", "error", "ended_at")
-    mine = set(ids)
-    latest = [row[1:] for row in rows[: 2 * RECENT_CALLS] if row[0] in mine][:RECENT_CALLS]
-    ended = [(cause, error, at) for status, cause, error, at in latest if status == ModelCall.Status.FINISHED and at]
-    recent = [row for row in ended if row[2] > now - FRESH]
-    failed = [row for row in recent if row[0] or row[1]]
-    good = [at for cause, error, at in ended if not cause and not error]
-    last_good_at = max(good, default=None)
-    since = [at for _, _, at in failed if last_good_at is None or at > last_good_at]
-    # The API has answered, so the call names no cause; what is wrong with the answer stands beside it.
-    causes = Counter(Cause(cause or Cause.INVALID).label for cause, _, _ in failed)
-    return CallSigns(
-        last_at=max((at for _, _, at in ended), default=None) or _last_call(ids),
-        last_good_at=last_good_at,
-        ended=len(recent),
-        failed=len(failed),
-        cause=causes.most_common(1)[0][0] if causes else "",
-        failing_since=min(since or [at for _, _, at in failed], default=None),
-    )
-
-
-def _last_call(ids: Sequence[int]) -> datetime | None:
-    """When the newest call of these departments began: others may have made thousands since."""
-    calls = ModelCall.objects.filter(department=OuterRef("pk")).order_by("-started_at")
-    rows = Department.objects.filter(pk__in=ids).values_list(Subquery(calls.values("started_at")[:1]), flat=True)
-    return max((at for at in rows if at is not None), default=None)
-
-
-# --- The mail -------------------------------------------------------------------------------------------------
-
-
-def _mail(ids: Sequence[int], now: datetime) -> MailSigns:
-    status = OutboxMessage.Status
-    mine = OutboxMessage.objects.filter(department__in=ids)
-    latest = OutboxMessage.objects.filter(
-        department=OuterRef("department"), channel=OuterRef("kind"), sent_at__isnull=False
-    ).order_by("-sent_at")
-    channels = Channel.objects.filter(department__in=ids, is_enabled=True)
-    sent = list(channels.values_list(Subquery(latest.values("sent_at")[:1]), flat=True))
-    waiting = Q(status=status.PENDING)
-    overdue = waiting & Q(release_at__lt=now - OVERDUE, waiting_for="", error="")
-    counted = mine.filter(status__in=[status.PENDING, status.UNKNOWN]).aggregate(
-        refused=Count("pk", filter=waiting & ~Q(error="")),
-        unsure=Count("pk", filter=Q(status=status.UNKNOWN)),
-        overdue=Count("pk", filter=overdue),
-        overdue_since=Min("release_at", filter=overdue),
-    )
-    refused = mine.filter(waiting).exclude(error="").order_by("release_at").values_list("error", "release_at")
-    first = refused.first() if counted["refused"] else None
-    return MailSigns(
-        channels=len(sent),
-        last_sent_at=max((at for at in sent if at is not None), default=None),
-        **counted,
-        refusal=first[0] if first else "",
-        refused_next_at=first[1] if first else None,
     )
 
 

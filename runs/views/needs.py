@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from django.db.models import Count
+from django.db.models import Count, DateTimeField
 from django.urls import reverse
 from django.utils import timezone
 
+from agents.statements import Among, Given, Statement
 from runs.access import Access
 from runs.models import Alert, Item, OutboxMessage, Review
 from runs.review_queue import RISKS
@@ -55,9 +56,7 @@ def find_needs(access: Access, *, unsure: int, open_alerts: Iterable[Alert], may
 
 def _reviews(access: Access) -> list[Need]:
     # What is snoozed needs nobody now, and the list that is linked leaves it out too.
-    asked = Review.objects.filter(department__in=access.ids, status=Review.Status.OPEN)
-    asked = asked.exclude(snoozed_until__gt=timezone.now())
-    counts: dict[int, int] = dict(asked.order_by().values_list("risk").annotate(questions=Count("pk")))
+    counts: dict[int, int] = dict(_BY_RISK.rows(departments=access.ids, now=timezone.now()))
     colours = {3: "bad", 2: "warning"}
     return [
         Need(
@@ -76,7 +75,7 @@ def _flagged(access: Access) -> list[Need]:
     for spec in kinds_of(access.shown):
         ids = [department.pk for department in access.shown if department.kind == spec.kind]
         query = f"?{urlencode({'flag': 'yes'})}" if "flag" in spec.filters else ""
-        count = _capped(Item.objects.filter(department__in=ids).exclude(flag=""))
+        count = _FLAGGED.count(limit=MANY + 1, departments=ids)
         label = _plural(f"flagged {spec.item_label}", count)
         found.append(Need(label, count, f"{item_list_url(spec)}{query}", "warning"))
     return found
@@ -86,7 +85,15 @@ def _plural(label: str, count: int) -> str:
     return label if count == 1 else f"{label}s"
 
 
-def _capped(rows: object) -> int:
-    """How many rows, counted no further than ``MANY`` and one."""
-    limited: Sequence[object] = rows.order_by().values("pk")[: MANY + 1]  # type: ignore[attr-defined]
-    return len(limited)
+_BY_RISK = Statement(
+    lambda: (
+        Review.objects.filter(Among("department_id", "departments"), status=Review.Status.OPEN)
+        .exclude(snoozed_until__gt=Given("now", DateTimeField()))
+        .order_by()
+        .values_list("risk")
+        .annotate(questions=Count("pk"))
+    )
+)
+_FLAGGED = Statement(
+    lambda: Item.objects.filter(Among("department_id", "departments")).exclude(flag="").order_by().values_list("pk")
+)

@@ -14,7 +14,7 @@ from django.utils import timezone
 from django_q.models import OrmQ
 
 from agents.models import Department, Installation, ModelState
-from runs import signs
+from runs import traffic_signs
 from runs.models import AgentRun, Alert, Channel, Item, ModelCall, OutboxMessage, ShiftSlot
 from runs.signs import read_signs
 from runs.verdict import Line, Verdict, judge
@@ -203,8 +203,23 @@ def test_calls_of_another_department_say_nothing_of_ours(desk: Department) -> No
     assert line_of(desk, "model").says == "no call was ever made."
 
 
+def test_calls_fail_since_the_first_that_failed_after_the_last_answer(desk: Department) -> None:
+    run = factories.make_agent_run(factories.make_lead(desk).item, "writer", status="failed")
+    now = timezone.now()
+    ModelCall.objects.all().delete()
+    for number, (minutes, cause) in enumerate([(9, "timeout"), (8, ""), *((7 - n, "timeout") for n in range(6))], 1):
+        factories.make_model_call(run, number=number, cause=cause, ended_at=now - timedelta(minutes=minutes))
+    signs = traffic_signs.read_calls([desk.pk], now=now)
+    assert (signs.ended, signs.failed) == (8, 7)
+    assert signs.last_good_at == now - timedelta(minutes=8)
+    assert signs.failing_since == now - timedelta(minutes=7)
+    assert signs.last_at == now - timedelta(minutes=2)
+    factories.make_model_call(run, number=9, ended_at=now)
+    assert traffic_signs.read_calls([desk.pk], now=now).failing_since == now - timedelta(minutes=9)
+
+
 def test_our_last_call_is_found_behind_thousands_of_others(desk: Department, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signs, "RECENT_CALLS", 1)
+    monkeypatch.setattr(traffic_signs, "RECENT_CALLS", 1)
     other = factories.make_department(slug="other")
     run = factories.make_agent_run(factories.make_lead(other).item, "intake", status="done")
     for number in range(1, 5):
@@ -215,6 +230,7 @@ def test_our_last_call_is_found_behind_thousands_of_others(desk: Department, mon
 
 
 def test_the_number_of_queries_does_not_grow(desk: Department) -> None:
+    read_signs([desk], Installation(), now=timezone.now())
     with CaptureQueriesContext(
         connection,
     ) as few:
