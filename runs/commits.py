@@ -32,6 +32,7 @@ from runs.gate_alerts import tell_budgets, tell_gates
 from runs.gates import lock_departments
 from runs.inputs import schema_version
 from runs.models import AgentRun, Item, LogEntry, ModelCall, Output
+from runs.outputs import cancel_run
 from runs.staff import Staff
 from runs.wording import in_words
 from runs.work import Finished, SeenCall
@@ -144,6 +145,7 @@ def _commit_group(finished: Sequence[Finished], staff: Staff, *, undecided: str 
         held = {run.lease_token: run for run in _HELD.objects(tokens=[one.work.token for one in finished])}
         prefetch_related_objects([run for run in held.values() if run.trigger_id], "trigger")
         ours = [(one, held[one.work.token]) for one in finished if one.work.token in held]
+        entries = _end_replaced([(one, run) for one, run in ours if one.payload is not None], staff, now)
         told = _tell_gates(ours, staff, now)
         refused = [run for one, run in ours if one.waiting_until is not None]
         # Budgets are held before the calls, which the settlement locks.
@@ -152,7 +154,7 @@ def _commit_group(finished: Sequence[Finished], staff: Staff, *, undecided: str 
         if lost := [run.pk for one, run in ours if one.payload is None]:
             discard_answers(ModelCall.objects.filter(agent_run__in=lost))
         done = [(one, run) for one, run in ours if one.payload is not None]
-        entries = _end_failed([(one, run) for one, run in ours if one.payload is None], items, moved, now)
+        entries += _end_failed([(one, run) for one, run in ours if one.payload is None], items, moved, now)
         events = _write_outputs(done, items, staff, now)
         entries += _end_done(done, now)
         touched = [items[pk] for pk in sorted({run.item_id for _, run in ours})]
@@ -186,6 +188,21 @@ def fail_run(run: AgentRun, item: Item, cause: Cause, error: str, now: datetime)
     run.save(update_fields=[*_ATTEMPT, "incident"])
     text = f"{title} failed for good: {cause.label}. {error}"
     return [log.run_entry(run, "failed", text, at=now, level=LogEntry.Level.ERROR)]
+
+
+def _end_replaced(done: Sequence[tuple[Finished, AgentRun]], staff: Staff, now: datetime) -> list[LogEntry]:
+    """What is written now, no other agent need write: its run waits since the agent was switched off, and would begin
+    as soon as somebody switches it on. Before departments and budgets are locked, as who claims a run does."""
+    entries = []
+    for one, run in done:
+        mine, others = one.work.agent, staff.desks[run.department_id].others_who_write(run)
+        if not others:
+            continue
+        rows = AgentRun.objects.filter(item=run.item_id, trigger=run.trigger_id, agent__in=others)
+        rows = rows.filter(status=AgentRun.Status.QUEUED).select_related("agent", "department")
+        for replaced in rows.select_for_update(of=("self",)).order_by("pk"):
+            entries.append(cancel_run(replaced, f"{mine.title} wrote the {in_words(mine.writes)} instead.", now))
+    return entries
 
 
 def _write_outputs(

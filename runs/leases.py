@@ -16,6 +16,7 @@ from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import DateTimeField, IntegerField, Q, QuerySet, prefetch_related_objects
 
 from agents.causes import Cause
+from agents.models import Agent
 from agents.statements import Among, Given, Statement
 from runs import log, tracing
 from runs.calls import CallAsk, abandon_calls, open_calls
@@ -29,7 +30,8 @@ from runs.gates import WAITING, Choice, give_back_probes, let_through, waiting_r
 from runs.inputs import Prepared, build_params, gather_inputs
 from runs.loop_guard import AGAIN, ask_about_loops, find_loops
 from runs.models import AgentRun, Item, LogEntry
-from runs.staff import Staff
+from runs.staff import Desk, Staff
+from runs.wording import in_words
 from runs.work import OpenCall, Work
 
 logger = logging.getLogger(__name__)
@@ -285,10 +287,21 @@ def _misses_something(run: AgentRun, staff: Staff, now: datetime) -> bool:
         problem = "The agent has no published SOUL. Publish one."
     elif not agent.is_enabled:
         problem = "The agent is switched off. Switch it on, or cancel the run."
+    elif writer := _writer_instead(run, desk):
+        problem = f"{writer.title} writes the {in_words(agent.writes)} instead. Switch it off, or cancel its run."
     else:
         return False
     update_rows(AgentRun, WAITING, [waiting_row(run, now + PUT_OFF, problem, now)])
     return True
+
+
+def _writer_instead(run: AgentRun, desk: Desk) -> Agent | None:
+    """Who was asked for the same later, because the agent was switched off; it is on again, and must not be second."""
+    others = {other.pk: other for other in desk.others_who_write(run) if other.is_enabled}
+    if not others:
+        return None
+    same = AgentRun.objects.filter(item=run.item_id, trigger=run.trigger_id, agent__in=others, pk__gt=run.pk)
+    return others.get(same.filter(status__in=AgentRun.ACTIVE).values_list("agent", flat=True).first() or 0)
 
 
 def _requeue_lost(run_ids: Sequence[int], tokens: set[UUID] | None) -> int:

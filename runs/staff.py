@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from agents.caching import CacheWatch
 from agents.models import Agent, Department, Installation, Soul
 from agents.pricing import PriceBook, load_price_book
-from agents.spec import AgentSpec, DepartmentSpec, kind
+from agents.spec import ITEM, AgentSpec, DepartmentSpec, kind
 from runs.facts import load_routers
+from runs.models import AgentRun
 from runs.router import Router
 
 FRESH_SECONDS = 1.0
@@ -38,6 +39,12 @@ class Desk:
     def agent_spec(self, agent: Agent) -> AgentSpec:
         """What code declares for an agent: its schema and facets."""
         return self.spec.agent(agent.slug)
+
+    def others_who_write(self, run: AgentRun) -> list[Agent]:
+        """Agents that write the same output for the same occasion, mostly none: one of them replaces the other."""
+        agent, kind_of_occasion = self.agents[run.agent_id], run.trigger.kind if run.trigger else ITEM
+        others = (other for other in self.agents.values() if other.writes == agent.writes and other.pk != agent.pk)
+        return [other for other in others if kind_of_occasion in (other.serves or [kind_of_occasion])]
 
 
 @dataclass(frozen=True, slots=True)

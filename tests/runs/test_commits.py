@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from agents.budgets import wait_head
 from agents.causes import Cause
-from agents.models import Budget, Department, ModelState
+from agents.models import Agent, Budget, Department, ModelState
 from agents.pricing import Usage
 from runs import budget_changes, commits, dispatch
 from runs.budget_changes import allow_once, set_extras
@@ -38,7 +38,7 @@ from tests.engine import (
     run_of,
     wait_for,
 )
-from tests.factories import PAYLOADS, make_output, make_trigger, make_user
+from tests.factories import PAYLOADS, make_agent_run, make_output, make_trigger, make_user
 
 pytestmark = pytest.mark.django_db
 
@@ -624,3 +624,35 @@ def test_what_cannot_be_settled_apart_is_left_out_and_holds_up_nobody() -> None:
     settle_apart([bad, good], load_staff())
     assert ModelCall.objects.get(agent_run=other.run_id).status == "finished"
     assert ModelCall.objects.get(agent_run=work.run_id).status == "started", "until its run is taken back"
+
+
+def replace_the_qualifier() -> tuple[AgentRun, AgentRun]:
+    """What waits for the Qualifier, which is switched off, and what the Writer does instead, asked for later."""
+    Agent.objects.filter(slug="qualifier").update(is_enabled=False)
+    Agent.objects.filter(slug="writer").update(writes="qualification", scope="item", serves=[])
+    old = make_queued("qualifier")
+    return old, make_agent_run(old.item, "writer")
+
+
+def test_what_waits_for_an_agent_that_was_replaced_ends_when_its_replacement_has_written() -> None:
+    old, new = replace_the_qualifier()
+    (work,) = claim()
+    assert work.run_id == new.pk
+    commit([answered(work)], load_staff())
+    old.refresh_from_db()
+    assert (old.status, old.error) == ("cancelled", "Writer wrote the qualification instead.")
+    Agent.objects.filter(slug="qualifier").update(is_enabled=True)
+    assert old.pk not in {work.run_id for work in claim()}
+    assert not ModelCall.objects.filter(agent_run=old).exists()
+
+
+def test_an_agent_that_is_switched_on_again_does_not_write_beside_its_replacement() -> None:
+    old, new = replace_the_qualifier()
+    Agent.objects.filter(slug="qualifier").update(is_enabled=True)
+    assert [work.run_id for work in claim()] == [new.pk]
+    old.refresh_from_db()
+    assert (old.status, old.waiting_for.split(".")[0]) == ("queued", "Writer writes the qualification instead")
+    # Nobody writes it any more but the first.
+    AgentRun.objects.filter(pk=new.pk).update(status="cancelled", lease_token=None)
+    AgentRun.objects.filter(pk=old.pk).update(due_at=timezone.now() - timedelta(seconds=1))
+    assert [work.run_id for work in claim()] == [old.pk]
