@@ -157,8 +157,8 @@ class Statement(Generic[M]):
         plan = self._plan(limit)
         return [_loaded(plan, row) for row in self._run(plan, given)]
 
-    def count(self, *, limit: int, **given: Any) -> int:
-        """How many rows, counted by the database and no further than ``limit``."""
+    def count(self, *, limit: int | None = None, **given: Any) -> int:
+        """How many rows, counted by the database, no further than ``limit``."""
         return count_each({"": self}, limit=limit, **given)[""]
 
     def _run(self, plan: _Plan, given: dict[str, Any]) -> list[tuple[Any, ...]]:
@@ -175,8 +175,8 @@ class Statement(Generic[M]):
         return self._plans[limit]
 
 
-def count_each(statements: Mapping[str, Statement[Any]], *, limit: int, **given: Any) -> dict[str, int]:
-    """How many rows each of them has, counted by the database and no further than ``limit``; one query for all."""
+def count_each(statements: Mapping[str, Statement[Any]], *, limit: int | None = None, **given: Any) -> dict[str, int]:
+    """How many rows each of them has, counted by the database, no further than ``limit``; one query for all."""
     plans = [statement._plan(limit) for statement in statements.values()]
     counts = ", ".join(f"(SELECT COUNT(*) FROM ({plan.sql}) counted)" for plan in plans)
     with connection.cursor() as cursor:

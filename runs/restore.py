@@ -6,15 +6,16 @@ Sends are held and what was unsent is unsure until a person releases it; what wa
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from django.contrib.auth.models import User
 from django.db import transaction
-from django.db.models import Count, QuerySet
+from django.db.models import Count, QuerySet, prefetch_related_objects
 
 from agents.models import Department
+from agents.statements import Among, Statement
 from runs import log
 from runs.alerts import close_alert, raise_alert
 from runs.calls import abandon_calls
@@ -114,21 +115,31 @@ def after_restore(*, user: User | None, reason: str, since: datetime | None = No
     return restored
 
 
-def held_departments(departments: QuerySet[Department]) -> list[Held]:
+def held_departments(departments: Collection[Department]) -> list[Held]:
     """Those that a restore has held and nobody has released, with their unsure messages."""
-    newest: dict[int, Action] = {}
-    rows = Action.objects.filter(department__in=departments, verb__in=(RESTORED, RELEASED)).order_by("pk")
-    for action in rows.select_related("user"):
-        if action.department_id is not None:
-            newest[action.department_id] = action
+    newest = {pk: action for pk, action in _newest_actions(departments) if pk is not None}
+    if not newest:
+        return []
     unsure: dict[int, list[OutboxMessage]] = {}
-    for message in unsure_messages().filter(department__in=departments).select_related("item__department"):
+    for message in unsure_messages().filter(department__in=newest).select_related("item__department"):
         unsure.setdefault(message.department_id, []).append(message)
     return [
         Held(department, newest[department.pk], unsure.get(department.pk, []))
         for department in departments
         if department.pk in newest and (newest[department.pk].verb == RESTORED or department.pk in unsure)
     ]
+
+
+def _newest_actions(departments: Collection[Department]) -> Iterable[tuple[int | None, Action]]:
+    """The latest of restore and release, by department."""
+    rows = _TOLD.objects(departments=[department.pk for department in departments])
+    prefetch_related_objects(rows, "user")
+    return ((action.department_id, action) for action in rows)
+
+
+_TOLD = Statement(
+    lambda: Action.objects.filter(Among("department_id", "departments"), verb__in=(RESTORED, RELEASED)).order_by("pk")
+)
 
 
 def unsure_messages() -> QuerySet[OutboxMessage]:

@@ -16,7 +16,18 @@ from django.db.models import Count, DateTimeField, Min, Q
 from agents.models import Department, Installation, ModelState
 from agents.statements import Among, Given, Statement
 from runs import runbook
-from runs.health import BACKLOG, SILENT, STALE, Finding, check_clock, check_database, due_items, look, read_queue
+from runs.health import (
+    BACKLOG,
+    SILENT,
+    STALE,
+    Finding,
+    QueueState,
+    check_clock,
+    check_database,
+    due_items,
+    look,
+    read_queue,
+)
 from runs.models import AgentRun, Alert, ShiftSlot
 from runs.switches import describe_state
 from runs.traffic_signs import read_calls, read_mail
@@ -27,19 +38,22 @@ Found = tuple[Part, Problem]
 
 class Rows(NamedTuple):
     """What a page shows besides the verdict that rests on it: the slots of shifts, the open alerts of the departments
-    and of the installation, the models of the departments' keys that are closed or take fewer calls."""
+    and of the installation, the models of the departments' keys that are closed or take fewer calls, the queue (None
+    with Redis)."""
 
     slots: Sequence[ShiftSlot]
     alerts: Sequence[Alert]
     models: Sequence[ModelState]
+    queue: QueueState | None
 
 
 def read_rows(departments: Sequence[Department], *, now: datetime) -> Rows:
-    """Three queries. The alerts come without their departments."""
+    """Four queries. The alerts come without their departments."""
     return Rows(
         slots=_SLOTS.objects(),
         alerts=_ALERTS.objects(departments=[department.pk for department in departments]),
         models=_TROUBLED.objects(keys={department.api_key_env for department in departments}, now=now),
+        queue=read_queue(now),
     )
 
 
@@ -62,14 +76,14 @@ def read_signs(
 
     ``rows``: of the same departments, where the page has read them.
     """
-    slots, alerts, models = rows or read_rows(departments, now=now)
+    slots, alerts, models, queue = rows or read_rows(departments, now=now)
     base, findings = _database(slots)
     ids = [department.pk for department in departments]
     halted = _halted([installation, *departments])
     problems = [*findings, *halted, *_lines(departments, alerts), *_models(models, alerts)]
     return Signs(
         now=now,
-        work=_work(slots, now),
+        work=_work(slots, queue, now),
         calls=read_calls(ids, now=now),
         mail=read_mail(ids, now=now),
         database=base,
@@ -104,12 +118,11 @@ def _finding(finding: Finding) -> Problem:
 # --- Us -------------------------------------------------------------------------------------------------------
 
 
-def _work(every: Iterable[ShiftSlot], now: datetime) -> WorkSigns:
+def _work(every: Iterable[ShiftSlot], queue: QueueState | None, now: datetime) -> WorkSigns:
     slots = [slot for slot in every if slot.number <= settings.SHIFTS]
     alive = [slot for slot in slots if slot.token and slot.heartbeat_at and slot.heartbeat_at > now - SILENT]
     heard = [slot.heartbeat_at for slot in slots if slot.heartbeat_at is not None]
     empty = [slot.heartbeat_at for slot in slots if slot not in alive and slot.heartbeat_at is not None]
-    queue = read_queue(now)
     task_at = queue.oldest_at if queue is not None else None
     item_at = min((at for (at,) in _DUE.rows(limit=1, now=now - BACKLOG)), default=None)
     lost, lost_since = next(iter(_LOST.rows(before=now - STALE)), (0, None))

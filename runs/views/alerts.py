@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
+from agents.statements import Among, Statement
 from runs.access import Access, access_of, may_see_system, signed_in
 from runs.models import Alert, AlertDelivery
 from runs.runbook import section_of, url_of
@@ -70,9 +71,12 @@ def open_alerts(access: Access, *, sees_system: bool) -> QuerySet[Alert]:
 def show_alerts(alerts: Sequence[Alert], *, sees_system: bool) -> list[ShownAlert]:
     """The same as pages show them, in one query. ``sees_system``: whether links to the System page lead anywhere."""
     found: dict[int, dict[str, AlertDelivery]] = {alert.pk: {} for alert in alerts}
-    for delivery in AlertDelivery.objects.filter(alert__in=found).order_by("-pk"):
+    for delivery in _DELIVERIES.objects(alerts=found) if found else ():
         found[delivery.alert_id].setdefault(delivery.target, delivery)
     return [_show(alert, found[alert.pk].values(), sees_system) for alert in alerts]
+
+
+_DELIVERIES = Statement(lambda: AlertDelivery.objects.filter(Among("alert_id", "alerts")).order_by("-pk"))
 
 
 def _show(alert: Alert, latest: Iterable[AlertDelivery], sees_system: bool) -> ShownAlert:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Count, Max, Q
+from django.db.models import BigIntegerField, DateTimeField, Q, QuerySet, prefetch_related_objects
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
@@ -15,18 +15,20 @@ from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
 
 from agents.models import Department, Member, ModelState
+from agents.statements import Among, Given, Statement, count_each
 from runs import departures, restore
 from runs.access import Access, access_of, get_visible, may_see_system, require, signed_in
-from runs.health import SILENT, due_items, read_queue
-from runs.models import AgentRun, LogEntry, OutboxMessage, ShiftSlot
-from runs.views.alerts import ShownAlert, open_alerts, show_alerts
+from runs.health import SILENT, due_items
+from runs.models import AgentRun, Alert, LogEntry, OutboxMessage, ShiftSlot
+from runs.signs import read_rows
+from runs.views.alerts import ShownAlert, show_alerts
 from runs.views.answers import answer
 from runs.views.shown import Shown, show_agent_run
 from runs.views.verdicts import read_verdict
 
 ROWS = 12
 RECENT_LINES = 50_000
-"""So many lines of the log are searched at the most: it has no index by kind, and may have millions."""
+"""So many lines of the log are searched at the most: it may have millions."""
 HEALED = ("lost", "healed", "retry", "restored")
 Role = Member.Role
 
@@ -108,21 +110,21 @@ def _context(request: HttpRequest) -> dict[str, Any]:
     if not may_see_system(request):
         raise Http404("This takes another role.")
     access, now = access_of(request), timezone.now()
+    rows = read_rows(access.shown, now=now)
+    counts = count_each(_COUNTED, now=now, soon=_soon(now))
     return {
         "access": access,
         "now": now,
-        "verdict": read_verdict(access, now=now),
-        "slots": _slots(now),
-        "queue": read_queue(now),
-        "due_items": due_items(now).count(),
-        "leases": _leases(now),
-        "endangered": _endangered(access, now),
-        "models": [(state, _show_model(state, now)) for state in ModelState.objects.order_by("model", "api_key_env")],
-        "breaker_history": _lines(access, ["breaker"]),
-        "alerts": _alerts(access),
-        "healings": _lines(access, HEALED),
+        "verdict": read_verdict(access, now=now, rows=rows),
+        "slots": _slots(rows.slots, now),
+        "queue": rows.queue,
+        "counts": counts,
+        "endangered": _endangered(access, now) if counts["expiring"] or counts["lost"] else [],
+        "models": [(state, _show_model(state, now)) for state in _MODELS.objects()],
+        "alerts": _alerts(access, rows.alerts),
+        **_lines(access),
         "schedules": [department for department in access.shown if department.schedule],
-        "held": restore.held_departments(Department.objects.filter(pk__in=access.ids)),
+        "held": restore.held_departments(access.shown),
     }
 
 
@@ -130,13 +132,13 @@ def _restore_context(request: HttpRequest) -> dict[str, Any]:
     if not may_see_system(request):
         raise Http404("This takes another role.")
     access = access_of(request)
-    held = restore.held_departments(Department.objects.filter(pk__in=access.ids))
+    held = restore.held_departments(access.shown)
     return {"access": access, "held": [(each, access.can(each.department.pk, Role.ADMINISTRATOR)) for each in held]}
 
 
-def _slots(now: datetime) -> list[tuple[ShiftSlot, Shown]]:
+def _slots(slots: Sequence[ShiftSlot], now: datetime) -> list[tuple[ShiftSlot, Shown]]:
     """The places of shifts. One is at work while its holder is heard of, whatever its row says."""
-    return [(slot, _SLOTS[_slot_state(slot, now)]) for slot in ShiftSlot.objects.filter(number__lte=settings.SHIFTS)]
+    return [(slot, _SLOTS[_slot_state(slot, now)]) for slot in slots if slot.number <= settings.SHIFTS]
 
 
 def _slot_state(slot: ShiftSlot, now: datetime) -> str:
@@ -145,21 +147,33 @@ def _slot_state(slot: ShiftSlot, now: datetime) -> str:
     return "at work" if slot.started_at is not None else "handing over"
 
 
-def _leases(now: datetime) -> dict[str, int]:
-    """How many agent runs are held, are held but were not renewed in time, and are lost."""
-    soon = now + timedelta(seconds=settings.LEASE_SECONDS / 3)
-    return AgentRun.objects.filter(status=AgentRun.Status.RUNNING).aggregate(
-        running=Count("pk", filter=Q(lease_expires_at__gte=now)),
-        expiring=Count("pk", filter=Q(lease_expires_at__gte=now, lease_expires_at__lt=soon)),
-        lost=Count("pk", filter=Q(lease_expires_at__lt=now)),
-    )
+def _soon(now: datetime) -> datetime:
+    """A lease that ends before was not renewed in time."""
+    return now + timedelta(seconds=settings.LEASE_SECONDS / 3)
+
+
+def _held() -> QuerySet[AgentRun]:
+    return AgentRun.objects.filter(status=AgentRun.Status.RUNNING).order_by()
+
+
+_NOW, _SOON = Given("now", DateTimeField()), Given("soon", DateTimeField())
+_COUNTED: dict[str, Statement[Any]] = {
+    "due_items": Statement(lambda: due_items(_NOW).order_by().values_list("pk")),
+    "running": Statement(lambda: _held().filter(lease_expires_at__gte=_NOW).values_list("pk")),
+    "expiring": Statement(
+        lambda: _held().filter(lease_expires_at__gte=_NOW, lease_expires_at__lt=_SOON).values_list("pk")
+    ),
+    "lost": Statement(lambda: _held().filter(lease_expires_at__lt=_NOW).values_list("pk")),
+}
+"""Of the whole installation: items to decide on, and agent runs that are held, are held but were not renewed in time,
+and are lost."""
+_MODELS = Statement(lambda: ModelState.objects.order_by("model", "api_key_env"))
 
 
 def _endangered(access: Access, now: datetime) -> list[tuple[AgentRun, Shown]]:
     """The runs behind those numbers that somebody might have to look at."""
-    soon = now + timedelta(seconds=settings.LEASE_SECONDS / 3)
     runs = AgentRun.objects.filter(
-        department__in=access.ids, status=AgentRun.Status.RUNNING, lease_expires_at__lt=soon
+        department__in=access.ids, status=AgentRun.Status.RUNNING, lease_expires_at__lt=_soon(now)
     ).select_related("agent", "item")
     return [(run, show_agent_run(run, now)) for run in runs.order_by("lease_expires_at")[:ROWS]]
 
@@ -170,16 +184,28 @@ def _show_model(state: ModelState, now: datetime) -> Shown:
     return _BREAKERS[ModelState.Breaker(state.breaker)]
 
 
-def _alerts(access: Access) -> list[ShownAlert]:
-    """Open alerts, the latest first, each with whom it was told."""
-    rows = open_alerts(access, sees_system=True).order_by("-last_at")[:ROWS]
-    return show_alerts(list(rows), sees_system=True)
+def _alerts(access: Access, alerts: Sequence[Alert]) -> list[ShownAlert]:
+    """Of the open alerts the latest, each with whom it was told."""
+    latest = sorted(alerts, key=lambda alert: alert.last_at, reverse=True)[:ROWS]
+    access.give_departments(latest)
+    return show_alerts(latest, sees_system=True)
 
 
-def _lines(access: Access, kinds: Sequence[str]) -> list[LogEntry]:
-    """The newest lines of these kinds of the departments shown, and those that belong to the whole installation."""
-    newest = LogEntry.objects.aggregate(pk=Max("pk"))["pk"] or 0
-    lines = LogEntry.objects.filter(
-        Q(department=None) | Q(department__in=access.ids), kind__in=kinds, pk__gt=newest - RECENT_LINES
-    )
-    return list(lines.select_related("item").order_by("-pk")[:ROWS])
+def _lines(access: Access) -> dict[str, list[LogEntry]]:
+    """The newest lines of some kinds of the departments shown, and those that belong to the whole installation."""
+    newest = next((pk for (pk,) in _NEWEST.rows(limit=1)), 0)
+    whose: dict[str, Any] = {"departments": access.ids, "behind": newest - RECENT_LINES}
+    breakers = _OF_KINDS.objects(limit=ROWS, kinds=["breaker"], **whose)
+    healings = _OF_KINDS.objects(limit=ROWS, kinds=HEALED, **whose)
+    prefetch_related_objects(healings, "item")
+    return {"breaker_history": breakers, "healings": healings}
+
+
+_NEWEST = Statement(lambda: LogEntry.objects.order_by("-pk").values_list("pk"))
+_OF_KINDS = Statement(
+    lambda: LogEntry.objects.filter(
+        Q(department=None) | Q(Among("department_id", "departments")),
+        Among("kind", "kinds"),
+        pk__gt=Given("behind", BigIntegerField()),
+    ).order_by("-pk")
+)
