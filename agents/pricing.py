@@ -16,6 +16,7 @@ from typing import Any
 
 from agents.causes import Cause
 from agents.models import ModelPrice
+from agents.statements import Statement
 
 PRICES_FILE = Path(__file__).parent / "prices.toml"
 PRICE_FIELDS = ("input_usd", "output_usd", "cache_write_5m_usd", "cache_write_1h_usd", "cache_read_usd")
@@ -195,7 +196,10 @@ def why_kept(prices: Iterable[ModelPrice], deleted: ModelPrice, also: Iterable[i
 
 def load_price_book() -> PriceBook:
     """All prices of the installation, in one query."""
-    return PriceBook(ModelPrice.objects.all())
+    return PriceBook(_ALL.objects())
+
+
+_ALL = Statement(lambda: ModelPrice.objects.order_by())
 
 
 # --- The prices that Kontor ships ----------------------------------------------------------------------

@@ -8,29 +8,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 
-from django.db.models import Count, Q, Sum
+from django.db.models import Count, DateTimeField
 
 from agents.model_state import Key, is_broken, is_closed, load_states
 from agents.models import Agent, Department, ModelState, Soul
-from runs.agent_health import AgentHealth, load_agent_health
+from agents.statements import Among, Given, Statement
+from runs.agent_health import AgentHealth, health_of
 from runs.cost_sums import Period
 from runs.costs import Ledger
-from runs.models import AgentRun, Review
+from runs.models import AgentRun
 from runs.money import dollars
-from runs.review_figures import Verdicts
-from runs.spending import WARN_AT, Pause, paused_by_budget
+from runs.spending import WARN_AT, Fill, Pause, paused_by_budget
 
-DAYS = 30
-WINDOW = timedelta(days=DAYS)
-MOST_READ = 2_000
-"""So many of the latest decisions are looked at."""
-_BEGINNING = date(2020, 1, 1)
 ENOUGH = 4
 """Fewer steps than this say nothing of how an agent does."""
-_APPROVED = (Review.Answer.APPROVE, Review.Answer.APPROVE_EDITED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +95,10 @@ class Team:
 
 def load_teams(departments: Sequence[Department], *, now: datetime) -> list[Team]:
     """The teams of these departments in a fixed number of queries."""
-    agents = list(
-        Agent.objects.filter(department__in=departments)
-        .select_related("department", "reports_to", "escalate_to")
-        .order_by("pk")
-    )
+    known = {department.pk: department for department in departments}
+    agents = list(Agent.objects.filter(department__in=departments).select_related("escalate_to").order_by("pk"))
+    for agent in agents:
+        agent.department = known[agent.department_id]
     standings = {one.agent.pk: one for one in load_standings(agents, now=now)}
     teams = []
     for department in departments:
@@ -116,19 +109,23 @@ def load_teams(departments: Sequence[Department], *, now: datetime) -> list[Team
     return teams
 
 
-def load_standings(agents: Sequence[Agent], *, now: datetime, ledger: Ledger | None = None) -> list[Standing]:
-    """How these agents are now. They need ``department`` selected; ``ledger`` is of their departments."""
-    departments = {agent.department_id: agent.department for agent in agents}
-    health = {one.agent.pk: one for one in load_agent_health(departments, now=now)}
-    pauses, states = paused_by_budget(agents, now=now), load_states()
-    with_soul = set(
-        Soul.objects.filter(agent__in=agents, status=Soul.Status.PUBLISHED).values_list("agent_id", flat=True)
-    )
-    under_way = AgentRun.objects.filter(agent__in=agents, status=AgentRun.Status.RUNNING, lease_expires_at__gt=now)
-    running = Counter(dict(under_way.order_by().values_list("agent").annotate(count=Count("pk"))))
-    today = now.astimezone(UTC).date()
-    ledger = ledger or Ledger(list(departments.values()))
-    costs = {cost.key: cost.usd for cost in ledger.break_down(Period(today, today), "agent")}
+def load_standings(
+    agents: Sequence[Agent],
+    *,
+    now: datetime,
+    fills: Collection[Fill] | None = None,
+    costs: Mapping[int, Decimal] | None = None,
+) -> list[Standing]:
+    """How these agents are now. They need ``department`` selected.
+
+    ``fills`` and ``costs`` (US dollars of today by agent id) are what was read of them already.
+    """
+    ids = [agent.pk for agent in agents]
+    health = {one.agent.pk: one for one in health_of([agent for agent in agents if agent.is_enabled], now=now)}
+    pauses, states = paused_by_budget(agents, now=now, fills=fills), load_states()
+    with_soul = {agent_id for (agent_id,) in _WITH_SOUL.rows(agents=ids)}
+    running = Counter(dict(_RUNNING.rows(agents=ids, now=now)))
+    costs = _costs_of_today(agents, now) if costs is None else costs
     return [
         Standing(
             agent=agent,
@@ -147,6 +144,36 @@ def load_standings(agents: Sequence[Agent], *, now: datetime, ledger: Ledger | N
         )
         for agent in agents
     ]
+
+
+_WITH_SOUL = Statement(
+    lambda: (
+        Soul.objects.filter(Among("agent_id", "agents"), status=Soul.Status.PUBLISHED)
+        .order_by()
+        .values_list("agent_id")
+    )
+)
+_RUNNING = Statement(
+    lambda: (
+        AgentRun.objects.filter(
+            Among("agent_id", "agents"),
+            status=AgentRun.Status.RUNNING,
+            lease_expires_at__gt=Given("now", DateTimeField()),
+        )
+        .order_by()
+        .values_list("agent_id")
+        .annotate(count=Count("pk"))
+    )
+)
+
+
+def _costs_of_today(agents: Sequence[Agent], now: datetime) -> dict[int, Decimal]:
+    today = now.astimezone(UTC).date()
+    ledger = Ledger({agent.department_id: agent.department for agent in agents}.values())
+    found: dict[int, Decimal] = {}
+    for ((agent_id,), _, _), sums in ledger.sum_calls(Period(today, today), ["agent_id"]).items():
+        found[agent_id] = found.get(agent_id, Decimal(0)) + dollars(sums[-1])
+    return found
 
 
 def judge(
@@ -241,66 +268,3 @@ def data_flow(agents: Sequence[Agent]) -> tuple[Flow, ...]:
         )
         for agent in agents
     )
-
-
-# --- One agent over the last 30 days --------------------------------------------------------------------------
-
-
-def load_verdicts(agent: Agent, *, since: datetime | None = None) -> tuple[Verdicts, dict[int, Verdicts]]:
-    """What people decided about the agent's outputs, in all and by SOUL id; the latest 2,000 decisions, one query."""
-    rows = Review.objects.filter(
-        department=agent.department_id,
-        agent_run__agent=agent,
-        status=Review.Status.ANSWERED,
-        answered_by__isnull=False,
-        answer__in=[*_APPROVED, Review.Answer.SEND_BACK, Review.Answer.REJECT],
-    ).order_by("-answered_at")
-    if since is not None:
-        rows = rows.filter(answered_at__gte=since)
-    whole, by_soul = Verdicts(), dict[int, Verdicts]()
-    for answer, soul in rows.values_list("answer", "agent_run__soul")[:MOST_READ]:
-        whole.add(answer)
-        if soul is not None:
-            by_soul.setdefault(soul, Verdicts()).add(answer)
-    return whole, by_soul
-
-
-@dataclass(slots=True)
-class Use:
-    """What calls came to."""
-
-    calls: int = 0
-    usd: Decimal = Decimal(0)
-
-    def add(self, sums: Sequence[int]) -> None:
-        """Add sums in the order of the rollups' columns."""
-        self.calls += sums[0]
-        self.usd += dollars(sums[-1])
-
-
-def load_days(ledger: Ledger, agent: Agent, period: Period) -> dict[date, Use]:
-    """Calls and cost of every day of the period, those without any included. Equal to the costs page."""
-    found = {period.first + timedelta(days=n): Use() for n in range((period.last - period.first).days + 1)}
-    for ((day,), _, _), sums in ledger.sum_calls(period, ["day"], [agent.pk]).items():
-        found[day].add(sums)
-    return found
-
-
-def load_soul_use(ledger: Ledger, agent: Agent, today: date) -> dict[int | None, Use]:
-    """Calls and cost under each SOUL id since the beginning; None: of drafts that were tried."""
-    found: dict[int | None, Use] = {}
-    for ((soul,), _, _), sums in ledger.sum_calls(Period(_BEGINNING, today), ["soul_id"], [agent.pk]).items():
-        found.setdefault(soul, Use()).add(sums)
-    return found
-
-
-def count_trespasses(agent: Agent, *, since: datetime) -> int:
-    """Answers of the agent that were refused for keys outside its role."""
-    runs = AgentRun.objects.filter(Q(trespasses__gt=0), agent=agent, queued_at__gte=since)
-    return runs.aggregate(sum=Sum("trespasses"))["sum"] or 0
-
-
-def latest_runs(agent: Agent, limit: int) -> Collection[AgentRun]:
-    """The newest steps of the agent."""
-    rows = AgentRun.objects.filter(agent=agent).select_related("item", "agent", "department", "soul", "pipeline_run")
-    return list(rows.order_by("-pk")[:limit])

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import BooleanField, Count, DurationField, ExpressionWrapper, F, Q, Sum
+from django.db.models import BooleanField, Count, DateTimeField, DurationField, ExpressionWrapper, F, Q, Sum
 
 from agents.models import Agent
+from agents.statements import Among, Given, Statement
 from runs.database import now as database_now
 from runs.models import AgentHour, AgentRun, DepartmentHour, HourCount, PipelineRun
 from runs.models.health import BUCKET_SECONDS, BUCKETS
@@ -135,17 +136,32 @@ def counted_to() -> datetime | None:
 
 def load_agent_health(department_ids: Iterable[int], *, now: datetime) -> list[AgentHealth]:
     """The enabled agents of these departments, those with the most failures first; two queries."""
-    ids = list(department_ids)
-    agents = Agent.objects.filter(department__in=ids, is_enabled=True).order_by("pk")
-    is_of_day = ExpressionWrapper(Q(hour__gte=begin_of_hour(now) - timedelta(hours=23)), BooleanField())
-    week: Any = AgentHour.objects.filter(department__in=ids, hour__gt=now - WEEK).annotate(is_of_day=is_of_day)
-    rows = week.order_by().values_list("agent", "is_of_day").annotate(*(Sum(name) for name in COUNTS))
-    counts = {row[:2]: row[2:] for row in rows}
+    return health_of(_ENABLED.objects(departments=department_ids), now=now)
+
+
+def health_of(agents: Collection[Agent], *, now: datetime) -> list[AgentHealth]:
+    """These agents, those with the most failures first; one query."""
+    ids, day = [agent.pk for agent in agents], begin_of_hour(now) - timedelta(hours=23)
+    counts = {row[:2]: row[2:] for row in _WEEK.rows(agents=ids, day=day, week=now - WEEK)}
     found = [
         _health(agent, counts.get((agent.pk, True), NOTHING), counts.get((agent.pk, False), NOTHING))
         for agent in agents
     ]
     return sorted(found, key=lambda health: (-health.failed, -health.week_failed, health.agent.pk))
+
+
+_ENABLED = Statement(
+    lambda: Agent.objects.filter(Among("department_id", "departments"), is_enabled=True).order_by("pk")
+)
+_WEEK = Statement(
+    lambda: (
+        AgentHour.objects.filter(Among("agent_id", "agents"), hour__gt=Given("week", DateTimeField()))
+        .annotate(is_of_day=ExpressionWrapper(Q(hour__gte=Given("day", DateTimeField())), BooleanField()))
+        .order_by()
+        .values_list("agent_id", "is_of_day")
+        .annotate(*(Sum(name) for name in COUNTS))
+    )
+)
 
 
 def load_hours(department_ids: Iterable[int], *, now: datetime, hours: int = 24) -> list[Hour]:

@@ -16,9 +16,10 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from django.contrib.auth.models import User
-from django.db.models import F, Sum
+from django.db.models import DateField, F, IntegerField
 
 from agents.models import Agent
+from agents.statements import Among, Given, Statement
 from runs.answerable import key_to_write
 from runs.database import now as database_now
 from runs.models import EditPattern, Item, Output
@@ -144,33 +145,38 @@ def edit_patterns(
 
     One query over an index. ``user``: of this person alone.
     """
-    rows = EditPattern.objects.filter(agent=agent, **_since(since))
-    return _gather(rows.filter(user=user) if user is not None else rows)[:limit]
+    found = _OF_AGENT.rows(agent=agent.pk, since=_since(since))
+    rows = [row for row in found if user is None or row[_PERSON] == user.get_username()]
+    return _gather_by_agent(rows).get(agent.pk, [])[:limit]
 
 
 def patterns_by_agent(department_ids: Iterable[int], *, limit: int = 3) -> list[tuple[Agent, list[Pattern]]]:
     """The same for every agent of some departments, in two queries; agents without a pattern are left out."""
-    rows = EditPattern.objects.filter(department__in=list(department_ids), **_since(None))
-    by_agent = _gather_by_agent(rows)
+    by_agent = _gather_by_agent(_OF_DEPARTMENTS.rows(departments=list(department_ids), since=_since(None)))
     agents = Agent.objects.filter(pk__in=by_agent).select_related("department").order_by("department", "slug")
     return [(agent, found[:limit]) for agent in agents if (found := by_agent[agent.pk])]
 
 
-def _since(since: datetime | None) -> dict[str, date]:
-    return {"day__gte": (since or database_now() - WINDOW).date()}
+def _since(since: datetime | None) -> date:
+    return (since or database_now() - WINDOW).date()
 
 
-def _gather(rows: Any) -> list[Pattern]:
-    return next(iter(_gather_by_agent(rows).values()), [])
+def _rows() -> Any:
+    names = ("agent_id", "kind", "place", "digest", "text", "became", "user__username", "count")
+    rows = EditPattern.objects.filter(day__gte=Given("since", DateField()), count__gt=0)
+    return rows.order_by("agent_id", "-pk").values_list(*names)
 
 
-def _gather_by_agent(rows: Any) -> dict[int, list[Pattern]]:
-    names = ("agent", "kind", "place", "digest", "text", "became", "user__username")
+_PERSON = 6
+"""Where the name of the person stands in these rows."""
+_OF_AGENT: Statement[EditPattern] = Statement(lambda: _rows().filter(agent=Given("agent", IntegerField())))
+_OF_DEPARTMENTS: Statement[EditPattern] = Statement(lambda: _rows().filter(Among("department_id", "departments")))
+
+
+def _gather_by_agent(rows: Iterable[tuple[Any, ...]]) -> dict[int, list[Pattern]]:
     found: dict[int, dict[str, Pattern]] = defaultdict(dict)
     places: dict[int, dict[str, Pattern]] = defaultdict(dict)
-    for agent, kind, place, digest, text, became, person, count in (
-        rows.order_by("agent", "-pk").values_list(*names).annotate(total=Sum("count")).filter(total__gt=0)
-    ):
+    for agent, kind, place, digest, text, became, person, count in rows:
         pattern = found[agent].setdefault(digest, Pattern(kind, place, text, became, 0))
         _add(pattern, person, count)
         if place != Place.BODY and kind == Kind.CHANGED:

@@ -9,12 +9,13 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from django.db import transaction
-from django.db.models import Count, Q, Value
+from django.db.models import Count, DateTimeField, Q, Value
 from django.db.models.functions import StrIndex, Substr
 from django.urls import reverse
 
 from agents.budgets import BUDGET_WAIT, HEAD_END, PERIOD_TURNS, wait_head, whose
 from agents.models import Agent, Budget, BudgetPeriod, Department
+from agents.statements import Among, Given, Statement
 from runs.alerts import close_alert, raise_alert
 from runs.database import now as database_now
 from runs.models import AgentRun, Alert
@@ -90,7 +91,7 @@ def _load_fills(ids: Collection[int], now: datetime) -> list[Fill]:
     budgets = list(
         Budget.objects.filter(department__in=list(ids), is_enabled=True).select_related("agent").order_by("pk")
     )
-    current = BudgetPeriod.objects.filter(budget__in=budgets, starts_at__lte=now, ends_at__gt=now)
+    current = _CURRENT.objects(budgets=[budget.pk for budget in budgets], now=now) if budgets else []
     periods = {period.budget_id: period for period in current}
     heads = {budget.pk: (budget.department_id, wait_head(budget)) for budget in budgets}
     fills = [Fill(budget, periods.get(budget.pk), waits.get(heads[budget.pk], {})) for budget in budgets]
@@ -135,21 +136,37 @@ def _pause(fill: Fill, agent: Agent) -> Pause | None:
 
 def _concerns(budget: Budget, agent: Agent) -> bool:
     """Whether the calls of an agent count against a budget, on its own model."""
-    is_its = budget.department_id == agent.department_id and budget.agent_id in (None, agent.pk)
-    return is_its and budget.model in ("", agent.model)
+    return budget.covers(department_id=agent.department_id, agent_id=agent.pk, model=agent.model)
 
 
 def _count_waits(department_ids: Collection[int]) -> _Waits:
     """Whose steps wait for which budget: ``{(department, how the reason begins): {agent: Waits}}``; one query."""
-    rows = AgentRun.objects.filter(
-        department__in=list(department_ids), status=AgentRun.Status.QUEUED, waiting_for__startswith=BUDGET_WAIT
-    ).annotate(head=Substr("waiting_for", 1, StrIndex("waiting_for", Value(HEAD_END)) - 1))
     found: _Waits = {}
-    until_turn = Count("pk", filter=Q(waiting_for__contains=f". {PERIOD_TURNS}"))
-    sums = rows.values_list("department", "head", "agent").annotate(Count("pk"), until_turn=until_turn)
-    for department, head, agent, count, turning in sums:
+    for department, head, agent, count, turning in _WAITING.rows(departments=department_ids):
         found.setdefault((department, head), {})[agent] = Waits(count, turning)
     return found
+
+
+_CURRENT = Statement(
+    lambda: BudgetPeriod.objects.filter(
+        Among("budget_id", "budgets"),
+        starts_at__lte=Given("now", DateTimeField()),
+        ends_at__gt=Given("now", DateTimeField()),
+    )
+)
+_WAITING = Statement(
+    lambda: (
+        AgentRun.objects.filter(
+            Among("department_id", "departments"),
+            status=AgentRun.Status.QUEUED,
+            waiting_for__startswith=BUDGET_WAIT,
+        )
+        .annotate(head=Substr("waiting_for", 1, StrIndex("waiting_for", Value(HEAD_END)) - 1))
+        .order_by()
+        .values_list("department", "head", "agent")
+        .annotate(Count("pk"), until_turn=Count("pk", filter=Q(waiting_for__contains=f". {PERIOD_TURNS}")))
+    )
+)
 
 
 def warn_of_budgets() -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -40,11 +40,17 @@ def load_usages(departments: Collection[Department], period: Period, prices: Pri
 def read_usages(ledger: Ledger, period: Period, prices: PriceBook, agents: Collection[int] = ()) -> list[Usages]:
     """Tokens by agent, model and days of the same prices, of these agents (ids) or of all; one query beside the
     ledger's own."""
+    starts = (period.first, *prices.changes_in(*period))
+    return usages_of(ledger.sum_calls(period, ("agent_id", "model"), agents, starts), starts)
+
+
+def usages_of(sums_by: Mapping[tuple[Any, ...], Sequence[int]], starts: Sequence[date]) -> list[Usages]:
+    """The same from sums by agent, model and span of the days that ``starts`` begins, as ``Ledger.sum_calls`` has
+    them."""
     found: dict[tuple[Any, ...], Cost] = {}
     seen: dict[tuple[Any, ...], Cost] = {}
     good: dict[tuple[Any, ...], Cost] = {}
-    starts = (period.first, *prices.changes_in(*period))
-    for (values, waste, estimate), sums in ledger.sum_calls(period, ("agent_id", "model"), agents, starts).items():
+    for (values, waste, estimate), sums in sums_by.items():
         for costs in (found,) if estimate else (found, seen) if waste else (found, seen, good):
             costs.setdefault(values, Cost()).add(sums, is_waste=waste, is_estimate=estimate)
     return [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from django.db.models import QuerySet
@@ -15,18 +15,16 @@ from django.views.decorators.http import require_POST, require_safe
 from agents.models import Agent, Member, ModelPrice
 from agents.pricing import PriceBook, UnknownPrice, load_price_book
 from agents.souls import published_soul, sections_of
-from runs import agent_figures, agent_settings, soul_editing
+from runs import agent_figures, agent_month, agent_settings, soul_editing
 from runs.access import access_of, get_visible, require, signed_in
-from runs.cost_sums import Period
 from runs.costs import Ledger
-from runs.edit_patterns import edit_patterns
+from runs.edit_patterns import WINDOW, edit_patterns
 from runs.models import TryOut
 from runs.spending import load_fills
 from runs.switches import describe_halt
 from runs.views.answers import answer
 from runs.views.prose import as_html
 from runs.views.shown import show_agent_run
-from runs.what_if import CacheUse, cache_by_agent, read_usages
 
 Role = Member.Role
 LATEST_RUNS = 10
@@ -50,16 +48,17 @@ def agents_panel(request: HttpRequest) -> HttpResponse:
 @require_safe
 def agent_detail(request: HttpRequest, pk: int) -> HttpResponse:
     """One agent: how it does, its SOUL, what it is set to."""
-    agent = get_visible(request, rows(), pk=pk)
+    agent = find_agent(request, pk)
     soul = published_soul(agent)
     draft = soul_editing.newest_draft(agent)
+    prices, team = load_price_book(), _team(agent)
     context = {
-        **_figures(request, agent),
+        **_figures(request, agent, prices),
         "soul": soul,
         "sections": [(name, as_html(text)) for name, text in sections_of(soul).items()] if soul else [],
         "draft": draft,
-        "models": _models(agent, load_price_book(), timezone.now()),
-        "flow": next(f for f in agent_figures.data_flow(_colleagues(agent)) if f.agent.pk == agent.pk),
+        "models": _models(agent, prices, timezone.now()),
+        "flow": next(f for f in agent_figures.data_flow(team) if f.agent.pk == agent.pk),
         "tell": _told(agent),
         "stamp": agent_settings.stamp(agent),
     }
@@ -70,14 +69,14 @@ def agent_detail(request: HttpRequest, pk: int) -> HttpResponse:
 @require_safe
 def agent_panel(request: HttpRequest, pk: int) -> HttpResponse:
     """The part of one agent's page that changes."""
-    return render(request, "runs/_agent.html", _figures(request, get_visible(request, rows(), pk=pk)))
+    return render(request, "runs/_agent.html", _figures(request, find_agent(request, pk), load_price_book()))
 
 
 @signed_in
 @require_safe
 def agent_settings_form(request: HttpRequest, pk: int) -> HttpResponse:
     """The form for administrators."""
-    agent = get_visible(request, rows(), pk=pk)
+    agent = find_agent(request, pk)
     require(request, agent.department_id, Role.ADMINISTRATOR)
     form = agent_settings.AgentSettingsForm(instance=agent)
     return render(request, "runs/agent_settings.html", _form_context(request, agent, form))
@@ -87,7 +86,7 @@ def agent_settings_form(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def agent_change(request: HttpRequest, pk: int) -> HttpResponse:
     """Store the settings; what is wrong is said in the form."""
-    agent = get_visible(request, rows(), pk=pk)
+    agent = find_agent(request, pk)
     user = require(request, agent.department_id, Role.ADMINISTRATOR)
     seen = request.POST.get("seen", "")
     allowed, form = agent_settings.change(agent=agent, given=request.POST, user=user, seen=seen)
@@ -95,7 +94,7 @@ def agent_change(request: HttpRequest, pk: int) -> HttpResponse:
     if allowed:
         text = f"{agent.title} works with this from its next step on. Its first sends go to a person again."
         return answer(request, text, changed=True, url=url)
-    stored = get_visible(request, rows(), pk=pk)
+    stored = find_agent(request, pk)
     context = _form_context(request, stored, form) | {"refusal": allowed.reason, "stamp": seen}
     return render(request, "runs/agent_settings.html", context)
 
@@ -104,7 +103,7 @@ def agent_change(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def agent_switch(request: HttpRequest, pk: int) -> HttpResponse:
     """Switch it on or off: ``to`` is ``on`` or ``off``."""
-    agent = get_visible(request, rows(), pk=pk)
+    agent = find_agent(request, pk)
     user = require(request, agent.department_id, Role.ADMINISTRATOR)
     url, to, reason = reverse("runs:agent", args=[pk]), request.POST.get("to", ""), request.POST.get("reason", "")
     if to not in ("on", "off"):
@@ -115,9 +114,11 @@ def agent_switch(request: HttpRequest, pk: int) -> HttpResponse:
     return answer(request, f"{agent.title} is switched {to}. {told}", changed=True, url=url)
 
 
-def rows() -> QuerySet[Agent]:
-    """Agents with what every page of theirs names."""
-    return Agent.objects.select_related("department", "reports_to", "escalate_to")
+def find_agent(request: HttpRequest, pk: int) -> Agent:
+    """An agent that the person may see, with its department, else 404."""
+    agent = get_visible(request, Agent.objects.all(), pk=pk)
+    access_of(request).give_departments([agent])
+    return agent
 
 
 def _teams(request: HttpRequest) -> dict[str, Any]:
@@ -125,33 +126,28 @@ def _teams(request: HttpRequest) -> dict[str, Any]:
     return {"access": access, "teams": agent_figures.load_teams(access.shown, now=timezone.now())}
 
 
-def _figures(request: HttpRequest, agent: Agent) -> dict[str, Any]:
+def _figures(request: HttpRequest, agent: Agent, prices: PriceBook) -> dict[str, Any]:
     """What changes by itself on an agent's page."""
     access, now = access_of(request), timezone.now()
-    today = now.astimezone(UTC).date()
-    period = Period(today - (agent_figures.WINDOW - agent_figures.WINDOW / agent_figures.DAYS), today)
-    prices = load_price_book()
-    ledger = Ledger([agent.department])  # reads what is not rolled up yet once
-    days = agent_figures.load_days(ledger, agent, period)
-    since = now - agent_figures.WINDOW
-    verdicts, _ = agent_figures.load_verdicts(agent, since=since)
-    fills = [f for f in load_fills([agent.department], now=now) if f.budget.agent_id in (None, agent.pk)]
-    halt = describe_halt(access.installation)
+    period = agent_month.last_days(now)
+    costs = agent_month.load_costs(Ledger([agent.department]), agent, period, prices)
+    fills = load_fills([agent.department], now=now)
+    today_usd = {agent.pk: costs.days[period.last].usd}
+    (standing,) = agent_figures.load_standings([agent], now=now, fills=fills, costs=today_usd)
+    own = [f for f in fills if f.budget.agent_id in (None, agent.pk) and f.budget.model in ("", agent.model)]
+    latest, halt = agent_month.latest_runs(agent, LATEST_RUNS), describe_halt(access.installation)
     return {
         "access": access,
         "agent": agent,
-        "standing": agent_figures.load_standings([agent], now=now, ledger=ledger)[0],
-        "days": days.items(),
-        "days_usd": sum(use.usd for use in days.values()),
-        "days_calls": sum(use.calls for use in days.values()),
-        "window": agent_figures.DAYS,
-        "verdicts": verdicts,
-        "trespasses": agent_figures.count_trespasses(agent, since=since),
-        "cache": cache_by_agent(read_usages(ledger, period, prices, [agent.pk]), prices).get(agent.pk, CacheUse()),
-        "budgets": [f for f in fills if f.budget.model in ("", agent.model)],
-        "latest": [(run, show_agent_run(run, now, halt)) for run in agent_figures.latest_runs(agent, LATEST_RUNS)],
-        "tries": TryOut.objects.filter(agent=agent).select_related("item", "user").order_by("-pk")[:5],
-        "patterns": edit_patterns(agent=agent, limit=5),
+        "standing": standing,
+        "costs": costs,
+        "window": agent_month.DAYS,
+        "verdicts": agent_month.load_verdicts(agent, period, now=now),
+        "trespasses": agent_month.count_trespasses(agent, since=period.moments[0]),
+        "budgets": own,
+        "latest": [(run, number, show_agent_run(run, now, halt)) for run, number in latest],
+        "tries": _latest_tries(agent),
+        "patterns": edit_patterns(agent=agent, since=now - WINDOW, limit=5),
         "can_administer": access.can(agent.department_id, Role.ADMINISTRATOR),
         "can_operate": access.can(agent.department_id, Role.OPERATOR),
         "administered": [agent.department_id] if access.can(agent.department_id, Role.ADMINISTRATOR) else [],
@@ -168,8 +164,21 @@ def _form_context(request: HttpRequest, agent: Agent, form: agent_settings.Agent
     }
 
 
-def _colleagues(agent: Agent) -> list[Agent]:
-    return list(Agent.objects.filter(department=agent.department_id).order_by("pk"))
+def _latest_tries(agent: Agent) -> QuerySet[TryOut]:
+    """Without their texts and answers, which nobody sees here."""
+    shown = ("soul_name", "model", "status", "created_at", "item__title", "user__username")
+    return TryOut.objects.filter(agent=agent).select_related("item", "user").only(*shown).order_by("-pk")[:5]
+
+
+def _team(agent: Agent) -> list[Agent]:
+    """All agents of its department, itself included, who know whom they report to and whom they tell of trouble."""
+    team = list(Agent.objects.filter(department=agent.department_id).select_related("escalate_to").order_by("pk"))
+    by_pk = {each.pk: each for each in team}
+    for each in (*team, agent):
+        if each.reports_to_id is None or each.reports_to_id in by_pk:
+            each.reports_to = by_pk.get(each.reports_to_id or 0)
+    agent.escalate_to = by_pk[agent.pk].escalate_to
+    return team
 
 
 def _models(agent: Agent, prices: PriceBook, now: datetime) -> list[tuple[str, str, ModelPrice | None]]:

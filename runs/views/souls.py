@@ -16,11 +16,11 @@ from agents.caching import minimum_tokens, text_tokens
 from agents.models import Agent, Member, Soul
 from agents.models.agent import SECTIONS
 from agents.souls import diff_souls, find_problems, name_of, published_soul, sections_of, shipped_sections
-from runs import agent_figures, soul_editing
-from runs.access import access_of, get_visible, require, signed_in
+from runs import agent_month, soul_editing
+from runs.access import access_of, require, signed_in
 from runs.costs import Ledger
 from runs.outbox import PROVEN_SENDS
-from runs.views.agents import rows
+from runs.views.agents import find_agent
 from runs.views.answers import answer
 from runs.views.forms import read_number
 from runs.views.prose import as_html
@@ -38,7 +38,7 @@ def soul_edit(request: HttpRequest, pk: int) -> HttpResponse:
 
     ``?suggest=`` is what reviewers change again and again; it is shown, and the person decides where it goes.
     """
-    agent = get_visible(request, rows(), pk=pk)
+    agent = find_agent(request, pk)
     draft = soul_editing.newest_draft(agent)
     origin = draft or published_soul(agent)
     if (number := read_number(request.GET.get("from", ""))) is not None:
@@ -55,7 +55,7 @@ def soul_edit(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def soul_save(request: HttpRequest, pk: int) -> HttpResponse:
     """Keep what was written as the draft. A refusal shows it again, with the reason, and nothing is lost."""
-    agent = get_visible(request, rows(), pk=pk)
+    agent = find_agent(request, pk)
     user = require(request, agent.department_id, Role.ADMINISTRATOR)
     texts, note = _texts(request), request.POST.get("note", "")
     allowed, draft = soul_editing.save_draft(
@@ -74,7 +74,7 @@ def soul_save(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def soul_preview(request: HttpRequest, pk: int) -> HttpResponse:
     """What the text in the form would change, how long it is, and what is wrong with it. Nothing is stored."""
-    agent = get_visible(request, rows(), pk=pk)
+    agent = find_agent(request, pk)
     require(request, agent.department_id, Role.ADMINISTRATOR)
     return render(request, "runs/_soul_preview.html", _preview(agent, _texts(request)))
 
@@ -83,11 +83,11 @@ def soul_preview(request: HttpRequest, pk: int) -> HttpResponse:
 @require_safe
 def soul_history(request: HttpRequest, pk: int) -> HttpResponse:
     """Every version: by whom, when, why, what it cost and what reviewers thought of it."""
-    agent = get_visible(request, rows(), pk=pk)
+    agent = find_agent(request, pk)
     versions = list(Soul.objects.filter(agent=agent).select_related("author").order_by("-number", "-pk"))
     today = timezone.now().astimezone(UTC).date()
-    use = agent_figures.load_soul_use(Ledger([agent.department]), agent, today)
-    _, verdicts = agent_figures.load_verdicts(agent)
+    use = agent_month.load_soul_use(Ledger([agent.department]), agent, today)
+    verdicts = agent_month.verdicts_by_soul(agent)
     found = [(soul, use.get(soul.pk), verdicts.get(soul.pk)) for soul in versions if soul.number]
     context = {
         "access": access_of(request),
@@ -96,7 +96,7 @@ def soul_history(request: HttpRequest, pk: int) -> HttpResponse:
         "numbers": [soul.number for soul, _, _ in found],
         "drafts": [soul for soul in versions if soul.number is None],
         "can_administer": access_of(request).can(agent.department_id, Role.ADMINISTRATOR),
-        "most_read": agent_figures.MOST_READ,
+        "most_read": agent_month.MOST_READ,
     }
     return render(request, "runs/soul_history.html", context)
 
@@ -105,7 +105,7 @@ def soul_history(request: HttpRequest, pk: int) -> HttpResponse:
 @require_safe
 def soul_diff(request: HttpRequest, pk: int) -> HttpResponse:
     """Two versions side by side: ``?from=2&to=3``; ``draft`` is the draft. Without ``from`` the one in force."""
-    agent = get_visible(request, rows(), pk=pk)
+    agent = find_agent(request, pk)
     new = _version(agent, request.GET.get("to", ""))
     old = _version(agent, request.GET.get("from", "")) if request.GET.get("from") else published_soul(agent)
     if new is None:
@@ -127,7 +127,7 @@ def soul_diff(request: HttpRequest, pk: int) -> HttpResponse:
 @require_safe
 def soul_publish(request: HttpRequest, pk: int) -> HttpResponse:
     """What publishing the draft means, before it is done."""
-    agent = get_visible(request, rows(), pk=pk)
+    agent = find_agent(request, pk)
     require(request, agent.department_id, Role.ADMINISTRATOR)
     draft = soul_editing.newest_draft(agent)
     if draft is None:
@@ -142,7 +142,7 @@ def soul_publish(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def soul_publish_do(request: HttpRequest, pk: int) -> HttpResponse:
     """Publish the draft that was shown."""
-    agent = get_visible(request, rows(), pk=pk)
+    agent = find_agent(request, pk)
     user = require(request, agent.department_id, Role.ADMINISTRATOR)
     draft = soul_editing.newest_draft(agent)
     here = reverse("runs:soul_publish", args=[pk])
@@ -161,7 +161,7 @@ def soul_publish_do(request: HttpRequest, pk: int) -> HttpResponse:
 @require_safe
 def soul_rollback(request: HttpRequest, pk: int) -> HttpResponse:
     """What going back to ``?number=`` means, before it is done."""
-    agent = get_visible(request, rows(), pk=pk)
+    agent = find_agent(request, pk)
     require(request, agent.department_id, Role.ADMINISTRATOR)
     old = _version(agent, request.GET.get("number", ""))
     if old is None or old.status != Soul.Status.RETIRED:
@@ -176,7 +176,7 @@ def soul_rollback(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def soul_rollback_do(request: HttpRequest, pk: int) -> HttpResponse:
     """Publish the text of an older version as a new number."""
-    agent = get_visible(request, rows(), pk=pk)
+    agent = find_agent(request, pk)
     user = require(request, agent.department_id, Role.ADMINISTRATOR)
     number, note = read_number(request.POST.get("number", "")), request.POST.get("note", "")
     url = reverse("runs:agent", args=[pk])
@@ -193,7 +193,7 @@ def soul_rollback_do(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def soul_discard(request: HttpRequest, pk: int) -> HttpResponse:
     """Throw the draft away; its text stays in the list of actions."""
-    agent = get_visible(request, rows(), pk=pk)
+    agent = find_agent(request, pk)
     user = require(request, agent.department_id, Role.ADMINISTRATOR)
     draft, url = soul_editing.newest_draft(agent), reverse("runs:agent", args=[pk])
     if draft is None:

@@ -21,7 +21,7 @@ from runs import tryouts
 from runs.access import access_of, get_visible, require, signed_in
 from runs.models import AgentRun, Item, ModelCall, Output, Trigger, TryOut
 from runs.reruns import models_for
-from runs.views.agents import rows
+from runs.views.agents import find_agent
 from runs.views.answers import answer
 from runs.views.cards import Card, build_card
 from runs.views.diffs import Piece, diff_texts
@@ -95,7 +95,7 @@ def tryout(request: HttpRequest, pk: int) -> HttpResponse:
 
     ``?soul=draft`` and ``?model=`` choose.
     """
-    agent = get_visible(request, rows(), pk=pk)
+    agent = find_agent(request, pk)
     require(request, agent.department_id, Role.OPERATOR)
     souls = list(Soul.objects.filter(agent=agent).order_by("-number", "-pk"))
     soul = _soul(souls, request.GET.get("soul", "")) or published_soul(agent) or next(iter(souls), None)
@@ -123,7 +123,7 @@ def tryout(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def tryout_start(request: HttpRequest, pk: int) -> HttpResponse:
     """Queue one for each item ticked."""
-    agent = get_visible(request, rows(), pk=pk)
+    agent = find_agent(request, pk)
     user = require(request, agent.department_id, Role.OPERATOR)
     url = reverse("runs:tryout", args=[pk])
     souls = list(Soul.objects.filter(agent=agent))
