@@ -10,10 +10,11 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
-from leads.models import ImportRemark, Lead
+from leads.models import ImportJob, ImportRemark, Lead, StagedLead
 from runs.addresses import compared
 from runs.allowed import Allowed
 from runs.commits import lock_items
+from runs.database import now
 from runs.erasure import erase_item, find_of
 from runs.mentions import Person
 from runs.models import LogEntry, Message, ModelCall, OutboxMessage, Output
@@ -55,12 +56,16 @@ def erase_lead(*, lead: Lead, user: User | None, reason: str = "") -> Allowed:
         item = lock_items({lead.pk})[lead.pk]
         lead = Lead.objects.select_for_update(of=("self",)).get(pk=lead.pk)
         remarks = _remarks(lead)
-        if done := erase_item(item=item, user=user, person=_person(lead), mentions=mentions, reason=reason):
-            remarks.delete()
-            for name in _TEXTS:
-                setattr(lead, name, "")
-            lead.attributes = {}
-            lead.save()
+        _left_behind(lead).delete()
+        done = erase_item(item=item, user=user, person=_person(lead), mentions=mentions, reason=reason)
+        if not done:
+            transaction.set_rollback(True)
+            return done
+        remarks.delete()
+        for name in _TEXTS:
+            setattr(lead, name, "")
+        lead.attributes = {}
+        lead.save()
     return done
 
 
@@ -86,6 +91,12 @@ def _person(lead: Lead) -> Person:
     names |= {text for text in (lead.phone, lead.external_id) if any(letter.isdigit() for letter in text)}
     names |= {lead.name} if " " in lead.name else set()
     return Person(frozenset({lead.email} - {""}), frozenset(names))
+
+
+def _left_behind(lead: Lead) -> QuerySet[StagedLead]:
+    """What imports that nobody carries on wait to make due: nobody need wait for their end."""
+    running = Q(job__status=ImportJob.Status.RUNNING, job__lease_expires_at__gt=now())
+    return StagedLead.objects.filter(lead=lead).exclude(running)
 
 
 def _remarks(lead: Lead) -> QuerySet[ImportRemark]:

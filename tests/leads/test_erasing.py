@@ -319,8 +319,7 @@ def test_it_is_refused_while_something_is_under_way(what: str, said: str) -> Non
         lease = {"lease_token": "6" * 32, "lease_expires_at": now} if what == "sending" else {}
         factories.make_outbox(item, status=what, **lease)
     elif what == "import":
-        job = ImportJob.objects.create(department=item.department, source="x", file_name="x.csv", status="running")
-        StagedLead.objects.create(job=job, lead=lead)
+        StagedLead.objects.create(job=make_job(item, "running", lease_seconds=60), lead=lead)
     elif what == "call":
         factories.make_model_call(run, status="started")
     elif what == "late_call":
@@ -330,6 +329,25 @@ def test_it_is_refused_while_something_is_under_way(what: str, said: str) -> Non
     assert where_named(lead.email) == before
     item.refresh_from_db()
     assert item.automation == "active", "a refusal changes nothing"
+
+
+def make_job(item: Item, status: str, lease_seconds: int) -> ImportJob:
+    expires = timezone.now() + timedelta(seconds=lease_seconds)
+    return ImportJob.objects.create(
+        department=item.department, source="x", file_name="x.csv", status=status, lease_expires_at=expires
+    )
+
+
+@pytest.mark.parametrize("status", ["running", "failed"])
+def test_a_person_whom_an_interrupted_import_left_behind_can_be_erased(status: str) -> None:
+    lead = factories.make_lead()
+    staged = StagedLead.objects.create(job=make_job(lead.item, status, lease_seconds=-60), lead=lead)
+    run = factories.make_agent_run(lead.item, status="running")
+    assert "A step is under way." in erase_lead(lead=lead, user=factories.make_user()).reason
+    assert StagedLead.objects.filter(pk=staged.pk).exists(), "a refusal changes nothing"
+    AgentRun.objects.filter(pk=run.pk).update(status="done", lease_token=None, lease_expires_at=None)
+    assert erase_lead(lead=lead, user=factories.make_user())
+    assert not StagedLead.objects.filter(pk=staged.pk).exists()
 
 
 def test_what_waits_is_cancelled_and_what_is_unsent_taken_back() -> None:
