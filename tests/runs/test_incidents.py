@@ -17,7 +17,7 @@ from runs import bulk as bulks
 from runs import incidents, tasks
 from runs.commits import commit
 from runs.control import retry_agent_run
-from runs.models import Action, AgentRun, Alert, BulkAction, Item, Review
+from runs.models import Action, AgentRun, Alert, BulkAction, Item, PipelineRun, Review
 from runs.staff import load_staff
 from tests import factories
 from tests.engine import broken_off, claim, in_threads, make_office, make_queued, run_of
@@ -336,3 +336,25 @@ def test_what_is_no_failure_has_no_page_of_an_incident() -> None:
     scene = make_scene()
     review = factories.make_review(scene.lead.item, kind="budget", ask="Allow more?")
     assert scene.client(scene.operator).get(reverse("runs:incident", args=[review.pk])).status_code == 404
+
+
+def test_a_row_says_what_failed_where_and_why(django_assert_max_num_queries: Any) -> None:
+    scene, review = scene_with_incident()
+    run = AgentRun.objects.filter(incident=review).select_related("item", "agent").first()
+    assert run is not None
+    AgentRun.objects.filter(pk=run.pk).update(error="No answer. " * 50)
+    PipelineRun.objects.filter(pk=run.pipeline_run_id).update(missing="The research.")
+    url, client = reverse("runs:incident_panel", args=[review.pk]), scene.client(scene.operator)
+    html = client.get(url).content.decode()
+    row = html[html.index(f'id="affected-{run.pk}"') :].split("</tr>")[0]
+    assert f'href="{run.item.get_absolute_url()}">{run.item.title}</a>' in row
+    assert f'href="{reverse("runs:detail", args=[run.pipeline_run_id])}?step={run.pk}">{run.agent.title}</a>' in row
+    assert '<span class="k-waits">The research.</span>' in row
+    assert f"<td>{('No answer. ' * 50)[:199]}…</td>" in row
+    assert "<td>failed</td>" in row
+    for number in range(5):
+        item = factories.make_lead(review.department, email=f"m{number}@example.com").item
+        more = factories.make_agent_run(item, status="failed")
+        AgentRun.objects.filter(pk=more.pk).update(incident=review)
+    with django_assert_max_num_queries(9):
+        assert client.get(url).content.decode().count('id="affected-') == 7
