@@ -340,13 +340,13 @@ def make_job(item: Item, status: str, lease_seconds: int) -> ImportJob:
 
 @pytest.mark.parametrize("status", ["running", "failed"])
 def test_a_person_whom_an_interrupted_import_left_behind_can_be_erased(status: str) -> None:
-    lead = factories.make_lead()
+    lead, user = factories.make_lead(), factories.make_user()
     staged = StagedLead.objects.create(job=make_job(lead.item, status, lease_seconds=-60), lead=lead)
     run = factories.make_agent_run(lead.item, status="running")
-    assert "A step is under way." in erase_lead(lead=lead, user=factories.make_user()).reason
+    assert "A step is under way." in erase_lead(lead=lead, user=user).reason
     assert StagedLead.objects.filter(pk=staged.pk).exists(), "a refusal changes nothing"
     AgentRun.objects.filter(pk=run.pk).update(status="done", lease_token=None, lease_expires_at=None)
-    assert erase_lead(lead=lead, user=factories.make_user())
+    assert erase_lead(lead=lead, user=user)
     assert not StagedLead.objects.filter(pk=staged.pk).exists()
 
 
