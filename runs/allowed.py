@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, IntegerField, OuterRef, QuerySet, SlugField
 
 from agents.models import Member
 from agents.spec import ITEM
+from agents.statements import Given, Statement
 from runs.access import Access
 from runs.models import AgentRun, Item, Message, OutboxMessage, Output, Trigger
 
@@ -201,13 +202,25 @@ def can_rerun(run: AgentRun, access: Access | None = None) -> Allowed:
         return no(f"{state_of(run.item)} Reopen it first.")
     if not run.agent.is_enabled:
         return no(f"{run.agent.title} is switched off.")
-    others = AgentRun.objects.filter(item=run.item_id, agent=run.agent_id, trigger=run.trigger_id)
-    if others.filter(status__in=AgentRun.ACTIVE).exists():
+    occasion = (run.trigger_id,)
+    if occasion in _AT_WORK.rows(item=run.item_id, agent=run.agent_id):
         return no(f"{run.agent.title} is at work on it already. Cancel that step first.")
-    made = Output.objects.filter(item=run.item_id, key=run.agent.writes, trigger=run.trigger_id, is_current=True)
-    if _left_among(made).exists():
+    if occasion in _LEFT.rows(item=run.item_id, key=run.agent.writes):
         return no(LEFT_ALREADY)
     return _role(access, run.department_id, Role.OPERATOR)
+
+
+_AT_WORK = Statement(
+    lambda: AgentRun.objects.filter(
+        item=Given("item", IntegerField()), agent=Given("agent", IntegerField()), status__in=AgentRun.ACTIVE
+    ).values_list("trigger_id")
+)
+_LEFT = Statement(
+    lambda: _left_among(
+        Output.objects.filter(item=Given("item", IntegerField()), key=Given("key", SlugField()), is_current=True)
+    ).values_list("trigger_id")
+)
+"""For which occasions an agent is at work on an item, and what is current of a key has left the house."""
 
 
 # --- Words ----------------------------------------------------------------------------------------------------

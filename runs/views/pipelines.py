@@ -16,19 +16,20 @@ from django.views.decorators.http import require_safe
 
 from agents.models import Member
 from runs.access import Access, access_of, get_visible, signed_in
-from runs.models import AgentRun, LogEntry, ModelCall, PipelineRun, StatusCount, ToolCall
+from runs.models import AgentRun, ModelCall, PipelineRun, StatusCount, ToolCall
 from runs.money import dollars, in_units
 from runs.status_counts import Counted, count_up_to, read_counts
 from runs.switches import describe_halt
 from runs.views.answers import show
 from runs.views.forms import read_number
 from runs.views.paging import read_page
+from runs.views.run_rows import load_calls, load_log, load_steps, load_tools, load_waits
 from runs.views.shown import Shown, show_pipeline_run
 from runs.views.step_filters import PERIOD_LABELS, PERIODS, found_items, unknown_among
 from runs.views.step_list import Chip, count_steps
 from runs.views.stepview import TABS, Material, StepView, build_step_view
 from runs.views.verbs import item_verbs
-from runs.views.waterfall import WAIT_KINDS, build_waterfall
+from runs.views.waterfall import build_waterfall
 from runs.views.windows import Window, read_window
 
 LOG_ROWS = 200
@@ -146,20 +147,13 @@ def run_panel(request: HttpRequest, pk: int) -> HttpResponse:
 
 def run_context(request: HttpRequest, pk: int) -> dict[str, Any]:
     """Everything the run page shows, in a fixed number of queries."""
-    pipelines = PipelineRun.objects.select_related("item__department__state_by", "item__automation_by")
+    pipelines = PipelineRun.objects.select_related("item")
     run = get_visible(request, pipelines, path="item__department_id", pk=pk)
     access, now = access_of(request), timezone.now()
+    access.give_departments([run.item])
     halt = describe_halt(access.installation)
-    steps = list(
-        run.agent_runs.select_related(
-            "agent", "item__automation_by", "soul", "trigger", "department__state_by"
-        ).order_by("queued_at", "pk")
-    )
-    calls = list(ModelCall.objects.filter(agent_run__in=steps).select_related("price", "soul").order_by("pk"))
-    tools = list(ToolCall.objects.filter(agent_run__in=steps).order_by("pk"))
-    # By item first: it is the indexed column, and an item has few runs.
-    entries = LogEntry.objects.filter(item=run.item, pipeline_run=run)
-    told = list(entries.filter(kind__in=WAIT_KINDS, agent_run__in=steps).order_by("pk"))
+    steps = load_steps(run)
+    calls, tools = load_calls(steps), load_tools(steps)
     verbs_first, verbs_more = item_verbs(run.item, access)
     within = request.GET.get("in", "")[:1_000]
     return {
@@ -171,7 +165,7 @@ def run_context(request: HttpRequest, pk: int) -> dict[str, Any]:
         "can_export": access.can(run.item.department_id, Member.Role.OPERATOR),
         "verbs_first": verbs_first,
         "verbs_more": verbs_more,
-        "fall": build_waterfall(run, steps, calls, now, halt, tools=tools, entries=told),
+        "fall": build_waterfall(run, steps, calls, now, halt, tools=tools, entries=load_waits(run)),
         "took_seconds": took_seconds(run),
         "cost_usd": sum((call.cost_usd for call in calls), Decimal(0)),
         "has_estimates": any(call.is_estimate for call in calls),
@@ -181,7 +175,7 @@ def run_context(request: HttpRequest, pk: int) -> dict[str, Any]:
         "step": _step(request, steps, calls, tools, halt),
         "within": within,
         "keep": f"&{urlencode({'in': within})}" if within else "",
-        "log": entries.select_related("agent_run__agent").order_by("-pk")[:LOG_ROWS],
+        "log": load_log(run, LOG_ROWS),
     }
 
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from django.db.models import IntegerField
 from django.utils import timezone
 
 from agents.models import Member
 from agents.prompts import read_data
+from agents.statements import Given, Statement
 from runs.access import Access
 from runs.allowed import Allowed, can_cancel, can_rerun, can_retry
 from runs.models import AgentRun, ModelCall, ModelCallBody, Output, ToolCall
@@ -136,14 +138,18 @@ def _fill(view: StepView) -> None:
     same = AgentRun.objects.filter(item=run.item_id, agent=run.agent_id, trigger=run.trigger_id, pk__gt=run.pk)
     view.later = same.order_by("-pk").first()
     if view.tab in ("output", "reasoning"):
-        output = run.outputs.select_related("author", "agent_run__agent").order_by("-pk").first()
-        view.card = build_card(output, run.department.spec) if isinstance(output, Output) else None
+        for output in _NEWEST.objects(limit=1, run=run.pk):
+            output.agent_run = run
+            view.card = build_card(output, run.department.spec)
     if view.tab == "reasoning":
         view.thoughts = _thoughts(calls)
     if view.tab in ("input", "attempts") and calls:
         body = ModelCallBody.objects.filter(call=calls[0]).only("request").first()
         view.pieces = read_pieces(body.request) if body and view.tab == "input" else []
         view.note = fallback_note(body.request) if body else ""
+
+
+_NEWEST = Statement(lambda: Output.objects.filter(agent_run=Given("run", IntegerField())).order_by("-pk"))
 
 
 def _first_tab(run: AgentRun) -> str:

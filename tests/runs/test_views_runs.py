@@ -121,7 +121,7 @@ def test_the_run_page_takes_as_many_queries_for_many_steps(django_assert_num_que
     client, url = scene.client(scene.operator), reverse("runs:panel", args=[scene.run.pk])
     numbers = []
     for _ in range(2):
-        with django_assert_num_queries(40, exact=False) as found:
+        with django_assert_num_queries(27, exact=False) as found:
             client.get(url)
         numbers.append(len(found))
         for slug in ("fact_checker", "formatter", "crm_scribe"):
