@@ -296,6 +296,8 @@ class DepartmentSpec:
     """Query parameters that narrow the kind's list of items."""
     select: Callable[[Any, Mapping[str, str]], Any] | None = None
     """``select(department, parameters)``: a queryset of the department's items that the kind's list would show."""
+    filter_words: Callable[[Any, Mapping[str, str]], list[str]] | None = None
+    """``filter_words(department, parameters)``: the same filter for reading, each part on its own."""
     unready: Callable[[Iterable[int]], set[int]] | None = None
     """Those of the items (ids) that are still being put together, so that no schedule may start work on them."""
     settings_sections: tuple[SettingsSection, ...] = ()

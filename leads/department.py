@@ -9,7 +9,7 @@ from typing import Any
 from agents.spec import AgentSpec, DepartmentSpec, RiskRuleSpec, RuleSpec, SettingsSection
 from leads.corrections import correct
 from leads.effects import effects
-from leads.filters import NAMES, select_items
+from leads.filters import NAMES, filter_words, select_items
 from leads.first_steps import first_steps
 from leads.models import Lead, StagedLead
 from leads.progress import IN_CONVERSATION, STATUSES, status
@@ -346,6 +346,7 @@ SALES = DepartmentSpec(
     item_url_name="leads:detail",
     filters=NAMES,
     select=select_items,
+    filter_words=filter_words,
     unready=staged_leads,
     settings_sections=SETTINGS_SECTIONS,
     first_sections=("company", "icp", "brand"),

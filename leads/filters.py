@@ -208,6 +208,12 @@ def describe_filters(filters: Filters, access: Access) -> str:
     return f"leads{where} with {' and '.join(parts)}" if parts else f"all leads{where}"
 
 
+def filter_words(department: Department, params: Mapping[str, str]) -> list[str]:
+    """The parts of a filter as the list of leads names them."""
+    names = {user.pk: user.get_username() for user in find_owners([department.pk])} if params.get("owner") else {}
+    return [label for _, label in _labels(read_filters(params), names)]
+
+
 def find_sources(departments: Sequence[int]) -> list[str]:
     """The sources that leads of these departments came from, up to 50, without reading every lead."""
     if not departments:

@@ -109,6 +109,12 @@ def select_items(department: Department, chosen: Mapping[str, str]) -> QuerySet[
     return items.filter(department=department)
 
 
+def words_of(department: Department, chosen: Mapping[str, str]) -> list[str]:
+    """The filter for reading, each part on its own; as it was sent where the kind has no words for it."""
+    words = department.spec.filter_words
+    return words(department, chosen) if words else [f"{name}: {value}" for name, value in chosen.items()]
+
+
 def _joined(values: list[str]) -> str:
     return ",".join(value for value in values if value.strip())
 

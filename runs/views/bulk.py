@@ -16,6 +16,7 @@ from agents.models import Department, Member
 from runs import bulk as bulks
 from runs import selections
 from runs.access import access_of, get_visible, require, signed_in
+from runs.allowed import no
 from runs.models import BulkAction, Item
 from runs.views.answers import answer
 from runs.views.forms import read_moment, read_number
@@ -37,12 +38,15 @@ def bulk_new(request: HttpRequest) -> HttpResponse:
     chosen = selections.read_filter(department.spec, request.GET)
     verb = request.GET.get("verb", "")
     allowed = selections.can_act_on_many(department, chosen, access_of(request))
+    if not chosen:
+        allowed = no("Nothing is chosen. Tick rows of the list, or filter it: nothing is done to everything at once.")
     ids = selections.find_ids(department, chosen) if allowed else []
     labels = selections.labels_of(department)
     context = {
         "access": access_of(request),
         "department": department,
         "chosen": chosen,
+        "words": selections.words_of(department, chosen),
         "list_url": f"{item_list_url(department.spec)}?{urlencode(chosen)}",
         "verbs": labels,
         "verb": verb if verb in labels else "pause",
@@ -89,6 +93,8 @@ def bulk_start(request: HttpRequest) -> HttpResponse:
     if not isinstance(started, BulkAction):
         return answer(request, started.reason, changed=False, url=again)
     text = f"{bulks.label_of(started)}: {started.done} of {started.total} done."
+    if started.status == BulkAction.Status.RUNNING:
+        text = f"{bulks.label_of(started)}: begun with {started.total}. This page follows it."
     return answer(request, text, changed=True, url=reverse("runs:bulk", args=[started.pk]))
 
 
@@ -151,12 +157,14 @@ def _context(request: HttpRequest, pk: int) -> dict[str, Any]:
     left_out = dict(list(bulk.refused.items())[:SHOWN])
     items = Item.objects.filter(pk__in=left_out, department=bulk.department_id).select_related("department")
     left = bulk.total - bulk.done - len(bulk.refused)
+    chosen = bulk.selection.get("filter", {})
     can_operate = access_of(request).can(bulk.department_id, Role.OPERATOR)
     return {
         "access": access_of(request),
         "bulk": bulk,
         "label": bulks.label_of(bulk),
-        "chosen": bulk.selection.get("filter", {}),
+        "words": selections.words_of(bulk.department, chosen),
+        "list_url": f"{item_list_url(bulk.department.spec)}?{urlencode(chosen)}",
         "left_out": [(item, left_out[str(item.pk)]) for item in items.order_by("pk")],
         "left": left,
         "percent": round(100 * (bulk.total - left) / bulk.total) if bulk.total else 100,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from html import unescape
 from typing import Any
 
 import pytest
@@ -326,8 +327,21 @@ def test_the_question_before_it_says_how_many(client: Any, olga: User) -> None:
     assert "3 leads at once" in html
     assert "Do it to 3" in html
     empty = client.get(reverse("runs:bulk_new"), {"department": "sales"}).content.decode()
-    assert "Filter the list first" in empty
-    assert "Do it to" not in empty
+    assert "Nothing is chosen. Tick rows of the list, or filter it" in empty
+    assert "<form" not in empty[empty.index("Nothing is chosen") :]
+
+
+def test_the_filter_is_said_in_the_words_of_the_list(client: Any, olga: User) -> None:
+    items = make_items()
+    client.force_login(olga)
+    html = client.get(reverse("runs:bulk_new"), form()).content.decode()
+    assert "Status “Qualified”" in unescape(html)
+    client.post(
+        reverse("runs:bulk_start"), {"department": "sales", "verb": "pause", "ids": [item.pk for item in items]}
+    )
+    page = client.get(reverse("runs:bulk", args=[BulkAction.objects.get().pk])).content.decode()
+    assert "3 ticked" in page
+    assert 'href="/leads/?ids=' in page
 
 
 def test_it_is_begun_from_the_page_and_shows_its_progress(client: Any, olga: User) -> None:
