@@ -101,9 +101,14 @@ def load_routers(departments: Iterable[Department], given: Iterable[Agent] | Non
     rules: dict[int, list[RuleView]] = {pk: [] for pk in ids}
     for agent in Agent.objects.filter(department__in=ids).order_by("pk") if given is None else given:
         agents[agent.department_id].append(agent_view(agent))
-    for rule in Rule.objects.filter(department__in=ids, is_enabled=True).order_by("position", "pk"):
+    for rule in _RULES.objects(departments=ids):
         rules[rule.department_id].append(rule_view(rule))
     return {pk: Router(rules[pk], agents[pk]) for pk in ids}
+
+
+_RULES = Statement(
+    lambda: Rule.objects.filter(Among("department_id", "departments"), is_enabled=True).order_by("position", "pk")
+)
 
 
 def agent_view(agent: Agent) -> AgentView:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from django.db.models import Q, QuerySet
+from django.db.models import BigIntegerField, Q, QuerySet, prefetch_related_objects
 from django.http import HttpRequest
 
+from agents.statements import Given, Statement
 from runs.access import access_of
 from runs.incidents import ACCEPTABLE
 from runs.models import AgentRun, Item, Message, Output, Review
@@ -37,15 +38,18 @@ class Question:
 
 
 def summary_context(
-    request: HttpRequest, item: Item, outputs: Sequence[Output], occasions: Sequence[Occasion]
+    request: HttpRequest,
+    item: Item,
+    outputs: Sequence[Output],
+    occasions: Sequence[Occasion],
+    runs: Sequence[AgentRun],
 ) -> dict[str, Any]:
     """Questions, approved outputs that have not left, and the cards of everything else, by occasion."""
     spec = item.department.spec
     stale = find_stale(item, outputs)
     cards = {output.pk: build_output_card(output, spec, stale.get(output.pk, "")) for output in outputs}
-    out = Message.objects.filter(item=item, direction=Message.Direction.OUT)
-    sent = {pk for pk in out.values_list("output_id", flat=True) if pk is not None}
-    questions = _questions(request, item, cards, outputs)
+    sent = {pk for (pk,) in _SENT.rows(item=item.pk) if pk is not None}
+    questions = _questions(request, item, cards, outputs, runs)
     unsent = [cards[output.pk].card for output in outputs if _is_unsent(output, spec.final_key, sent)]
     # What a person is asked about stands at the top, and once is enough.
     above = {question.review.output_id for question in questions} | {card.output.pk for card in unsent}
@@ -61,14 +65,23 @@ def summary_context(
 
 def count_questions(item: Item) -> int:
     """How many questions about the item are open, those about many items included; one query."""
-    return _open_reviews(item).count()
+    return _OPEN.count(item=item.pk, department=item.department_id)
 
 
-def _open_reviews(item: Item) -> QuerySet[Review]:
+def _open_reviews() -> QuerySet[Review]:
     # An incident asks about many items; here it stands for this one's failed runs.
-    failed = AgentRun.objects.filter(item=item, status=AgentRun.Status.FAILED, incident__isnull=False)
-    mine = Q(item=item) | Q(kind=Review.Kind.INCIDENT, pk__in=failed.values("incident"))
-    return Review.objects.filter(mine, department=item.department_id, status=Review.Status.OPEN)
+    failed = AgentRun.objects.filter(item_id=_ITEM, status=AgentRun.Status.FAILED, incident__isnull=False)
+    mine = Q(item_id=_ITEM) | Q(kind=Review.Kind.INCIDENT, pk__in=failed.values("incident"))
+    department = Given("department", BigIntegerField())
+    rows = Review.objects.filter(mine, department_id=department, status=Review.Status.OPEN)
+    return rows.order_by("-risk", "pk")
+
+
+_ITEM = Given("item", BigIntegerField())
+_OPEN = Statement(_open_reviews)
+_SENT = Statement(
+    lambda: Message.objects.filter(item_id=_ITEM, direction=Message.Direction.OUT).order_by().values_list("output_id")
+)
 
 
 def _groups(
@@ -92,14 +105,23 @@ def _groups(
 
 
 def _questions(
-    request: HttpRequest, item: Item, cards: dict[int, OutputCard], outputs: Sequence[Output]
+    request: HttpRequest,
+    item: Item,
+    cards: dict[int, OutputCard],
+    outputs: Sequence[Output],
+    runs: Sequence[AgentRun],
 ) -> list[Question]:
-    rows = _open_reviews(item).select_related(
-        "output__agent_run__pipeline_run", "agent_run__agent", "agent_run__pipeline_run"
-    )
+    rows = _OPEN.objects(item=item.pk, department=item.department_id)
+    known, known_runs = {output.pk: output for output in outputs}, {run.pk: run for run in runs}
+    for row in rows:
+        if row.output_id in known:
+            row.output = known[row.output_id]
+        if row.agent_run_id in known_runs:
+            row.agent_run = known_runs[row.agent_run_id]
+    prefetch_related_objects(rows, "output__agent_run__pipeline_run", "agent_run__agent", "agent_run__pipeline_run")
     can_answer = access_of(request).can(item.department_id, "reviewer")
     found = []
-    for review in rows.order_by("-risk", "pk"):
+    for review in rows:
         card, output = None, review.output
         if output is not None:
             card = (cards.get(output.pk) or build_output_card(output, item.department.spec)).card

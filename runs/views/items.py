@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from django.db.models import BigIntegerField, prefetch_related_objects
 from django.http import HttpRequest
 from django.utils import timezone
 
 from agents.models import Agent
 from agents.spec import Facts
+from agents.statements import Given, Statement
 from runs.access import Access, access_of
 from runs.allowed import can_run, state_of
 from runs.facts import load_facts, load_router
-from runs.models import AgentRun, Item, Output, Trigger
+from runs.models import AgentRun, Item, Output, PipelineRun, Trigger
 from runs.router import Decision
 from runs.switches import describe_halt, describe_state
 from runs.views.conversation import conversation_context
@@ -46,17 +48,17 @@ def item_context(request: HttpRequest, item: Item) -> dict[str, Any]:
     access, now, spec = access_of(request), timezone.now(), item.department.spec
     tab = request.GET.get("tab", "")
     tab = tab if tab in TABS else "summary"
-    rows = item.outputs.filter(is_current=True).order_by("pk")
-    outputs = list(rows.select_related("author", "trigger", "agent_run__agent", "agent_run__soul"))
-    triggers = list(item.triggers.order_by("-pk")[:TRIGGERS])
-    agents, halt = list(item.department.agents.order_by("pk")), describe_halt(access.installation)
-    runs = _read_steps(item, agents)
+    triggers = _TRIGGERS.objects(limit=TRIGGERS, item=item.pk)
+    agents, halt = _AGENTS.objects(department=item.department_id), describe_halt(access.installation)
+    pipelines = _PIPELINES.objects(limit=RUN_ROWS, item=item.pk)
+    runs = _read_steps(item, agents, pipelines)
+    outputs = _read_outputs(item, runs, triggers)
     facts = load_facts([item], now=now)[item.pk]
     decision = load_router(item.department, agents).decide(facts)
     occasions = build_occasions(Desk(agents, outputs, runs, triggers, decision.trace, now, halt))
     # The newest occasion is what is going on; the item's own comes last where there are others.
     ordered = [*occasions[1:], occasions[0]]
-    part = _read_tab(tab, request, item, outputs, occasions, why=(decision, facts))
+    part = _read_tab(tab, request, item, outputs, occasions, runs=runs, why=(decision, facts))
     questions = len(part["questions"]) if "questions" in part else count_questions(item)
     return {
         "access": access,
@@ -71,7 +73,7 @@ def item_context(request: HttpRequest, item: Item) -> dict[str, Any]:
         "tab": tab,
         "tabs": list(TABS.items()),
         "open_questions": questions,
-        "pipelines": [(run, show_pipeline_run(run)) for run in item.pipeline_runs.order_by("-pk")[:RUN_ROWS]],
+        "pipelines": [(run, show_pipeline_run(run)) for run in pipelines],
         "next": _next(item, runs, triggers, halt, questions),
         "can_operate": access.can(item.department_id, "operator"),
         **_verbs(item, access),
@@ -86,10 +88,11 @@ def _read_tab(
     outputs: Sequence[Output],
     occasions: Sequence[Occasion],
     *,
+    runs: Sequence[AgentRun],
     why: tuple[Decision, Facts],
 ) -> dict[str, Any]:
     if tab == "summary":
-        return summary_context(request, item, outputs, occasions)
+        return summary_context(request, item, outputs, occasions, runs)
     if tab == "conversation":
         return conversation_context(request, item, outputs)
     if tab == "timeline":
@@ -97,13 +100,38 @@ def _read_tab(
     return why_context(item, *why) if tab == "why" else cost_context(request, item)
 
 
-def _read_steps(item: Item, agents: Sequence[Agent]) -> list[AgentRun]:
+def _read_steps(item: Item, agents: Sequence[Agent], pipelines: Sequence[PipelineRun]) -> list[AgentRun]:
     """The newest agent runs, oldest first. What all have in common is not read anew with each."""
-    known = {agent.pk: agent for agent in agents}
-    runs = list(item.agent_runs.order_by("-pk")[:STEPS])[::-1]
+    known, newest = {agent.pk: agent for agent in agents}, {pipeline.pk: pipeline for pipeline in pipelines}
+    runs = _STEPS.objects(limit=STEPS, item=item.pk)[::-1]
     for run in runs:
         run.item, run.department, run.agent = item, item.department, known[run.agent_id]
+        if run.pipeline_run_id in newest:
+            run.pipeline_run = newest[run.pipeline_run_id]
     return runs
+
+
+def _read_outputs(item: Item, runs: Sequence[AgentRun], triggers: Sequence[Trigger]) -> list[Output]:
+    """The current outputs, the oldest first, with what of them was read already."""
+    outputs, known_runs = _OUTPUTS.objects(item=item.pk), {run.pk: run for run in runs}
+    known_triggers = {trigger.pk: trigger for trigger in triggers}
+    for output in outputs:
+        output.item = item
+        if output.agent_run_id in known_runs:
+            output.agent_run = known_runs[output.agent_run_id]
+        if output.trigger_id in known_triggers:
+            output.trigger = known_triggers[output.trigger_id]
+    # What is older than those is read here, and nothing where all are known.
+    prefetch_related_objects(outputs, "author", "trigger", "agent_run__agent", "agent_run__soul")
+    return outputs
+
+
+_ITEM = Given("item", BigIntegerField())
+_TRIGGERS = Statement(lambda: Trigger.objects.filter(item_id=_ITEM).order_by("-pk"))
+_AGENTS = Statement(lambda: Agent.objects.filter(department_id=Given("department", BigIntegerField())).order_by("pk"))
+_STEPS = Statement(lambda: AgentRun.objects.filter(item_id=_ITEM).order_by("-pk"))
+_OUTPUTS = Statement(lambda: Output.objects.filter(item_id=_ITEM, is_current=True).order_by("pk"))
+_PIPELINES = Statement(lambda: PipelineRun.objects.filter(item_id=_ITEM).order_by("-pk"))
 
 
 def _verbs(item: Item, access: Access) -> dict[str, Any]:
