@@ -102,6 +102,8 @@ def validate_when(when: Any, *, kind: DepartmentSpec, agents: Sequence[AgentView
 
 def rule_sentence(rule: AnyRule, item_label: str = "item") -> str:
     """The rule as a person says it: When the lead is new and its tier is Hot, the email is wanted."""
+    if not rule.want:
+        return "Nothing is wanted yet: choose at least one output."
     wanted = _join([f"the {in_words(key)}" for key in rule.want], "and")
     verb = "is" if len(rule.want) == 1 else "are"
     condition = say_condition(rule.when, item_label)
@@ -172,7 +174,7 @@ def validate_want(when: Mapping[str, Any], want: Any, agents: Sequence[AgentView
     """What is wrong with what a rule wants, in sentences that name what is known; empty if nothing is."""
     keys = listed(want)
     if not keys:
-        return ["“want” is a list of output keys, at least one."]
+        return ["Choose at least one output that is wanted."]
     found = _unknown("output key", keys, tuple(sorted({agent.writes for agent in agents})))
     if found:
         return found

@@ -74,9 +74,9 @@ def test_a_mistake_is_refused_with_what_is_known(when: Any, words: tuple[str, ..
 @pytest.mark.parametrize(
     ("want", "word"),
     [
-        ([], "list of output keys"),
-        ("email", "list of output keys"),
-        ([1], "list of output keys"),
+        ([], "Choose at least one output"),
+        ("email", "Choose at least one output"),
+        ([1], "Choose at least one output"),
         (["mail"], "no output key “mail”"),
         (["crm_update"], "No agent writes “crm_update” for the item"),
     ],
@@ -117,6 +117,7 @@ def test_every_mistake_is_told_at_once() -> None:
         ({"failed": ["a", "b"]}, "email", "When the a and b have failed, the email is wanted."),
         ({"colour": ["red"]}, "email", "When the unknown clause “colour” holds, the email is wanted."),
         ({}, "email", "The email is always wanted."),
+        ({}, "", "Nothing is wanted yet: choose at least one output."),
         ({}, "email draft", "The email and the draft are always wanted."),
     ],
 )

@@ -105,7 +105,7 @@ class TestSave:
             ({"name": ""}, "Give it a name"),
             ({"name": "Follow up"}, "There is another one with the name “Follow up”"),
             ({"name": "x" * 121}, "longer than 120 characters"),
-            ({"want": ""}, "“want” is a list of output keys, at least one."),
+            ({"want": ""}, "Choose at least one output that is wanted."),
             ({"want": "mail"}, "There is no output key “mail”. Known output keys:"),
             ({"status": "nwe"}, "There is no status “nwe”. Known statuses: new"),
             ({"facet-score": "much"}, "“much” is not a whole number"),
