@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
 
+from runs.wording import in_words
+
 LONG = 90
 """A value of more characters, or of several lines, is shown as lines."""
 
@@ -58,9 +60,17 @@ def _words(value: Any) -> str:
         return value
     if isinstance(value, list) and all(isinstance(each, str | int | float) for each in value):
         return ", ".join(str(each) for each in value)
+    if isinstance(value, list) and all(isinstance(each, Mapping) for each in value):
+        return "\n\n".join(_rows(each) for each in value)
     if isinstance(value, list | dict):
         return json.dumps(value, ensure_ascii=False, indent=1)
     return str(value)
+
+
+def _rows(value: Mapping[str, Any]) -> str:
+    """One of several alike, such as a checked claim: a line for each field that says something."""
+    said = [(in_words(name), _words(each)) for name, each in value.items()]
+    return "\n".join(f"{name}: {text}" for name, text in said if text)
 
 
 def _lines(old: str, new: str) -> tuple[Line, ...]:

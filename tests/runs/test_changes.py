@@ -39,6 +39,21 @@ def test_an_object_inside_is_compared_line_by_line_too() -> None:
     assert Line("added", ' "tier": "Cold",') in change.lines
 
 
+def test_several_alike_are_told_field_by_field_and_not_as_json() -> None:
+    claim = {"claim": "We save 20 %", "supported": True, "source": "Case#1", "note": ""}
+    other = {"claim": "It is free", "supported": False, "source": "", "note": "Nowhere"}
+    (change,) = read_changes({"checks": [claim, other]}, {"checks": [claim]})
+    assert [(line.kind, line.text) for line in change.lines] == [
+        ("same", "claim: We save 20 %"),
+        ("same", "supported: yes"),
+        ("same", "source: Case#1"),
+        ("removed", ""),
+        ("removed", "claim: It is free"),
+        ("removed", "supported: no"),
+        ("removed", "note: Nowhere"),
+    ]
+
+
 def test_nothing_is_nothing_and_what_is_no_object_has_no_name() -> None:
     assert read_changes({}, {}) == []
     assert read_changes("old", "new") == [Change("", "old", "new")]

@@ -73,8 +73,10 @@ def make_bulk(scene: Scene, *items: Item) -> tuple[BulkAction, Action, list[Acti
 
 def test_a_row_says_who_what_where_why_and_what_changed() -> None:
     scene = make_scene()
-    act(scene, before={"automation": "active"}, after={"automation": "paused"}, reason="On holiday.")
+    after = {"automation": "paused", "until": ""}
+    act(scene, before={"automation": "active", "until": None}, after=after, reason="On holiday.")
     html = page(scene)
+    assert "Until:" not in html, "what was empty and is empty says nothing"
     for text in ("olga", "Pause", scene.lead.name, "On holiday.", "<del>active</del>", "paused"):
         assert text in html
     assert scene.lead.item.get_absolute_url() in html
