@@ -91,7 +91,7 @@ def _queued(run: AgentRun, now: datetime, halt: str) -> Shown:
     else:
         note = "No worker has taken it yet."
     if run.due_at > now:
-        return Shown("waiting", "neutral", "hourglass", note, since, "Goes on", run.due_at, is_live=True)
+        return Shown("waiting", "neutral", "hourglass", note, since, "Tried again", run.due_at, is_live=True)
     return Shown("queued", "neutral", "clock", note, since, "The next free place takes it", is_live=True)
 
 

@@ -19,6 +19,7 @@ from runs.models import AgentRun, ModelCall, PipelineRun
 from runs.templatetags.kontor import describe_age, duration, measure, plain, usd, words
 from runs.views.cards import build_card, build_field
 from runs.views.items import item_context
+from runs.views.shown import show_agent_run
 from runs.views.waterfall import Lane, Waterfall, build_waterfall
 from tests import factories
 
@@ -295,3 +296,10 @@ def test_measures_money_and_words() -> None:
     assert words("fit_reasons") == "Fit reasons"
     assert plain({"tier": ["Hot", "Warm"], "opt_out": [False]}) == "tier Hot or Warm, opt_out no"
     assert plain([]) == plain({}) == plain(None) == plain("") == "nothing"
+
+
+def test_a_step_that_waits_is_said_to_be_tried_again_and_not_to_go_on() -> None:
+    item = factories.make_lead().item
+    due = timezone.now() + timedelta(minutes=1)
+    run = factories.make_agent_run(item, "qualifier", waiting_for="The budget is used up", due_at=due)
+    assert show_agent_run(run, timezone.now()).then == "Tried again"
