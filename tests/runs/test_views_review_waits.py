@@ -336,7 +336,10 @@ def test_a_person_is_away_and_the_card_says_who_covers(office: Office) -> None:
     assert asks(office.client("olga").get(reverse("runs:reviews"), {"assignee": "mine"}).content.decode()) == [
         "Send mail 0?"
     ]
-    assert "olga" in rudi.get(reverse("runs:away")).content.decode()
+    back = timezone.now().date() + timedelta(days=4)
+    assert (
+        f"back on {back:%a} {back.day} {back:%b %Y}, covered by olga" in rudi.get(reverse("runs:away")).content.decode()
+    )
     assert "You cover for" in office.client("olga").get(reverse("runs:away")).content.decode()
 
 
