@@ -213,7 +213,7 @@ def key_to_write(review_output: Output) -> str:
 def rounds_of(output: Output) -> list[SendBack]:
     """How often what this output was made from was sent back, oldest first."""
     rows = SendBack.objects.filter(item=output.item_id, key=key_to_write(output), trigger=output.trigger_id)
-    return list(rows.select_related("author", "review").order_by("pk"))
+    return list(rows.select_related("author", "review__output").order_by("pk"))
 
 
 def _reviewer(review: Review, access: Access | None) -> Allowed:

@@ -19,9 +19,9 @@ CHOICES = {
     "hours": "In 4 hours",
     "tomorrow": "Tomorrow at 9:00",
     "monday": "Next Monday at 9:00",
-    "at": "At the time beside",
+    "at": "At the time below",
 }
-"""When a question may come back; ``at`` is a time that is given beside it."""
+"""When a question may come back; ``at`` is a time that is given with it."""
 MORNING = 9
 BATCH = 200
 

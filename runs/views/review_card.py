@@ -134,7 +134,7 @@ def card_context(
     shown = review.edited or output
     outputs = list(item.outputs.filter(is_current=True).select_related("trigger", "agent_run__agent")) if item else []
     stale = find_stale(item, [output]) if item is not None and output is not None and output.is_current else {}
-    now, claims = database_now(), claims_of(shown, outputs)
+    now, claims, rounds = database_now(), claims_of(shown, outputs), _rounds(shown)
     return {
         "access": access,
         "review": review,
@@ -148,9 +148,10 @@ def card_context(
         "claims": claims,
         "unsupported": [claim for claim in claims if claim.is_supported is False and not claim.is_removed],
         "unchecked": any(claim.is_supported is None for claim in claims),
-        "changes": _changes(shown),
+        "changes": _changes(shown.replaces, shown) if shown is not None else [],
+        "rewritten": _rewritten(rounds, shown),
         "sorted": _sorted(review, outputs),
-        "rounds": _rounds(shown),
+        "rounds": rounds,
         "max_rounds": MAX_ROUNDS,
         "thread": _thread(item),
         "runs": _runs(review),
@@ -238,10 +239,9 @@ def _checked(check: Mapping[str, Any], removed: Collection[str]) -> Claim:
     return Claim(text, check.get("supported") is True, source, note, is_removed=text in removed)
 
 
-def _changes(output: Output | None) -> list[Change]:
-    """What a person changed of the output that was there before."""
-    before = output.replaces if output is not None else None
-    if output is None or before is None:
+def _changes(before: Output | None, output: Output) -> list[Change]:
+    """In which texts an output differs from the one before it."""
+    if before is None:
         return []
     found = []
     for name, value in output.payload.items():
@@ -249,6 +249,15 @@ def _changes(output: Output | None) -> list[Change]:
         if name != FOR_PEOPLE and isinstance(value, str) and isinstance(was, str) and value != was:
             found.append(Change(name, diff_texts(was, value), unchecked_sentences(was, value)))
     return found
+
+
+def _rewritten(rounds: Sequence[SendBack], output: Output | None) -> list[Change]:
+    """What is different from the version that was sent back last, while nobody has edited this one."""
+    review = rounds[-1].review if rounds else None
+    before = review.output if review is not None else None
+    if output is None or before is None or output.replaces_id is not None or before.key != output.key:
+        return []
+    return _changes(before, output)
 
 
 def _sorted(review: Review, outputs: Sequence[Output]) -> list[Sorted]:
