@@ -88,8 +88,8 @@ def counting_periods(calls: Collection[ModelCall], *, now: datetime) -> dict[int
     ).select_related("budget")
     found = {call.pk: set(call.reserved_in) for call in calls}
     for period, call in product(current, calls):
-        scope = {"department_id": call.department_id, "agent_id": call.agent_id, "model": call.model_asked}
-        if call.started_at >= period.starts_at and period.budget.covers(**scope):
+        counts = period.budget.covers(department_id=call.department_id, agent_id=call.agent_id, model=call.model_asked)
+        if counts and call.started_at >= period.starts_at:
             found[call.pk].add(period.pk)
     return found
 

@@ -8,8 +8,11 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
 
+from django.db.models import DateTimeField, QuerySet
+
 from agents.models import Department
 from agents.pricing import PriceBook, UnknownPrice, load_price_book
+from agents.statements import Among, Given, Statement
 from runs.cost_sums import Before, Cost, Period, total
 from runs.costs import Ledger
 from runs.database import snapshot
@@ -82,19 +85,31 @@ def make_reports(departments: Collection[Department], period: Period, dimensions
         usages = read_usages(ledger, period, prices)
         counts = count_outcomes(departments, *period.moments)
         apart = {
-            "try_outs": _sum_apart(departments, period, try_out__isnull=False),
-            "checks": _sum_apart(departments, period, item=None),
+            "try_outs": _sum_apart(_TRY_OUTS, departments, period),
+            "checks": _sum_apart(_CHECKS, departments, period),
         }
         return [_report(ledger, period, by, usages, counts, prices, apart) for by in dimensions]
 
 
-def _sum_apart(departments: Collection[Department], period: Period, **which: Any) -> Apart:
-    """Of calls that have ended, as in the sums. Few, and found by an index."""
+def _ended(**which: Any) -> QuerySet[ModelCall, Any]:
+    """Costs of calls that have ended, as in the sums. Few, and found by an index."""
+    calls = ModelCall.objects.filter(
+        Among("department_id", "departments"),
+        started_at__gte=Given("begin", DateTimeField()),
+        started_at__lt=Given("end", DateTimeField()),
+        **which,
+    )
+    return calls.exclude(status=ModelCall.Status.STARTED).order_by().values_list("cost_usd")
+
+
+_TRY_OUTS = Statement(lambda: _ended(try_out__isnull=False))
+_CHECKS = Statement(lambda: _ended(item=None))
+
+
+def _sum_apart(ended: Statement[ModelCall], departments: Collection[Department], period: Period) -> Apart:
     begin, end = period.moments
-    calls = ModelCall.objects.filter(**which, department__in=[d.pk for d in departments])
-    calls = calls.exclude(status=ModelCall.Status.STARTED).filter(started_at__gte=begin, started_at__lt=end)
     # Added up here: SQLite has no decimals.
-    amounts = list(calls.values_list("cost_usd", flat=True))
+    amounts = [usd for (usd,) in ended.rows(departments=[d.pk for d in departments], begin=begin, end=end)]
     return Apart(len(amounts), sum(amounts, Decimal(0)))
 
 

@@ -10,13 +10,14 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from datetime import date
 from decimal import Decimal
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
-from django.db.models import Case, Sum, Value, When
+from django.db.models import Case, DateField, Sum, Value, When
 
 from agents.models import Agent, Department, Soul
 from agents.spec import DepartmentSpec
+from agents.statements import Among, Given, Statement
 from runs.cost_items import STATUS, break_down_by_path, break_down_items
 from runs.cost_rollups import SUMS, Group, Sums, group_calls, settled_calls, sum_unrolled, sum_unrolled_items
 from runs.cost_sums import Before, Cost, Period, dearest_first
@@ -73,7 +74,7 @@ class Ledger:
         if not self.departments:
             return [], Before({}, Decimal(0))
         if by in _CALL_DIMENSIONS:
-            found, before = self._by_call(period, by), _as_before(self._sums_by(period.before, by))
+            found, before = self._by_call_against_before(period, by)
         elif by == ITEM:
             live, live_before = self._live_items(period), self._live_items(period.before)
             found, before = self._with_checks(period, *break_down_items(self.departments, period, live, live_before))
@@ -92,15 +93,13 @@ class Ledger:
 
         With ``starts``, days that begin spans, the last of the values is the number of the span.
         """
-        rows = CostRollup.objects.filter(department__in=self._ids, day__range=period)
-        rows = rows.filter(agent__in=agents) if agents else rows
-        if starts:
-            since = (When(day__gte=day, then=Value(number)) for number, day in reversed([*enumerate(starts)]))
-            rows, names = rows.annotate(span=Case(*since)), (*names, "span")
-        grouped = rows.values_list(*names, "is_waste", "is_estimate").annotate(*(Sum(name) for name in SUMS))
+        statement = _rolled_up(tuple(names), of_agents=bool(agents), spans=len(starts))
+        given: dict[str, Any] = {"departments": self._ids, "agents": agents, "first": period.first, "last": period.last}
+        given |= {_start(number): day for number, day in enumerate(starts)}
+        names = (*names, "span") if starts else names
         width = len(names)
         found: dict[_Key, list[int]] = {}
-        for row in grouped.order_by():
+        for row in statement.rows(**given):
             found[row[:width], row[width], row[width + 1]] = list(row[width + 2 :])
         for group, sums in self._live.items():
             if group.department_id not in self._ids:
@@ -134,42 +133,72 @@ class Ledger:
 
     def _with_checks(self, period: Period, found: list[Cost], before: Before) -> tuple[list[Cost], Before]:
         """What was spent on no item, as a line of its own."""
-        now, earlier = self._checks(period), self._checks(period.before)
+        now, earlier = self._checks(period)
         by_key = before.by_key | ({CHECKS: earlier.usd} if now.calls or earlier.calls else {})
         return [*found, *([now] if now.calls else [])], Before(by_key, before.usd + earlier.usd)
 
-    def _checks(self, period: Period) -> Cost:
-        """Read from the calls: there are few, and the index by item holds them together."""
-        begin, end = period.moments
+    def _checks(self, period: Period) -> tuple[Cost, Cost]:
+        """In the period and before. Read from the calls: there are few, and the index by item holds them together."""
+        begin, end = period.before.moments[0], period.moments[1]
         calls = settled_calls(item=None, department__in=self._ids, started_at__gte=begin, started_at__lt=end)
-        cost = Cost(CHECKS, "Checks of the agents")
+        now, earlier = (Cost(CHECKS, "Checks of the agents") for _ in range(2))
         for group, sums in group_calls(calls)[0].items():
+            cost = now if group.day >= period.first else earlier
             cost.add(sums.values, is_waste=group.is_waste, is_estimate=group.is_estimate)
         # As the lines beside it: costs by item are kept without their tokens.
-        return Cost(CHECKS, cost.label, cost.calls, usd=cost.usd, waste_usd=cost.waste_usd)
+        now.tokens, now.estimated_usd = dict.fromkeys(now.tokens, 0), Decimal(0)
+        return now, earlier
 
     def _by_call(self, period: Period, by: str) -> list[Cost]:
-        found = self._sums_by(period, by)
+        return self._labelled(by, self._sums_by(period, by, [period.first])[0])
+
+    def _by_call_against_before(self, period: Period, by: str) -> tuple[list[Cost], Before]:
+        starts = [period.before.first, period.first]
+        earlier, found = self._sums_by(Period(starts[0], period.last), by, starts)
+        by_key = {cost.key: cost.usd for cost in earlier}
+        return self._labelled(by, found), Before(by_key, sum(by_key.values(), Decimal(0)))
+
+    def _sums_by(self, period: Period, by: str, starts: Sequence[date]) -> list[list[Cost]]:
+        """For each span of days, without labels, which the days before need not have."""
+        spans: list[dict[Any, Cost]] = [{} for _ in starts]
+        summed = self.sum_calls(period, [_CALL_DIMENSIONS[by]], starts=starts)
+        for ((value, span), waste, estimate), sums in summed.items():
+            spans[span].setdefault(value, Cost(value)).add(sums, is_waste=waste, is_estimate=estimate)
+        return [[cost for cost in found.values() if cost.calls] for found in spans]
+
+    def _labelled(self, by: str, found: list[Cost]) -> list[Cost]:
         labels = _labels(by, [cost.key for cost in found], self.departments)
         for cost in found:
             cost.label = labels.get(cost.key) or str(cost.key)
         return found
 
-    def _sums_by(self, period: Period, by: str) -> list[Cost]:
-        """Without labels, which the days before need not have."""
-        found: dict[Any, Cost] = {}
-        for ((value,), waste, estimate), sums in self.sum_calls(period, [_CALL_DIMENSIONS[by]]).items():
-            found.setdefault(value, Cost(value)).add(sums, is_waste=waste, is_estimate=estimate)
-        return [cost for cost in found.values() if cost.calls]
+
+def _start(number: int) -> str:
+    return f"start_{number}"
+
+
+@cache
+def _rolled_up(names: tuple[str, ...], *, of_agents: bool, spans: int) -> Statement[CostRollup]:
+    """The rows of ``Ledger.sum_calls``, but for the calls that are not rolled up."""
+    day = DateField()
+
+    def build() -> Any:
+        rows = CostRollup.objects.filter(
+            Among("department_id", "departments"), day__gte=Given("first", day), day__lte=Given("last", day)
+        )
+        rows = rows.filter(Among("agent_id", "agents")) if of_agents else rows
+        values = names
+        if spans:
+            since = (When(day__gte=Given(_start(n), day), then=Value(n)) for n in reversed(range(spans)))
+            rows, values = rows.annotate(span=Case(*since)), (*names, "span")
+        grouped = rows.order_by().values_list(*values, "is_waste", "is_estimate")
+        return grouped.annotate(*(Sum(name) for name in SUMS))
+
+    return Statement(build)
 
 
 def _in_order(costs: Iterable[Cost], by: str) -> list[Cost]:
     return sorted(costs, key=(lambda cost: cost.key) if by == "day" else dearest_first)
-
-
-def _as_before(costs: Iterable[Cost]) -> Before:
-    by_key = {cost.key: cost.usd for cost in costs}
-    return Before(by_key, sum(by_key.values(), Decimal(0)))
 
 
 def _labels(by: str, values: Collection[Any], departments: Sequence[Department]) -> dict[Any, str]:

@@ -6,11 +6,25 @@ from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import NamedTuple
 
-from django.db.models import Count
+from django.db.models import Count, DateTimeField
 
 from agents.models import Department
 from agents.spec import DepartmentSpec
+from agents.statements import Among, Given, Statement
 from runs.models import Item, ItemOutcome
+
+_REACHED = Statement(
+    lambda: (
+        ItemOutcome.objects.filter(
+            Among("department_id", "departments"),
+            at__gte=Given("begin", DateTimeField()),
+            at__lt=Given("end", DateTimeField()),
+        )
+        .order_by()
+        .values_list("outcome")
+        .annotate(count=Count("pk"))
+    )
+)
 
 
 class Reached(NamedTuple):
@@ -41,8 +55,7 @@ def count_outcomes(departments: Collection[Department], begin: datetime, end: da
     Every outcome that their kinds know is there, also at 0.
     """
     found = {name: 0 for department in departments for name in department.spec.outcomes}
-    rows = ItemOutcome.objects.filter(department__in=[d.pk for d in departments], at__gte=begin, at__lt=end)
-    for name, count in rows.values_list("outcome").annotate(count=Count("pk")).order_by():
+    for name, count in _REACHED.rows(departments=[d.pk for d in departments], begin=begin, end=end):
         if name in found:
             found[name] = count
     return found

@@ -15,7 +15,7 @@ from django.template.loader import render_to_string
 from django.templatetags.static import static
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 
@@ -217,6 +217,14 @@ def soul_edit_url(agent: Agent, pattern: Pattern) -> str:
     except NoReverseMatch:
         return ""
     return f"{address}?{urlencode({'suggest': pattern.suggestion})}"
+
+
+@register.simple_tag
+@lru_cache(maxsize=1_000, typed=True)
+def options(values: tuple[str, ...], chosen: str) -> SafeString:
+    """The options of a select, of which one may be chosen. Kept: the costs page has the same models for each agent."""
+    rows = ((SafeString(" selected" if value == chosen else ""), value) for value in values)
+    return format_html_join("", "<option{}>{}</option>", rows)
 
 
 @register.simple_tag

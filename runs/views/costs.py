@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from urllib.parse import quote
 
 from django.db.models import Q
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
@@ -15,6 +16,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from agents.models import Agent, Member
+from agents.statements import Among, Statement
 from runs.access import Access, access_of, signed_in
 from runs.cost_items import path_of
 from runs.cost_report import Line, Report, make_reports
@@ -50,6 +52,7 @@ CALLS_BY = {
     "item": "item_id",
 }
 """Dimensions whose rows open the calls behind them, by the column of the call; a department is chosen by its slug."""
+_AGENTS = Statement(lambda: Agent.objects.filter(Among("pk", "agents")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +87,7 @@ def costs(request: HttpRequest) -> HttpResponse:
 def costs_context(request: HttpRequest, access: Access, choice: Choice) -> dict[str, Any]:
     """Everything the page shows, in a fixed number of queries."""
     (report,) = make_reports(access.shown, choice.period, [choice.by])
-    agents = list(
-        Agent.objects.filter(pk__in={row.agent_id for row in report.usages})
-        .select_related("department")
-        .order_by("department", "pk")
-    )
+    agents = _load_agents(report, access)
     fills = load_fills(access.shown, now=timezone.now())
     pauses = paused_by_budget(agents, fills=fills) if choice.by == "agent" else {}
     return {
@@ -198,11 +197,12 @@ def _rows(
     request: HttpRequest, access: Access, choice: Choice, report: Report, pauses: Mapping[int, Pause]
 ) -> list[Row]:
     dearest = max((line.cost.usd for line in report.lines), default=Decimal(0))
+    url_of = _calls_urls(request, access, choice)
     return [
         Row(
             line,
             round(line.cost.usd * 100 / dearest) if dearest else 0,
-            _calls_url(request, access, choice, line.cost),
+            url_of(line.cost),
             pauses.get(line.cost.key),
         )
         for line in report.lines
@@ -215,21 +215,35 @@ def _of_items(access: Access) -> list[str]:
     return [name for name in known if name not in ("day", "department", *CALLS_BY)]
 
 
-def _calls_url(request: HttpRequest, access: Access, choice: Choice, cost: Cost) -> str:
-    params = request.GET.copy()
-    for name in ("before", "after", "by"):
-        params.pop(name, None)
-    if choice.by == "day":
-        params["period"], params["from"], params["to"] = "custom", str(cost.key), str(cost.key)
-    elif choice.by == "department":
-        params["department"] = next(d.slug for d in access.shown if d.pk == cost.key)
-    elif cost.key == CHECKS:
-        params["checks"] = "1"
-    elif choice.by in (*CALLS_BY, *_of_items(access)) and cost.key not in (None, ""):
-        params[choice.by] = str(cost.key)
-    else:
-        return ""
-    return f"{reverse('runs:cost_calls')}?{params.urlencode()}"
+def _calls_urls(request: HttpRequest, access: Access, choice: Choice) -> Callable[[Cost], str]:
+    """For a line the address of the calls behind it, empty where there is none. What all have is written once."""
+    kept = request.GET.copy()
+    replaced = ("period", "from", "to") if choice.by == "day" else ("checks", choice.by)
+    for name in ("before", "after", "by", *replaced):
+        kept.pop(name, None)
+    base = f"{reverse('runs:cost_calls')}?{kept.urlencode()}{'&' if kept else ''}"
+    slugs = {department.pk: department.slug for department in access.shown}
+    has_calls = choice.by in (*CALLS_BY, *_of_items(access))
+
+    def url_of(cost: Cost) -> str:
+        if choice.by == "day":
+            return f"{base}period=custom&from={cost.key}&to={cost.key}"
+        if choice.by == "department":
+            return f"{base}department={quote(slugs[cost.key])}"
+        if cost.key == CHECKS:
+            return f"{base}checks=1"
+        return f"{base}{choice.by}={quote(str(cost.key))}" if has_calls and cost.key not in (None, "") else ""
+
+    return url_of
+
+
+def _load_agents(report: Report, access: Access) -> list[Agent]:
+    """Those who made the calls, department by department."""
+    agents = _AGENTS.objects(agents={row.agent_id for row in report.usages})
+    known = {department.pk: (number, department) for number, department in enumerate(access.shown)}
+    for agent in agents:
+        agent.department = known[agent.department_id][1]
+    return sorted(agents, key=lambda agent: (known[agent.department_id][0], agent.pk))
 
 
 def _what_if(

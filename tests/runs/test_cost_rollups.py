@@ -388,6 +388,34 @@ def test_the_dearest_items_come_first_and_the_rest_is_one_row(monkeypatch: pytes
         roll_up()
 
 
+def test_what_the_same_items_cost_before_counts_also_what_is_not_in_the_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost_items, "TOP_ITEMS", 2)
+    department = make_department()
+    runs = [make_agent_run(make_lead(department, name=f"Lead {n}").item, "intake") for n in range(4)]
+    for number, (now, before) in enumerate(((1, 10), (4, 20), (2, 0), (0, 40))):
+        for usd, at in ((now, PERIOD.moments[0]), (before, PERIOD.before.moments[0])):
+            if usd:
+                make_model_call(runs[number], status="finished", cost_usd=usd, started_at=at)
+    for _ in range(2):
+        found, before = Ledger([department]).compare(PERIOD, "item")
+        assert [(cost.label, cost.usd) for cost in found] == [("Lead 1", 4), ("Lead 2", 2), ("1 others", 1)]
+        assert [before.by_key[cost.key] for cost in found] == [20, 0, 50]
+        assert before.usd == 70
+        roll_up()
+
+
+def test_by_status_the_first_item_of_the_days_before_has_its_status_too() -> None:
+    """Items before the first of both periods are not looked at: that one must be."""
+    department = make_department()
+    for status, at in (("replied", PERIOD.before.moments[0]), ("contacted", PERIOD.moments[0])):
+        run = make_agent_run(make_lead(department, status=status, name=status).item, "intake")
+        make_model_call(run, status="finished", cost_usd=1, started_at=at)
+    roll_up()
+    found, before = Ledger([department]).compare(PERIOD, "status")
+    assert [(cost.key, cost.usd) for cost in found] == [("contacted", 1)]
+    assert before.by_key == {"contacted": 0, "replied": 1}
+
+
 def test_items_count_once_by_status() -> None:
     department = make_department()
     run = make_agent_run(make_lead(department, status="replied").item, "intake")
@@ -425,9 +453,12 @@ def test_a_breakdown_takes_few_queries(django_assert_max_num_queries: object) ->
     department = make_department()
     make_calls(department, 40)
     roll_up()
+    most = {"agent": 3, "soul": 3, "item": 7, "status": 4, "source": 4}
     for by in ALL_DIMENSIONS:
         with django_assert_max_num_queries(9):  # type: ignore[operator]
             break_down([department], PERIOD, by)
+        with django_assert_max_num_queries(most.get(by, 2)):  # type: ignore[operator]
+            Ledger([department]).compare(PERIOD, by)
     assert connection.vendor in ("sqlite", "postgresql")
     assert Item.objects.count() == 5
 

@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 from django.core.management import call_command
@@ -321,10 +322,28 @@ def test_what_other_models_had_cost(client: Client) -> None:
     department = make_department()
     call = make_costs(department)
     signed_in(department, client)
-    context = client.get(reverse("runs:costs"), {**CUSTOM, f"if_{call.agent_id}": "claude-opus-5-5"}).context
+    response = client.get(reverse("runs:costs"), {**CUSTOM, f"if_{call.agent_id}": "claude-opus-5-5"})
+    context = response.context
     usd = (Decimal(1_234_567) * 4 + 210 * 20) / 1_000_000
     assert context["what_if"]["chosen_usd"] == usd
     assert {model: cost for model, cost, *_ in context["what_if"]["single"]}["claude-opus-5-5"] == usd
+    page = response.content.decode()
+    assert page.count("<option selected>claude-opus-5-5</option>") == 1
+    assert "<option>claude-sonnet-5-5</option>" in page
+
+
+@pytest.mark.parametrize("by", ["agent", "model", "day", "item", "status", "source"])
+def test_every_line_opens_its_own_calls_whatever_else_was_asked(by: str, client: Client) -> None:
+    department = make_department()
+    call = make_costs(department)
+    asked = {**CUSTOM, "by": by, "if_1": "a & b", by: "x", "before": "7"}
+    response = signed_in(department, client).get(reverse("runs:costs"), asked)
+    (row,) = response.context["rows"]
+    params = parse_qs(row.url.partition("?")[2])
+    assert params["if_1"] == ["a & b"]
+    assert not params.keys() & {"before", "by"}
+    assert all(len(values) == 1 for values in params.values())
+    assert [shown.pk for shown, _ in client.get(row.url).context["rows"]] == [call.pk]
 
 
 def test_the_number_of_queries_does_not_grow(client: Client, django_assert_max_num_queries: object) -> None:
@@ -333,8 +352,9 @@ def test_the_number_of_queries_does_not_grow(client: Client, django_assert_max_n
     for number in range(12):
         make_costs(department, at=timezone.now() - timedelta(days=number))
     client.get(reverse("runs:costs"))
-    with django_assert_max_num_queries(34):  # type: ignore[operator]
-        client.get(reverse("runs:costs"), {"by": "item"})
+    for by, most in {"item": 24, "agent": 20, "status": 23, "day": 18}.items():
+        with django_assert_max_num_queries(most):  # type: ignore[operator]
+            client.get(reverse("runs:costs"), {"by": by})
 
 
 def test_each_line_says_how_much_came_from_the_cache(client: Client) -> None:
