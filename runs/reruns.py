@@ -15,7 +15,7 @@ from django.contrib.auth.models import User
 from django.db import transaction
 
 from agents.models import Agent, Soul
-from agents.pricing import load_price_book
+from agents.pricing import PriceBook, load_price_book
 from agents.spec import Facts, OutputFact, TriggerFact
 from runs import dispatch, log, outputs
 from runs.allowed import YES, Allowed, can_rerun, no
@@ -68,9 +68,9 @@ def souls_for(agent: Agent) -> list[Soul]:
     return list(agent.souls.exclude(status=Soul.Status.DRAFT).order_by("-number"))
 
 
-def models_for(agent: Agent) -> list[str]:
+def models_for(agent: Agent, prices: PriceBook | None = None) -> list[str]:
     """The models a person may choose: those that have a price, the agent's own first."""
-    return sorted(load_price_book().models, key=lambda model: (model != agent.model, model))
+    return sorted((prices or load_price_book()).models, key=lambda model: (model != agent.model, model))
 
 
 def preview(run: AgentRun, *, now: datetime) -> Preview:

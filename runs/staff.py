@@ -9,10 +9,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from django.db.models import IntegerField
+
 from agents.caching import CacheWatch
 from agents.models import Agent, Department, Installation, Soul
 from agents.pricing import PriceBook, load_price_book
 from agents.spec import ITEM, AgentSpec, DepartmentSpec, kind
+from agents.statements import Among, Given, Statement
 from runs.facts import load_routers
 from runs.models import AgentRun
 from runs.router import Router
@@ -68,15 +71,12 @@ def load_staff(caches: CacheWatch | None = None, *, only: int | None = None) -> 
 
     ``only``: the id of the one department that a page is about.
     """
-    rows, members, published = Department.objects.all(), Agent.objects.all(), Soul.objects.all()
-    if only is not None:
-        rows, members = rows.filter(pk=only), members.filter(department=only)
-        published = published.filter(agent__department=only)
-    departments = list(rows)
+    departments = _EVERY.objects() if only is None else _ONLY.objects(department=only)
+    members = _MEMBERS.objects(departments=[department.pk for department in departments])
     agents: dict[int, dict[int, Agent]] = {}
     for agent in members:
         agents.setdefault(agent.department_id, {})[agent.pk] = agent
-    souls = {soul.agent_id: soul for soul in published.filter(status=Soul.Status.PUBLISHED)}
+    souls = {soul.agent_id: soul for soul in _PUBLISHED.objects(agents=[agent.pk for agent in members])}
     routers = load_routers(departments)
     above = Installation.objects.filter(pk=1).values_list("state", flat=True).first() or Department.State.RUNNING
     desks = {}
@@ -97,6 +97,14 @@ def load_staff(caches: CacheWatch | None = None, *, only: int | None = None) -> 
             is_sending=department.state == above == Department.State.RUNNING,
         )
     return Staff(desks, load_price_book(), caches or CacheWatch(), read_at=time.monotonic())
+
+
+_EVERY = Statement(lambda: Department.objects.all())
+_ONLY = Statement(lambda: Department.objects.filter(pk=Given("department", IntegerField())))
+_MEMBERS = Statement(lambda: Agent.objects.filter(Among("department_id", "departments")).order_by("pk"))
+_PUBLISHED = Statement(
+    lambda: Soul.objects.filter(Among("agent_id", "agents"), status=Soul.Status.PUBLISHED).order_by()
+)
 
 
 class StaffRoom:

@@ -60,9 +60,14 @@ class Preview:
     problem: str = ""
 
 
-def preview(*, agent: Agent, wanted: Sequence[Wanted], soul: Soul, model: str) -> list[Preview]:
-    """What each try-out would cost at most, and what stands against it; in a fixed number of queries."""
-    staff, now = load_staff(), database_now()
+def preview(
+    *, agent: Agent, wanted: Sequence[Wanted], soul: Soul, model: str, staff: Staff | None = None
+) -> list[Preview]:
+    """What each try-out would cost at most, and what stands against it; in a fixed number of queries.
+
+    ``staff`` knows at least the agent's department, where it was read already.
+    """
+    staff, now = staff or load_staff(only=agent.department_id), database_now()
     rows = [_row(agent, one, soul, model, None, now) for one in wanted]
     if not rows:
         return []

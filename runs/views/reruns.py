@@ -24,7 +24,8 @@ Role = Member.Role
 @require_safe
 def step_rerun(request: HttpRequest, pk: int) -> HttpResponse:
     """What would be made again, what stays, what was sent; and the SOUL and model to choose."""
-    run = get_visible(request, _runs(), pk=pk)
+    run = get_visible(request, AgentRun.objects.select_related("agent", "item", "trigger"), pk=pk)
+    access_of(request).give_departments([run, run.item, run.agent])
     require(request, run.department_id, Role.OPERATOR)
     found = reruns.preview(run, now=timezone.now())
     kinds = {trigger.pk: trigger for trigger in Trigger.objects.filter(pk__in=[t for _, t in found.new if t])}

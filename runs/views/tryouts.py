@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
+from urllib.parse import urlencode
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -14,13 +15,13 @@ from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
 
 from agents.models import Agent, Member, Soul
-from agents.pricing import load_price_book
-from agents.souls import name_of, published_soul
+from agents.souls import name_of
 from agents.spec import ITEM, DepartmentSpec
 from runs import tryouts
 from runs.access import access_of, get_visible, require, signed_in
 from runs.models import AgentRun, Item, ModelCall, Output, Trigger, TryOut
 from runs.reruns import models_for
+from runs.staff import Staff, load_staff
 from runs.views.agents import find_agent
 from runs.views.answers import answer
 from runs.views.cards import Card, build_card
@@ -98,23 +99,25 @@ def tryout(request: HttpRequest, pk: int) -> HttpResponse:
     agent = find_agent(request, pk)
     require(request, agent.department_id, Role.OPERATOR)
     souls = list(Soul.objects.filter(agent=agent).order_by("-number", "-pk"))
-    soul = _soul(souls, request.GET.get("soul", "")) or published_soul(agent) or next(iter(souls), None)
+    in_force = next((soul for soul in souls if soul.status == Soul.Status.PUBLISHED), None)
+    soul = _soul(souls, request.GET.get("soul", "")) or in_force or next(iter(souls), None)
     model = request.GET.get("model", "") or agent.model
+    staff = load_staff(only=agent.department_id)
     context = {
         "access": access_of(request),
         "agent": agent,
         "souls": [(each, _soul_value(each), name_of(each)) for each in souls],
         "soul": soul,
-        "models": models_for(agent),
+        "models": models_for(agent, staff.prices),
         "model": model,
-        "offers": _offers(request, agent, soul, model) if soul else [],
+        "offers": _offers(request, agent, soul, model, staff) if soul else [],
         "asked": request.GET.get("item", ""),
         "words": request.GET.get("q", ""),
         "most": tryouts.MOST_ITEMS,
         "under_way": TryOut.objects.filter(user__pk=request.user.pk or 0, status__in=TryOut.ACTIVE)
         .order_by("pk")
         .first(),
-        "has_price": model in load_price_book().models,
+        "has_price": model in staff.prices.models,
     }
     return render(request, "runs/tryout.html", context)
 
@@ -132,6 +135,7 @@ def tryout_start(request: HttpRequest, pk: int) -> HttpResponse:
     if soul is None:
         return answer(request, "Choose a SOUL that this agent has.", changed=False, url=url)
     model = request.POST.get("model", "") or agent.model
+    url += "?" + urlencode({"soul": _soul_value(soul), "model": model, "item": request.POST.get("item", "")})
     allowed, made = tryouts.start(agent=agent, wanted=wanted, soul=soul, model=model, user=user)
     if not allowed:
         return answer(request, allowed.reason, changed=False, url=url)
@@ -225,7 +229,7 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _offers(request: HttpRequest, agent: Agent, soul: Soul, model: str) -> list[Offer]:
+def _offers(request: HttpRequest, agent: Agent, soul: Soul, model: str, staff: Staff) -> list[Offer]:
     """Items to choose from: the one that was asked for, what was looked for, else those it worked on last."""
     given, words = request.GET.get("item", ""), request.GET.get("q", "").strip()
     asked = read_number(given.partition(":")[0])
@@ -242,7 +246,7 @@ def _offers(request: HttpRequest, agent: Agent, soul: Soul, model: str) -> list[
     if ":" in given:
         occasions |= {one.item.pk: one.trigger for one in _wanted(agent, [given])}
     wanted = [tryouts.Wanted(item, occasions[item.pk]) for item in found if item.pk in occasions]
-    foreseen = tryouts.preview(agent=agent, wanted=wanted, soul=soul, model=model)
+    foreseen = tryouts.preview(agent=agent, wanted=wanted, soul=soul, model=model, staff=staff)
     idle = [item for item in found if item.pk == asked and item.pk not in occasions]
     spec = agent.department.spec
     status = {item.pk: spec.status_spec(item.status).label for item in found}
