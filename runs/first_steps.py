@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from django.urls import reverse
 
 from agents.models import Department
 from agents.spec import DepartmentSpec, FirstStep, SettingsSection, StatusSpec
 from runs.examples import EXAMPLES, held_items
-from runs.models import Channel, Item, Output
+from runs.models import Channel, Item, Output, PipelineRun
 from runs.send_situation import closed
 from runs.wording import in_words
 
@@ -33,24 +33,33 @@ class Examples:
         return sum(is_ready for _, _, is_ready in self.items)
 
 
-def read_steps(department: Department) -> list[FirstStep]:
-    """The steps in their order; a kind that no installed app declares has none."""
+def read_steps(department: Department, *, held: int | None = None) -> list[FirstStep]:
+    """The steps in their order; a kind that no installed app declares has none. ``held``: how many items wait for a
+    person's word, where they were counted already."""
     try:
         spec = department.spec
     except LookupError:
         return []
     own = spec.first_steps(department) if spec.first_steps is not None else ()
-    return [*_settings(department, spec), _mailbox(department), *own, _examples(department, spec)]
+    return [
+        *_settings(department, spec),
+        _mailbox(department),
+        *own,
+        _examples(department, spec, held_items(department).count() if held is None else held),
+    ]
 
 
-def read_examples(department: Department) -> Examples:
-    """The department's first items with what became of them; three queries."""
-    first = Item.objects.filter(department=department, pipeline_runs__isnull=False).distinct()
-    items = list(first.select_related("department").order_by("pk")[:EXAMPLES])
+def read_examples(department: Department, *, held: int | None = None) -> Examples:
+    """The department's first items with what became of them; three queries, two with ``held``."""
+    # Not a join: that would bring each item as often as it was worked on, and sort all of them to drop the others.
+    worked_on = Exists(PipelineRun.objects.filter(item=OuterRef("pk")))
+    items = list(Item.objects.filter(worked_on, department=department).order_by("pk")[:EXAMPLES])
+    for item in items:
+        item.department = department
     ready = set(_finals(department).filter(item__in=items).values_list("item_id", flat=True))
     return Examples(
         items=[(item, _without(department.spec.status_spec(item.status)), item.pk in ready) for item in items],
-        held=held_items(department).count(),
+        held=held_items(department).count() if held is None else held,
     )
 
 
@@ -106,11 +115,10 @@ def _mailbox(department: Department) -> FirstStep:
     return FirstStep("mailbox", "Mailbox and test mail", is_done, says, url, "Channels")
 
 
-def _examples(department: Department, spec: DepartmentSpec) -> FirstStep:
+def _examples(department: Department, spec: DepartmentSpec, held: int) -> FirstStep:
     """Done when drafts are there and nothing waits for a person's word."""
     title, noun = "Five example drafts", f"{spec.item_label}s"
     has_drafts = _finals(department).exists()
-    held = held_items(department).count()
     if held:
         what = spec.item_label if held == 1 else noun
         says = f"{held:,} {what} still to come. Read the examples below, correct what is wrong, then say go on."

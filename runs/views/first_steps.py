@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
@@ -50,16 +50,20 @@ def examples_go_on(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _context(request: HttpRequest, slug: str) -> dict[str, Any]:
-    department = get_visible(request, Department.objects.all(), path="pk", slug=slug)
-    steps = read_steps(department)
+    access = access_of(request)
+    department = next((one for one in access.departments if one.slug == slug), None)
+    if department is None:
+        raise Http404("There is no such department.")
+    held = examples.held_items(department).count()
+    steps = read_steps(department, held=held)
     return {
-        "access": access_of(request),
+        "access": access,
         "department": department,
         "steps": steps,
         "done": sum(step.is_done for step in steps),
         "are_done": are_done(steps),
-        "examples": read_examples(department) if steps else Examples((), 0),
+        "examples": read_examples(department, held=held) if steps else Examples((), 0),
         "is_going_on": examples.is_going_on(department),
         "item_label": department.spec.item_label if steps else "item",
-        "can_go_on": access_of(request).can(department.pk, Role.OPERATOR),
+        "can_go_on": access.can(department.pk, Role.OPERATOR),
     }

@@ -97,6 +97,27 @@ def test_an_example_says_whether_a_draft_can_still_come(desk: Department) -> Non
     assert says == ["none yet. Qualified", "none. Not a lead"]
 
 
+def test_an_example_that_was_worked_on_twice_stands_there_once(
+    desk: Department, django_assert_num_queries: Any
+) -> None:
+    item = factories.make_lead(desk).item
+    for status in ("completed", "active"):
+        factories.make_pipeline_run(item, status=status)
+    factories.make_lead(desk, name="Otto", email="otto@example.com")
+    with django_assert_num_queries(3):
+        assert [each.pk for each, _, _ in read_examples(desk).items] == [item.pk]
+
+
+def test_the_page_counts_what_waits_once(django_assert_max_num_queries: Any) -> None:
+    scene = make_scene()
+    client, url = scene.client(scene.viewer), reverse("runs:first_steps_panel", args=[scene.department.slug])
+    ImportJob.objects.create(department=scene.department, file_name="a.csv", status="done", created=2)
+    with django_assert_max_num_queries(11):
+        assert "has brought 2 leads" in client.get(url).content.decode()
+    assert Department.objects.filter(slug="other").exists()
+    assert client.get(reverse("runs:first_steps_panel", args=["other"])).status_code == 404
+
+
 def test_examples_are_done_when_drafts_are_there_and_nothing_waits(desk: Department) -> None:
     item = factories.make_lead(desk).item
     run = factories.make_agent_run(item, "formatter", status="done")
