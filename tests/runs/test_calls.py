@@ -90,6 +90,46 @@ def test_a_server_that_names_a_dearer_model_is_booked_at_its_price_and_nothing_s
     assert_accounts_agree()
 
 
+def enter_dearer_price(work: Work) -> ModelPrice:
+    """From today on the model costs a thousand times as much."""
+    rates = {"input_usd": 100, "output_usd": 500, "cache_write_5m_usd": 125, "cache_write_1h_usd": 200}
+    return ModelPrice.objects.create(
+        model=work.agent.model, effective_from=timezone.now().date(), cache_read_usd=10, source="list", **rates
+    )
+
+
+def test_a_call_is_priced_by_the_day_on_which_it_began() -> None:
+    work = claim_one()
+    entry = seen(work)
+    old, begun = (
+        ModelPrice.objects.get(model=work.agent.model, prompt_tokens_over=0),
+        timezone.now() - timedelta(days=1),
+    )
+    ModelCall.objects.update(started_at=begun)
+    enter_dearer_price(work)
+    settle(replace(entry, call=replace(entry.call, started_at=begun)))
+    call = ModelCall.objects.get()
+    assert call.price == old
+    assert call.cost_usd < call.reserved_usd
+    assert not list(find_changes(load_price_book(), begun.date(), begun.date()))
+
+
+def test_a_price_of_today_holds_for_calls_under_way_and_nothing_starts_beyond_the_budget_then() -> None:
+    """They had reserved at the price that was known: the budget is passed by the difference, as the invoice is."""
+    work = claim_one()
+    call = ModelCall.objects.get()
+    Budget.objects.update(limit_usd=call.reserved_usd)
+    price = enter_dearer_price(work)
+    settle(seen(work))
+    call.refresh_from_db()
+    assert call.price == price
+    assert period().spent_usd == call.cost_usd > call.reserved_usd
+    assert not period().reserved_usd
+    assert isinstance(open_next(work), Refused)
+    assert not list(find_changes(load_price_book(), call.started_at.date(), call.started_at.date()))
+    assert_accounts_agree()
+
+
 def test_settling_twice_is_harmless() -> None:
     work = claim_one()
     for _ in range(3):
