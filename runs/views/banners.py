@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -70,16 +70,21 @@ def _find_stopped(departments: list[Department]) -> list[Banner]:
     for department in departments:
         if department.stopped_by_error:
             by_cause.setdefault((department.api_key_env, department.stopped_by_error), []).append(department)
-    return [_stopped(error, concerned) for (_, error), concerned in by_cause.items()]
+    if not by_cause:
+        return []
+    told = Alert.objects.filter(kind=Alert.Kind.STOP_THE_LINE, state=Alert.State.OPEN, department__in=departments)
+    since = dict(told.values_list("department_id", "first_at"))
+    return [_stopped(error, concerned, since) for (_, error), concerned in by_cause.items()]
 
 
-def _stopped(error: str, concerned: list[Department]) -> Banner:
+def _stopped(error: str, concerned: list[Department], told: Mapping[int, datetime]) -> Banner:
     names = ", ".join(str(department) for department in concerned)
+    since = [told[department.pk] for department in concerned if department.pk in told]
     probes = [department.next_probe_at for department in concerned if department.next_probe_at is not None]
     return Banner(
         "bad",
         f"{names}: the line stands still.",
-        f"{error} Runs wait and lose nothing.",
+        f"{error} Runs wait and lose nothing.{_since(min(since, default=None))}",
         min(probes, default=None),
         url_of("the-line-stands-still"),
         "What to do",
@@ -89,9 +94,12 @@ def _stopped(error: str, concerned: list[Department]) -> Banner:
 def _switched(held: Department | Installation) -> Banner:
     """Who has switched it to what, why and since when."""
     colour = "bad" if held.state == Department.State.STOPPED else "warning"
-    since = f" Since {held.state_since:%Y-%m-%d %H:%M} UTC." if held.state_since else ""
-    text = f"{_STATES[Department.State(held.state)]}{since}"
+    text = f"{_STATES[Department.State(held.state)]}{_since(held.state_since)}"
     return Banner(colour, describe_state(held), text, link=reverse("runs:switches"), link_text="Switches")
+
+
+def _since(moment: datetime | None) -> str:
+    return f" Since {moment:%Y-%m-%d %H:%M} UTC." if moment else ""
 
 
 _UNTOLD = Statement(

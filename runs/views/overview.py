@@ -13,21 +13,22 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
 
-from django.db.models import Count, DateTimeField, Sum
+from django.db.models import Count, DateTimeField, Exists, OuterRef, QuerySet, Sum
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from agents.models import Agent
+from agents.models import Agent, Department
 from agents.spec import DepartmentSpec, StatusSpec
 from agents.statements import Among, Given, Statement
 from runs import agent_health
 from runs.access import Access, access_of, may_see_system, signed_in
 from runs.cost_sums import Cost, Period
 from runs.costs import break_down
+from runs.examples import REASON
 from runs.first_steps import read_steps
-from runs.models import Item, ModelCall, ShiftSlot
+from runs.models import DepartmentHour, Item, ModelCall, ShiftSlot
 from runs.money import dollars, in_units
 from runs.signs import read_rows
 from runs.spending import load_fills
@@ -37,6 +38,8 @@ from runs.views.moving import SHOWN_ROWS, count_work, read_moving
 from runs.views.needs import find_needs
 from runs.views.verdicts import read_verdict
 
+SHOWN_BEGINNERS = 3
+"""Of so many departments that begin it is said that first steps are open, where all departments are shown."""
 NEARLY_USED = 80
 """From so many percent on a budget of one agent or model is shown, too."""
 LONGEST_CALL = timedelta(minutes=10)
@@ -92,8 +95,7 @@ def overview_context(request: HttpRequest) -> dict[str, Any]:
     sees_system = may_see_system(request)
     agents = _AGENTS.objects(departments=access.ids)
     access.give_departments(agents)
-    hours, health = agent_health.load_hours(access.ids, now=now), agent_health.load_agent_health(access.ids, now=now)
-    access.give_departments(one.agent for one in health)
+    hours, health = agent_health.load_hours(access.ids, now=now), _health(agents, now)
     rows = read_rows(access.shown, now=now)
     verdict = read_verdict(access, now=now, rows=rows)
     moving = read_moving(access, agents, now)
@@ -120,12 +122,38 @@ def overview_context(request: HttpRequest) -> dict[str, Any]:
         **_budgets(access, now),
         "health": health,
         "breakers": rows.models,
-        "open_steps": sum(not step.is_done for step in read_steps(access.current)) if access.current else 0,
+        "open_steps": _open_steps(access),
         "schedules": [department for department in access.shown if department.schedule],
     }
 
 
+def _health(agents: Sequence[Agent], now: datetime) -> list[agent_health.AgentHealth]:
+    return agent_health.health_of([agent for agent in agents if agent.is_enabled], now=now)
+
+
 _AGENTS = Statement(lambda: Agent.objects.filter(Among("department_id", "departments")).order_by("pk"))
+
+
+def _open_steps(access: Access) -> list[tuple[Department, int]]:
+    """How many first steps are open in the department that is chosen; where all are shown, in some that begin."""
+    asked = access.shown
+    if access.current is None:
+        beginners = {pk for (pk,) in _BEGINNERS.rows(departments=access.ids)}
+        asked = tuple(department for department in access.shown if department.pk in beginners)[:SHOWN_BEGINNERS]
+    found = [(department, sum(not step.is_done for step in read_steps(department))) for department in asked]
+    return [(department, count) for department, count in found if count]
+
+
+def _beginners() -> QuerySet[Department, Any]:
+    """Where no run has ever finished, or items wait for a word on the first examples; few, so that only these are
+    looked at more closely."""
+    ended = DepartmentHour.objects.filter(department=OuterRef("pk"))
+    paused = Item.objects.filter(department=OuterRef("pk"), automation=Item.Automation.PAUSED)
+    rows = Department.objects.filter(Among("pk", "departments"))
+    return rows.filter(~Exists(ended) | Exists(paused.filter(automation_reason=REASON))).values_list("pk")
+
+
+_BEGINNERS = Statement(_beginners)
 
 
 # --- What is moving -------------------------------------------------------------------------------------------

@@ -136,7 +136,7 @@ def test_the_lead_page_takes_as_many_queries_for_a_long_history(django_assert_nu
     client, url, numbers = scene.client(scene.operator), reverse("leads:panel", args=[scene.lead.pk]), []
     item = scene.lead.item
     for _ in range(2):
-        with django_assert_num_queries(23, exact=False) as found:
+        with django_assert_num_queries(22, exact=False) as found:
             client.get(url, headers=HTMX)
         numbers.append(len(found))
         for _ in range(5):

@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from agents.models import Budget, Department, Installation, Member, ModelState
 from runs import agent_health, cost_rollups
+from runs.examples import REASON
 from runs.models import AgentHour, Alert, DepartmentHour, HourCount, Item, Review, ShiftSlot
 from runs.views.banners import find_banners
 from tests import factories
@@ -242,6 +243,38 @@ def test_departments_with_the_same_refused_key_share_a_banner() -> None:
         "D2: the line stands still.",
     ]
     assert all(banner.at == soon and banner.link.endswith("#the-line-stands-still") for banner in banners)
+
+
+def test_a_banner_says_since_when_the_line_stands_still() -> None:
+    held = [
+        factories.make_department(slug=f"d{number}", api_key_env="KEY", stopped_by_error="Refused.")
+        for number in range(2)
+    ]
+    now = timezone.now()
+    for department, minutes in zip(held, (3, 5), strict=True):
+        since = now - timedelta(minutes=minutes)
+        Alert.objects.create(
+            department=department, key="line", kind="stop_the_line", text="x", first_at=since, last_at=now
+        )
+    (banner,) = find_banners(held, Installation())
+    assert banner.text.endswith(f"Since {now - timedelta(minutes=5):%Y-%m-%d %H:%M} UTC.")
+    Alert.objects.update(state="closed")
+    assert "Since" not in find_banners(held, Installation())[0].text
+
+
+def test_where_all_departments_are_shown_it_is_said_in_which_first_steps_are_open() -> None:
+    scene = make_scene()
+    busy, new = scene.department, Department.objects.get(slug="other")
+    Member.objects.create(user=scene.operator, department=new, role=Member.Role.VIEWER)
+    DepartmentHour.objects.create(department=busy, hour=agent_health.begin_of_hour(timezone.now()), completed=1)
+    link = '<a href="{}">First steps</a>'
+    text = page(scene)
+    assert re.search(rf"\d of the first steps of {new} are open", text)
+    assert link.format(reverse("runs:first_steps", args=[new.slug])) in text
+    assert link.format(reverse("runs:first_steps", args=[busy.slug])) not in text
+    waiting = factories.make_lead(busy, name="Otto", email="otto@example.com").item
+    Item.objects.filter(pk=waiting.pk).update(automation="paused", automation_reason=REASON)
+    assert link.format(reverse("runs:first_steps", args=[busy.slug])) in page(scene), "items wait for a word"
 
 
 def test_what_is_snoozed_needs_nobody_now() -> None:
