@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.spec import AgentSpec, DepartmentSpec, RiskRuleSpec, RuleSpec, SettingsSection
+from agents.statements import Among, Statement
 from leads.corrections import correct
 from leads.effects import effects
 from leads.filters import NAMES, filter_words, select_items
@@ -300,8 +301,11 @@ SETTINGS_SECTIONS = (
 
 def load_fields(item_ids: Iterable[int]) -> dict[int, dict[str, Any]]:
     """The fields of leads, ``{item_id: {field: value}}``, in one query; an unknown id is left out."""
-    rows = Lead.objects.filter(pk__in=list(item_ids)).values("pk", "item__tags", *_FIELDS)
-    return {row["pk"]: {**{name: row[name] for name in _FIELDS}, "tags": row["item__tags"]} for row in rows}
+    names = ("tags", *_FIELDS)
+    return {pk: dict(zip(names, values, strict=True)) for pk, *values in _LEADS.rows(items=item_ids)}
+
+
+_LEADS = Statement(lambda: Lead.objects.filter(Among("pk", "items")).values_list("pk", "item__tags", *_FIELDS))
 
 
 def staged_leads(item_ids: Iterable[int]) -> set[int]:

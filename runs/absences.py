@@ -10,9 +10,10 @@ from datetime import datetime
 
 from django.contrib.auth.models import User
 from django.db import connection, transaction
-from django.db.models import Q
+from django.db.models import DateTimeField, Q
 
 from agents.models import Department, Member
+from agents.statements import Given, Statement
 from runs.access import can
 from runs.allowed import YES, Allowed, no
 from runs.backends import ROLE_PERMISSIONS, includes
@@ -57,8 +58,16 @@ class Roster:
 def read_roster(now: datetime | None = None) -> Roster:
     """Who is away now, in one query."""
     now = now or database_now()
-    rows = Absence.objects.filter(starts_at__lte=now, ends_at__gt=now).select_related("user", "cover")
-    return Roster(rows.order_by("starts_at", "pk"))
+    return Roster(_AWAY.objects(now=now))
+
+
+_AWAY = Statement(
+    lambda: (
+        Absence.objects.filter(starts_at__lte=Given("now", DateTimeField()), ends_at__gt=Given("now", DateTimeField()))
+        .select_related("user", "cover")
+        .order_by("starts_at", "pk")
+    )
+)
 
 
 def absences_of(user: User, *, now: datetime) -> Sequence[Absence]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from django.db.models import Count
 
+from agents.statements import Among, Statement
 from runs.database import now as database_now
 from runs.models import DraftGroup, Item, Output, Review
 from runs.payloads import texts_of
@@ -75,8 +76,17 @@ def find_group(item: Item, output: Output, purpose: str, desk: Desk, *, now: dat
 
 def count_alike(group_ids: Iterable[int]) -> dict[int, int]:
     """How many questions of each group are open: one query over an index."""
-    rows = Review.objects.filter(group__in=set(group_ids), status=Review.Status.OPEN).order_by()
-    return dict(rows.values_list("group").annotate(count=Count("pk")))
+    return dict(_ALIKE.rows(groups=set(group_ids)))
+
+
+_ALIKE = Statement(
+    lambda: (
+        Review.objects.filter(Among("group_id", "groups"), status=Review.Status.OPEN)
+        .order_by()
+        .values_list("group")
+        .annotate(count=Count("pk"))
+    )
+)
 
 
 def forget_old(*, now: datetime | None = None) -> int:

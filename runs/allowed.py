@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from django.db.models import Exists, IntegerField, OuterRef, QuerySet, SlugField
+from django.db.models import BigIntegerField, Exists, IntegerField, OuterRef, QuerySet, SlugField
 
 from agents.models import Member
 from agents.spec import ITEM
@@ -164,7 +164,7 @@ LEFT_ALREADY = "It has left the house, or may have: what was sent stays as it wa
 
 def has_left(output: Output) -> bool:
     """Whether the output was sent, or given to a channel that may have sent it."""
-    return _left_among(Output.objects.filter(pk=output.pk)).exists()
+    return bool(_LEFT.rows(limit=1, output=output.pk))
 
 
 def _left_among(outputs: QuerySet[Output]) -> QuerySet[Output]:
@@ -172,6 +172,8 @@ def _left_among(outputs: QuerySet[Output]) -> QuerySet[Output]:
     handed = OutboxMessage.objects.filter(output=OuterRef("pk"), status__in=OutboxMessage.LEFT)
     return outputs.filter(Exists(written) | Exists(handed))
 
+
+_LEFT = Statement(lambda: _left_among(Output.objects.filter(pk=Given("output", BigIntegerField()))).values_list("pk"))
 
 # --- Agent runs -----------------------------------------------------------------------------------------------
 

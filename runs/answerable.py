@@ -6,12 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
+from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.db.models import BigIntegerField, CharField, QuerySet
 
 from agents.models import Agent, Member
 from agents.spec import ITEM
+from agents.statements import Given, Statement
 from runs.absences import Roster
 from runs.access import Access
 from runs.allowed import YES, Allowed, can_retry, can_take_over, has_left, no
@@ -57,20 +60,28 @@ class Offer:
 
 def offers_of(review: Review, access: Access | None = None) -> list[Offer]:
     """Every answer to this kind of question, each with whether it can be given now."""
-    asked = _Asked(review)
-    return [Offer(answer, _can_answer(asked, answer, access)) for answer in OFFERS.get(review.kind, ())]
+    return Asked(review).offers(access)
 
 
 def can_answer(review: Review, answer: str, access: Access | None = None) -> Allowed:
     """Give this answer to the question. ``item`` and ``output`` are read."""
-    return _can_answer(_Asked(review), answer, access)
+    return _can_answer(Asked(review), answer, access)
 
 
-class _Asked:
+class Asked:
     """A question while its answers are looked at: what several of them rest on is read once."""
 
     def __init__(self, review: Review) -> None:
         self.review = review
+
+    def offers(self, access: Access | None = None) -> list[Offer]:
+        """Every answer to this kind of question, each with whether it can be given now."""
+        return [Offer(answer, _can_answer(self, answer, access)) for answer in OFFERS.get(self.review.kind, ())]
+
+    @cached_property
+    def rounds(self) -> list[SendBack]:
+        """How often what it asks about was sent back, oldest first."""
+        return rounds_of(self.review.output) if self.review.output is not None else []
 
     @cached_property
     def may_leave(self) -> Allowed:
@@ -82,7 +93,7 @@ class _Asked:
         return no(reason) if reason else YES
 
 
-def _can_answer(asked: _Asked, answer: str, access: Access | None) -> Allowed:
+def _can_answer(asked: Asked, answer: str, access: Access | None) -> Allowed:
     review = asked.review
     if review.status != Review.Status.OPEN:
         return no(who_decided(review))
@@ -212,8 +223,22 @@ def key_to_write(review_output: Output) -> str:
 
 def rounds_of(output: Output) -> list[SendBack]:
     """How often what this output was made from was sent back, oldest first."""
-    rows = SendBack.objects.filter(item=output.item_id, key=key_to_write(output), trigger=output.trigger_id)
-    return list(rows.select_related("author", "review__output").order_by("pk"))
+    statement = _ROUNDS if output.trigger_id is None else _ROUNDS_OF_TRIGGER
+    return statement.objects(item=output.item_id, key=key_to_write(output), trigger=output.trigger_id)
+
+
+def _sent_back(**occasion: Any) -> QuerySet[SendBack]:
+    rows = SendBack.objects.filter(item_id=Given("item", BigIntegerField()), key=Given("key", CharField()), **occasion)
+    return rows.select_related("author", "review__output").order_by("pk")
+
+
+_ROUNDS = Statement(lambda: _sent_back(trigger=None))
+_ROUNDS_OF_TRIGGER = Statement(lambda: _sent_back(trigger_id=Given("trigger", BigIntegerField())))
+_WRITERS = Statement(
+    lambda: Agent.objects.filter(
+        department_id=Given("department", BigIntegerField()), writes=Given("key", CharField())
+    ).order_by("pk")
+)
 
 
 def _reviewer(review: Review, access: Access | None) -> Allowed:
@@ -222,18 +247,18 @@ def _reviewer(review: Review, access: Access | None) -> Allowed:
     return no(f"This takes the role of a person who is {Role.REVIEWER}.")
 
 
-def _may_leave(asked: _Asked) -> Allowed:
+def _may_leave(asked: Asked) -> Allowed:
     return asked.may_leave
 
 
-def _may_edit(asked: _Asked) -> Allowed:
+def _may_edit(asked: Asked) -> Allowed:
     output = asked.review.output
     if output is None or not texts_of(output.item.department.spec, output):
         return no("There is no text in it that could be edited.")
     return asked.may_leave
 
 
-def _may_send_back(asked: _Asked) -> Allowed:
+def _may_send_back(asked: Asked) -> Allowed:
     review, output = asked.review, asked.review.output
     if output is None:
         return no("There is nothing that could be sent back.")
@@ -241,27 +266,27 @@ def _may_send_back(asked: _Asked) -> Allowed:
         return no(f"{output.author or 'A person'} wrote it: edit it, or reject it.")
     if has_left(output):
         return no("It has left the house, or is just leaving.")
-    if len(rounds_of(output)) >= MAX_ROUNDS:
+    if len(asked.rounds) >= MAX_ROUNDS:
         return no(f"It was sent back {MAX_ROUNDS} times: approve it, edit it, reject it, or take over.")
     occasion = output.trigger.kind if output.trigger else ITEM
-    writers = Agent.objects.filter(department=review.department_id, writes=key_to_write(output))
+    writers = _WRITERS.objects(department=review.department_id, key=key_to_write(output))
     writer = next((agent for agent in writers if agent.works_for(occasion)), None)
     if writer is None or not writer.is_enabled:
         return no(f"{writer.title if writer else 'Who wrote it'} is switched off.")
     return _goes_on(review.item)
 
 
-def _may_correct(asked: _Asked) -> Allowed:
+def _may_correct(asked: Asked) -> Allowed:
     output = asked.review.output
     return can_correct(output) if output is not None else no("There is nothing to correct.")
 
 
-def _may_take_over(asked: _Asked) -> Allowed:
+def _may_take_over(asked: Asked) -> Allowed:
     item = asked.review.item
     return can_take_over(item) if item is not None else no("It is not about one item.")
 
 
-def _may_retry(asked: _Asked) -> Allowed:
+def _may_retry(asked: Asked) -> Allowed:
     if asked.review.kind == Kind.INCIDENT:
         return YES
     run = asked.review.agent_run
@@ -274,7 +299,7 @@ def _goes_on(item: Item | None) -> Allowed:
     return YES
 
 
-_CHECKS: Mapping[Review.Answer, Callable[[_Asked], Allowed]] = {
+_CHECKS: Mapping[Review.Answer, Callable[[Asked], Allowed]] = {
     Answer.APPROVE: _may_leave,
     Answer.APPROVE_EDITED: _may_edit,
     Answer.SEND_BACK: _may_send_back,

@@ -27,6 +27,10 @@ _OUTPUTS = Statement(
         .values_list("item_id", "key", "trigger_id", "facets", "verdict", "is_stale")
     )
 )
+AGENTS = Statement(lambda: Agent.objects.filter(Among("department_id", "departments")).order_by("pk"))
+_RULES = Statement(
+    lambda: Rule.objects.filter(Among("department_id", "departments"), is_enabled=True).order_by("position", "pk")
+)
 _RUNS = Statement(
     lambda: (
         AgentRun.objects.filter(Among("item_id", "items"), status__in=_COUNTING)
@@ -99,7 +103,7 @@ def load_routers(departments: Iterable[Department], given: Iterable[Agent] | Non
     ids = [department.pk for department in departments]
     agents: dict[int, list[AgentView]] = {pk: [] for pk in ids}
     rules: dict[int, list[RuleView]] = {pk: [] for pk in ids}
-    for agent in Agent.objects.filter(department__in=ids).order_by("pk") if given is None else given:
+    for agent in AGENTS.objects(departments=ids) if given is None else given:
         agents[agent.department_id].append(agent_view(agent))
     for rule in _RULES.objects(departments=ids):
         rules[rule.department_id].append(rule_view(rule))

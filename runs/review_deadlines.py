@@ -16,7 +16,7 @@ from django.urls import reverse
 
 from agents.models import Agent, Department, Member
 from agents.spec import kind
-from runs import alerts, alike, log, reviews, snoozing
+from runs import alerts, alike, log, questions, reviews, snoozing
 from runs.absences import read_roster
 from runs.access import can
 from runs.commits import lock_items
@@ -113,7 +113,7 @@ def ask_about_fallen(*, now: datetime | None = None) -> int:
 
 
 def _act(pk: int, now: datetime) -> bool:
-    review = reviews.read_review(pk)
+    review = questions.read_review(pk)
     if review.at_deadline == AtDeadline.REJECT:
         # Marked first: what cannot be rejected is not tried again every minute.
         marked = _mark(review, now)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
+from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import transaction
-from django.db.models import DateTimeField, Q, QuerySet
+from django.db.models import BigIntegerField, CharField, DateTimeField, IntegerField, Q, QuerySet
 from django.utils import timezone
 
 from agents.models import Member
-from agents.statements import Among, Given, Statement
+from agents.statements import Among, AnyOf, Given, Statement
 from runs.absences import Roster, read_roster
 from runs.allowed import YES, Allowed, no
 from runs.answerable import can_assign, can_claim, can_release, who_decided
@@ -23,6 +25,7 @@ from runs.models.people import DUE, NEVER
 MOST_COUNTED = 1_000
 """The badge counts so far, then it says "1000+"."""
 MINE, UNASSIGNED = "mine", "unassigned"
+AnyField = Any  # django-stubs parametrise Field, Django does not
 ASSIGNEES = {MINE: "Mine", UNASSIGNED: "Nobody’s"}
 RISKS = {"3": "High", "2": "Medium", "1": "Low"}
 
@@ -76,21 +79,62 @@ def open_reviews(
 
     Those that are snoozed are left out, unless they are asked for. Without a roster it is read where it is needed.
     """
-    rows = Review.objects.filter(department__in=list(department_ids), status=Review.Status.OPEN)
-    snoozed = Q(snoozed_until__gt=timezone.now())
+    values = _values(department_ids, filters, user, roster)
+    fitting = _fitting(
+        filters, lambda name, field: values[name], lambda column, name: AnyOf(column, values.get(name, ()))
+    )
+    return in_order(fitting)
+
+
+def find_neighbours(
+    department_ids: Iterable[int], filters: Filters, user: User, place: Place, roster: Roster | None = None
+) -> tuple[int | None, int | None]:
+    """The questions behind and before a place, of those that fit the filters; None where there is no further one."""
+    values = _values(department_ids, filters, user, roster)
+    values |= {"at_risk": place.risk, "at_deadline": place.deadline, "at_pk": place.pk}
+    # What differs between filters of one shape are values alone.
+    shape = Filters(**{name: value if name == "assignee" else "1" for name, value in filters.values.items()})
+    found = [_beside(shape, is_behind).rows(limit=1, **values) for is_behind in (True, False)]
+    behind, before = (rows[0][0] if rows else None for rows in found)
+    return behind, before
+
+
+def _values(department_ids: Iterable[int], filters: Filters, user: User, roster: Roster | None) -> dict[str, Any]:
+    values: dict[str, Any] = {"departments": list(department_ids), "now": timezone.now(), "kind": filters.kind}
+    if filters.assignee == MINE:
+        values["people"] = [user.pk, *sorted((roster or read_roster()).covered_by(user.pk))]
+    return values | {name: int(value) for name in ("risk", "group") if (value := filters.values.get(name))}
+
+
+def _fitting(
+    filters: Filters, given: Callable[[str, AnyField], Any], among: Callable[[str, str], Any]
+) -> QuerySet[Review]:
+    rows = Review.objects.filter(among("department_id", "departments"), status=Review.Status.OPEN)
+    snoozed = Q(snoozed_until__gt=given("now", DateTimeField()))
     rows = rows.filter(snoozed) if filters.snoozed else rows.exclude(snoozed)
     if filters.group:
-        rows = rows.filter(group=int(filters.group))
+        rows = rows.filter(group=given("group", BigIntegerField()))
     if filters.kind:
-        rows = rows.filter(kind=filters.kind)
+        rows = rows.filter(kind=given("kind", CharField()))
     if filters.risk:
-        rows = rows.filter(risk=int(filters.risk))
+        rows = rows.filter(risk=given("risk", IntegerField()))
     if filters.assignee == MINE:
-        covered = (roster or read_roster()).covered_by(user.pk)
-        rows = rows.filter(assignee__in=[user.pk, *sorted(covered)])
+        rows = rows.filter(among("assignee_id", "people"))
     elif filters.assignee:
         rows = rows.filter(assignee=None)
-    return in_order(rows)
+    return rows
+
+
+@cache
+def _beside(shape: Filters, is_behind: bool) -> Statement[Review]:
+    place: Any = (
+        Given("at_risk", IntegerField()),
+        Given("at_deadline", DateTimeField()),
+        Given("at_pk", BigIntegerField()),
+    )
+    rows = in_order(_fitting(shape, Given, Among))
+    rows = after(rows, Place(*place)) if is_behind else before(rows, Place(*place))
+    return Statement(lambda: rows.values_list("pk"))
 
 
 def in_order(rows: QuerySet[Review]) -> QuerySet[Review]:
@@ -164,9 +208,16 @@ def assign(*, review: Review, user: User, to: User) -> Allowed:
 
 def assignable(review: Review) -> list[User]:
     """Who may be asked to look at it."""
-    roles = [role for role in ROLE_PERMISSIONS if includes(role, Member.Role.REVIEWER)]
-    people = User.objects.filter(memberships__department=review.department_id, memberships__role__in=roles)
-    return list(people.filter(is_active=True).order_by("username"))
+    return _ASSIGNABLE.objects(department=review.department_id)
+
+
+_ASSIGNABLE = Statement(
+    lambda: User.objects.filter(
+        memberships__department_id=Given("department", BigIntegerField()),
+        memberships__role__in=[role for role in ROLE_PERMISSIONS if includes(role, Member.Role.REVIEWER)],
+        is_active=True,
+    ).order_by("username")
+)
 
 
 def _assign(review: Review, user: User, to: User | None, check: Callable[[Review], Allowed]) -> Allowed:

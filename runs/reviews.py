@@ -26,6 +26,7 @@ from runs.database import now as database_now
 from runs.effects import withdraw_drafts
 from runs.models import Action, Item, LogEntry, Message, OutboxMessage, Output, Review, Trigger
 from runs.payloads import fit_payload
+from runs.questions import read_review
 from runs.sendable import address_of, why_not_send
 from runs.staff import load_staff
 from runs.triggers import record_decision
@@ -162,14 +163,6 @@ def mark_sent(*, output: Output, user: User, subject: str = "", body: str = "", 
         log.write([log.item_entry(item, "sent", f"{user} sent {output.key} {output.number} by hand.", at=now)])
         tell(item, output, "sent", now)
     return True
-
-
-def read_review(pk: int) -> Review:
-    """A review as it is now, with what answering it looks at."""
-    related = ("item__department", "output__item__department", "output__trigger", "output__agent_run__agent", "edited")
-    return Review.objects.select_related(
-        *related, "agent_run__agent", "answered_by", "assignee", "by_rule", "department"
-    ).get(pk=pk)
 
 
 def close(

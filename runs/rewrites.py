@@ -15,7 +15,8 @@ from runs.commits import lock_items
 from runs.database import now as database_now
 from runs.models import Action, Output, Review, SendBack
 from runs.payloads import fit_payload
-from runs.reviews import act, close, read_review, tell
+from runs.questions import read_review
+from runs.reviews import act, close, tell
 from runs.staff import load_staff
 
 Answer = Review.Answer

@@ -70,11 +70,10 @@ def _departures(row: OutboxMessage, since: datetime, limit: int) -> Sequence[dat
     return sorted([*(at for at in sent if at is not None), *unsure], reverse=True)
 
 
-def held_by(department: Department) -> str:
-    """Why nothing leaves the department or the installation; empty if it may."""
-    installation = Installation.objects.filter(pk=1).first()
-    for who, row in (("The installation", installation), (str(department), department)):
-        if row is not None and row.state != Department.State.RUNNING:
+def held_by(department: Department, installation: Installation | None = None) -> str:
+    """Why nothing leaves the department or the installation (read unless given); empty if it may."""
+    for who, row in (("The installation", installation or Installation.read()), (str(department), department)):
+        if row.state != Department.State.RUNNING:
             label = Department.State(row.state).label
             return f"{who} is {label}{f': {row.state_reason}' if row.state_reason else '.'}"
     return ""

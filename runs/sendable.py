@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
-from django.db.models import Exists, OuterRef, Q
+from functools import cache
+
+from django.db.models import BigIntegerField, Exists, OuterRef, Q
 from django.db.models.functions import Coalesce
 
 from agents.models import Agent
 from agents.spec import ITEM, OutputEvent, Send
+from agents.statements import Among, Given, Statement
 from runs import suppressions
 from runs.facts import SUPPRESSED_TAG
 from runs.models import Item, Message, Output
@@ -51,14 +54,22 @@ def _reaches_person(item: Item, output: Output) -> bool:
 
 def _is_overtaken(item: Item, output: Output) -> bool:
     """Whether a reply came in that was not known when it, or what it was made from, was begun."""
-    replies = Message.objects.filter(item=item, direction=Message.Direction.IN)
-    if output.trigger_id is not None:
-        replies = replies.exclude(trigger=output.trigger_id)  # what it is the answer to
-    chosen = Q(pk=output.pk)
-    if not output.is_by_person:
-        made_from = Q(pk__in=output.made_from, trigger=output.trigger_id)
+    statement = _overtaken(output.trigger_id is not None, output.is_by_person)
+    given = {"output": output.pk, "made_from": output.made_from, "trigger": output.trigger_id}
+    return bool(statement.rows(limit=1, item=item.pk, **given))
+
+
+@cache
+def _overtaken(is_answer: bool, is_by_person: bool) -> Statement[Output]:
+    occasion = Given("trigger", BigIntegerField()) if is_answer else None
+    replies = Message.objects.filter(item=Given("item", BigIntegerField()), direction=Message.Direction.IN)
+    if is_answer:
+        replies = replies.exclude(trigger=occasion)  # what it is the answer to
+    chosen = Q(pk=Given("output", BigIntegerField()))
+    if not is_by_person:
+        made_from = Q(Among("pk", "made_from"), trigger=occasion)
         # What is made once for the item reads no conversation, and serves later occasions as well.
         chosen |= made_from & (Q(agent_run=None) | Q(agent_run__agent__scope=Agent.Scope.OCCASION))
     parts = Output.objects.filter(chosen).annotate(began=Coalesce("agent_run__started_at", "created_at"))
     later = Q(at__gt=OuterRef("began")) | Q(trigger__created_at__gt=OuterRef("began"))
-    return parts.filter(Exists(replies.filter(later))).exists()
+    return Statement(lambda: parts.filter(Exists(replies.filter(later))).order_by().values_list("pk"))

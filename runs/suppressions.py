@@ -8,6 +8,7 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import Q
 
+from agents.statements import Among, Statement
 from runs.addresses import compared, entries_for, erased_entries, normalise_entry
 from runs.allowed import YES, Allowed, no
 from runs.database import now as database_now
@@ -73,7 +74,11 @@ def is_suppressed(address: str) -> bool:
 
 def why_suppressed(address: str) -> Suppression | None:
     """The entry that keeps mails from this address; None if there is none."""
-    return Suppression.objects.filter(address__in=entries_for(address)).first()
+    found = _LISTED.objects(limit=1, entries=entries_for(address))
+    return found[0] if found else None
+
+
+_LISTED = Statement(lambda: Suppression.objects.filter(Among("address", "entries")).order_by("pk"))
 
 
 def suppressed_among(addresses: Iterable[str]) -> set[str]:

@@ -8,28 +8,28 @@ from datetime import datetime
 from typing import Any
 
 from django.contrib.auth.models import User
+from django.db.models import BigIntegerField
 from django.http import HttpRequest
 from django.urls import reverse
 
+from agents.statements import Given, Statement
 from runs import review_queue
-from runs.absences import read_roster
+from runs.absences import Roster
 from runs.access import Access, access_of
 from runs.alike import count_alike
 from runs.allowed import Allowed
 from runs.answerable import (
     MAX_ROUNDS,
+    Asked,
     can_claim,
     can_release,
     can_snooze,
     can_undo,
     can_wake,
-    offers_of,
-    rounds_of,
 )
 from runs.database import now as database_now
-from runs.models import AgentRun, Item, Message, Output, Review, SendBack
+from runs.models import AgentRun, Item, Message, Output, Review
 from runs.payloads import FOR_PEOPLE, Classification, classifications_of, texts_of
-from runs.reviews import read_review
 from runs.send_situation import held_by
 from runs.sendable import address_of
 from runs.snoozing import CHOICES, local_time
@@ -126,22 +126,25 @@ _RIGHT = "It is noted as right. Nothing is sent."
 
 
 def card_context(
-    request: HttpRequest, pk: int, user: User, *, given: Mapping[str, str] | None = None
+    request: HttpRequest, review: Review, user: User, roster: Roster, *, given: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Everything the card of a question needs. ``given``: texts that were refused and must not be lost."""
-    access, review = access_of(request), read_review(pk)
+    """Everything the card of a question needs, as ``read_review`` reads it.
+
+    ``given``: texts that were refused and must not be lost.
+    """
+    access, asked = access_of(request), Asked(review)
     item, output = review.item, review.output
     shown = review.edited or output
-    outputs = list(item.outputs.filter(is_current=True).select_related("trigger", "agent_run__agent")) if item else []
+    outputs = _CURRENT.objects(item=item.pk) if item else []
     stale = find_stale(item, [output]) if item is not None and output is not None and output.is_current else {}
-    now, claims, rounds = database_now(), claims_of(shown, outputs), _rounds(shown)
+    now, claims, rounds = database_now(), claims_of(shown, outputs), asked.rounds
     return {
         "access": access,
         "review": review,
         "item": item,
         "output": shown,
         "card": build_card(shown, review.department.spec, stale.get(shown.pk, "")) if shown else None,
-        "buttons": _buttons(review, access) if review.status == Review.Status.OPEN else [],
+        "buttons": _buttons(asked, access) if review.status == Review.Status.OPEN else [],
         "texts": _texts(review, shown, given or {}),
         "given": given or {},
         "address": address_of(item) if item is not None and review.kind == Kind.DRAFT else "",
@@ -158,15 +161,14 @@ def card_context(
         "undo": can_undo(review, access, now=now) if review.status == Review.Status.ANSWERED else None,
         "reason_codes": Review.ReasonCode.choices,
         "can_answer": access.can(review.department_id, "reviewer"),
-        **_waiting(review, access, user, now),
+        **_waiting(review, access, user, roster, now),
     }
 
 
-def _waiting(review: Review, access: Access, user: User, now: datetime) -> dict[str, Any]:
+def _waiting(review: Review, access: Access, user: User, roster: Roster, now: datetime) -> dict[str, Any]:
     """What an open question waits for: whose it is, who stands in, until when it is snoozed, what is like it."""
     if review.status != Review.Status.OPEN:
         return {}
-    roster = read_roster(now)
     until = review.snoozed_until if review.snoozed_until is not None and review.snoozed_until > now else None
     alike = count_alike([review.group_id]).get(review.group_id, 0) if review.group_id is not None else 0
     return {
@@ -183,9 +185,10 @@ def _waiting(review: Review, access: Access, user: User, now: datetime) -> dict[
     }
 
 
-def _buttons(review: Review, access: Any) -> list[Button]:
-    found, held = [], held_by(review.department)
-    for offer in offers_of(review, access):
+def _buttons(asked: Asked, access: Access) -> list[Button]:
+    review, found = asked.review, []
+    held = held_by(review.department, access.installation)
+    for offer in asked.offers(access):
         label, key = _LABELS[offer.answer]
         effect = _EFFECTS[offer.answer]
         if offer.answer == Answer.APPROVE and review.kind == Kind.LOW_CONFIDENCE:
@@ -273,17 +276,25 @@ def _sorted(review: Review, outputs: Sequence[Output]) -> list[Sorted]:
     return [Sorted(o, fields, reverse("runs:output_correct", args=[o.pk])) for o, fields in found if fields]
 
 
-def _rounds(output: Output | None) -> list[SendBack]:
-    return rounds_of(output) if output is not None else []
-
-
 def _thread(item: Item | None) -> list[Message]:
-    rows = item.messages.order_by("-at", "-pk")[:LAST_MESSAGES] if item is not None else []
-    return list(rows)[::-1]
+    return _LATEST.objects(item=item.pk, limit=LAST_MESSAGES)[::-1] if item is not None else []
 
 
 def _runs(review: Review) -> list[AgentRun]:
     """What is under way on the item at this moment."""
-    if review.item is None:
-        return []
-    return list(review.item.agent_runs.filter(status__in=AgentRun.ACTIVE).select_related("agent").order_by("pk"))
+    return _ACTIVE.objects(item=review.item_id) if review.item_id is not None else []
+
+
+_CURRENT = Statement(
+    lambda: Output.objects.filter(item_id=Given("item", BigIntegerField()), is_current=True).select_related(
+        "trigger", "agent_run__agent"
+    )
+)
+_LATEST = Statement(lambda: Message.objects.filter(item_id=Given("item", BigIntegerField())).order_by("-at", "-pk"))
+_ACTIVE = Statement(
+    lambda: (
+        AgentRun.objects.filter(item_id=Given("item", BigIntegerField()), status__in=AgentRun.ACTIVE)
+        .select_related("agent")
+        .order_by("pk")
+    )
+)

@@ -8,12 +8,13 @@ from urllib.parse import urlsplit
 
 from django.contrib import messages
 from django.contrib.auth.models import User
-from django.http import HttpRequest, HttpResponse, QueryDict
-from django.shortcuts import get_object_or_404, redirect, render
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict
+from django.shortcuts import redirect, render
 from django.urls import Resolver404, resolve, reverse
 
 from agents.models import Member
-from runs import review_queue, reviews
+from runs import questions, review_queue
+from runs.absences import read_roster
 from runs.access import access_of, get_visible, require
 from runs.allowed import Allowed, no
 from runs.answerable import can_undo
@@ -51,7 +52,7 @@ def judge(
         done = decide(review, user)
     except Unfit as error:
         done = no(str(error))
-    said = f"{text} {leaving(reviews.read_review(pk))}".rstrip() if done else f"{done.reason} Nothing was changed."
+    said = f"{text} {leaving(questions.read_review(pk))}".rstrip() if done else f"{done.reason} Nothing was changed."
     stays = stays or not done
     return _go_on(
         request, review, said, bool(done), stays=stays, answered=review.pk if is_answer and not stays else None
@@ -72,7 +73,7 @@ def _go_on(
     filters = review_queue.read_filters(QueryDict(request.POST.get("queue", "")))
     if not is_done and not is_htmx(request) and (typed := _typed(request)):
         messages.warning(request, text)
-        context = card_of(request, review.pk, filters, given=request.POST.dict())
+        context = card_of(request, questions.read_review(review.pk), filters, given=request.POST.dict())
         return render(request, "runs/review.html", {**context, "typed": typed}, status=409)
     if "queue" not in request.POST:
         url = review.item.get_absolute_url() if review.item else reverse("runs:reviews")
@@ -85,7 +86,7 @@ def _go_on(
         return redirect(url)
     # What was typed and refused is typed again by static/js/reviews.js, so that no refresh takes it for the server's;
     # where there is no form any more, it is shown.
-    context = card_of(request, target, filters, answered=answered)
+    context = card_of(request, questions.find_review(target) if target else None, filters, answered=answered)
     if not is_done and target == review.pk and context["review"].status != Review.Status.OPEN:
         context["typed"] = _typed(request)
     response = render(request, "runs/_review_next.html", context)
@@ -95,9 +96,17 @@ def _go_on(
     return response
 
 
+def find_asked(request: HttpRequest, pk: int) -> Review:
+    """A question of a department that the person may see, with what its card needs; else 404."""
+    review = questions.find_review(pk)
+    if review is None or review.department_id not in {department.pk for department in access_of(request).departments}:
+        raise Http404("There is no such question.")
+    return review
+
+
 def card_of(
     request: HttpRequest,
-    pk: int | None,
+    review: Review | None,
     filters: Filters,
     *,
     answered: int | None = None,
@@ -109,16 +118,18 @@ def card_of(
     """
     shown: dict[str, Any] = {"filters": filters, "queue": query_of(filters), "answered": None, "review": None}
     if answered is not None:
-        shown["answered"] = reviews.read_review(answered)
+        shown["answered"] = questions.read_review(answered)
         shown["answered_leaving"] = leaving(shown["answered"])
         shown["answered_undo"] = can_undo(shown["answered"], access_of(request), now=database_now())
-    if pk is None:
+    if review is None:
         return {"access": access_of(request), **shown}
-    context = {**shown, **card_context(request, pk, user_of(request), given=given)}
-    place = review_queue.place_of(context["review"])
-    rows = review_queue.open_reviews(access_of(request).ids, filters, user_of(request))
-    following, before = _first(review_queue.after(rows, place)), _first(review_queue.before(rows, place))
-    ahead = following or (_first(rows.exclude(pk=pk)) if before is not None else None)
+    user, roster = user_of(request), read_roster()
+    context = {**shown, **card_context(request, review, user, roster, given=given)}
+    asked = (access_of(request).ids, filters, user)
+    following, before = review_queue.find_neighbours(*asked, review_queue.place_of(review), roster)
+    ahead = following
+    if following is None and before is not None:
+        ahead = _first(review_queue.open_reviews(*asked, roster).exclude(pk=review.pk))
     for name, found in (("next", following), ("previous", before), ("ahead", ahead)):
         context[name] = address_of(found, filters) if found is not None else ""
     return context
@@ -179,5 +190,6 @@ def query_of(filters: Filters) -> str:
 
 
 def user_of(request: HttpRequest) -> User:
-    """Who asks, as a row."""
-    return get_object_or_404(User, pk=request.user.pk)
+    """Who asks; only somebody who is signed in comes so far."""
+    assert isinstance(request.user, User)
+    return request.user

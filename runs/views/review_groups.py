@@ -13,7 +13,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
 
 from agents.models import Member
-from runs import reviews
+from runs import questions, reviews
 from runs.access import Access, access_of, get_visible, require, signed_in
 from runs.allowed import Allowed, no
 from runs.answerable import can_approve_together
@@ -75,7 +75,7 @@ def review_group_approve(request: HttpRequest, pk: int) -> HttpResponse:
     rows = Review.objects.filter(pk__in=chosen[:AT_ONCE], group=group).select_related("item")
     access, done, left = access_of(request), 0, []
     for review in rows.order_by("pk"):
-        allowed = can_approve_together(reviews.read_review(review.pk), access)
+        allowed = can_approve_together(questions.read_review(review.pk), access)
         # What was read is approved: not a text that has come in its place, nor to another address.
         output_id, to = read_number(request.POST.get(f"output_{review.pk}", "")), request.POST.get(f"to_{review.pk}")
         if output_id is None or to is None:

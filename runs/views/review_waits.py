@@ -16,7 +16,7 @@ from runs.allowed import Allowed, no
 from runs.database import now as database_now
 from runs.models import Review
 from runs.payloads import texts_of
-from runs.reviews import read_review
+from runs.questions import read_review
 from runs.views.diffs import diff_texts, unchecked_sentences
 from runs.views.review_flow import judge
 

@@ -21,7 +21,7 @@ from runs.review_queue import ASSIGNEES, RISKS
 from runs.views.answers import answer as answer_page
 from runs.views.answers import show
 from runs.views.forms import read_number
-from runs.views.review_flow import Decide, answered_of, card_of, judge, query_of, user_of
+from runs.views.review_flow import Decide, answered_of, card_of, find_asked, judge, query_of, user_of
 from runs.views.review_rows import gather_rows
 
 Role = Member.Role
@@ -69,18 +69,16 @@ def reviews_open(request: HttpRequest) -> HttpResponse:
 @require_safe
 def review_detail(request: HttpRequest, pk: int) -> HttpResponse:
     """One question with everything that is needed to answer it."""
-    get_visible(request, Review.objects.all(), pk=pk)
-    filters = review_queue.read_filters(request.GET)
-    return render(request, "runs/review.html", card_of(request, pk, filters, answered=answered_of(request)))
+    review, filters = find_asked(request, pk), review_queue.read_filters(request.GET)
+    return render(request, "runs/review.html", card_of(request, review, filters, answered=answered_of(request)))
 
 
 @signed_in
 @require_safe
 def review_panel(request: HttpRequest, pk: int) -> HttpResponse:
     """The card alone."""
-    get_visible(request, Review.objects.all(), pk=pk)
-    filters = review_queue.read_filters(request.GET)
-    return render(request, "runs/_review.html", card_of(request, pk, filters, answered=answered_of(request)))
+    review, filters = find_asked(request, pk), review_queue.read_filters(request.GET)
+    return render(request, "runs/_review.html", card_of(request, review, filters, answered=answered_of(request)))
 
 
 @signed_in

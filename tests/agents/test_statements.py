@@ -6,6 +6,7 @@ import gc
 import weakref
 from datetime import UTC, datetime, timedelta
 from threading import Thread
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -15,7 +16,7 @@ from django.test.utils import CaptureQueriesContext
 
 from agents.statements import Among, Given, Statement, count_each
 from runs.models import AgentRun, Item
-from tests.factories import make_item
+from tests.factories import make_agent_run, make_item
 
 NOW = datetime(2026, 11, 16, 9, 30, tzinfo=UTC)
 
@@ -55,6 +56,19 @@ def test_values_come_back_as_the_orm_gives_them(items: list[Item]) -> None:
     assert [(i.title, i.tags, i.route_due_at, i.changed_at) for i in loaded] == [
         (i.title, i.tags, i.route_due_at, i.changed_at) for i in Item.objects.order_by("pk")
     ]
+
+
+def test_what_select_related_names_comes_with_the_rows(items: list[Item], django_assert_num_queries: Any) -> None:
+    run = make_agent_run(item=items[0])
+    statement = Statement(
+        lambda: AgentRun.objects.filter(Among("pk", "runs")).select_related("agent", "item", "trigger")
+    )
+    for _ in range(2):
+        with django_assert_num_queries(1):
+            (found,) = statement.objects(runs=[run.pk])
+            assert (found.agent.slug, found.item.title, found.trigger) == (run.agent.slug, "Item 0", None)
+    assert found.__dict__.keys() == AgentRun.objects.select_related("agent").get(pk=run.pk).__dict__.keys()
+    assert found == run
 
 
 @pytest.mark.django_db(transaction=True)

@@ -9,7 +9,7 @@ from django.test.utils import CaptureQueriesContext
 from runs import suppressions
 from runs.answerable import can_answer, offers_of
 from runs.models import Review
-from runs.reviews import read_review
+from runs.questions import read_review
 from tests.runs.scene import make_scene
 
 pytestmark = pytest.mark.django_db

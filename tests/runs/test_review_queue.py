@@ -23,6 +23,7 @@ from runs.review_queue import (
     before,
     claim,
     count_open,
+    find_neighbours,
     open_reviews,
     place_of,
     read_filters,
@@ -70,6 +71,46 @@ def test_from_every_place_the_neighbours_are_the_next_in_the_order(office: Depar
         assert place is not None
         assert list(after(rows, place)) == found[number + 1 :]
         assert list(before(rows, place)) == found[:number][::-1]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"kind": "failure"},
+        {"risk": "2"},
+        {"assignee": "mine"},
+        {"assignee": "unassigned"},
+        {"snoozed": "1"},
+        {"kind": "failure", "risk": "1", "assignee": "mine"},
+    ],
+)
+def test_neighbours_are_those_of_the_list_with_the_same_filters(
+    office: Department, rita: User, given: dict[str, str]
+) -> None:
+    item, now = make_lead(office).item, timezone.now()
+    kinds, people, until = (Review.Kind.FAILURE, Review.Kind.BUDGET), (rita, None), (None, now + timedelta(hours=1))
+    for number in range(24):
+        about: dict[str, Any] = {"item": item if number % 2 == 0 else None, "department": office}
+        asked = {"risk": number % 3 + 1, "deadline": now + timedelta(hours=number % 5), "ask": "?"}
+        of_whom = {"assignee": people[number // 2 % 2], "snoozed_until": until[number // 4 % 2]}
+        Review.objects.create(kind=kinds[number % 2], **about, **asked, **of_whom)
+    make_review(make_lead(make_office(slug="other")).item)
+    for filters in (Filters(**given), Filters(**given)):  # compiled by the first
+        found = list(open_reviews([office.pk], filters, rita))
+        assert found
+        for number, review in enumerate(found):
+            behind = found[number + 1].pk if number + 1 < len(found) else None
+            before_it = found[number - 1].pk if number else None
+            neighbours = find_neighbours([office.pk], filters, rita, place_of(review))
+            assert neighbours == (behind, before_it)
+
+
+def test_filters_of_one_shape_are_one_statement_with_other_values(office: Department, rita: User) -> None:
+    item = make_lead(office).item
+    low, other, high = (make_review(item, risk=risk) for risk in (1, 1, 3))
+    assert find_neighbours([office.pk], Filters(risk="3"), rita, place_of(high)) == (None, None)
+    assert find_neighbours([office.pk], Filters(risk="1"), rita, place_of(low)) == (other.pk, None)
 
 
 @pytest.mark.parametrize(
