@@ -87,10 +87,10 @@ def open_reviews(
 
 
 def find_neighbours(
-    department_ids: Iterable[int], filters: Filters, user: User, place: Place, roster: Roster | None = None
+    department_ids: Iterable[int], filters: Filters, user: User, place: Place
 ) -> tuple[int | None, int | None]:
     """The questions behind and before a place, of those that fit the filters; None where there is no further one."""
-    values = _values(department_ids, filters, user, roster)
+    values = _values(department_ids, filters, user, None)
     values |= {"at_risk": place.risk, "at_deadline": place.deadline, "at_pk": place.pk}
     # What differs between filters of one shape are values alone.
     shape = Filters(**{name: value if name == "assignee" else "1" for name, value in filters.values.items()})

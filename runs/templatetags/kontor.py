@@ -233,7 +233,16 @@ def status(shown: Shown, details: bool = False) -> SafeString:
     badge = _badge(shown.label, shown.colour, shown.icon, shown.is_live)
     if not details or not shown.note:
         return badge
-    return format_html('{}<span class="k-waits">{}</span>', badge, render_to_string("_waits.html", {"shown": shown}))
+    return format_html('{}<span class="k-waits">{}</span>', badge, waits(shown))
+
+
+@register.simple_tag
+def waits(shown: Shown) -> SafeString:
+    """What a state waits for, since when, and what comes next. No template: a list has one in every row."""
+    since = format_html(" Waiting for {}.", age(shown.since)) if shown.since else ""
+    then_at = format_html(" {}", due(shown.then_at)) if shown.then_at else ""
+    then = format_html(" {}{}.", shown.then, then_at) if shown.then else ""
+    return format_html("{}{}{}", shown.note, since, then)
 
 
 @lru_cache(maxsize=1_000, typed=True)

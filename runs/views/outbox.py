@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +15,9 @@ from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
 
 from agents.models import Member
+from agents.statements import Among, Statement, count_each
 from runs import departures, outbox, reviews
 from runs.access import Access, access_of, get_visible, require, signed_in
-from runs.allowed import Allowed
 from runs.allowed_sending import can_mark_sent, can_send_another, can_settle, can_withdraw
 from runs.mailbox import is_in_files
 from runs.models import Channel, Item, OutboxMessage, Review
@@ -77,14 +78,22 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True)
+class Button:
+    """One thing that may be done about a message, and where it is posted. ``sent`` is what is said of an unsure one."""
+
+    label: str
+    icon: str
+    url: str
+    sent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One message as the list shows it, with what may be done about it."""
 
     message: OutboxMessage
     shown: Shown
-    can_withdraw: Allowed
-    can_mark: Allowed
-    can_settle: Allowed
+    buttons: Sequence[Button]
     may_repeat: bool
     """Whether to offer another of the same purpose; whether it can be had is said when it is asked for."""
 
@@ -95,7 +104,7 @@ def outbox_list(request: HttpRequest) -> HttpResponse:
     """Newest first; state, channel, day and text filter by the query string, which is the page."""
     access, chosen = access_of(request), read_chosen(request)
     visible = OutboxMessage.objects.filter(department__in=access.ids)
-    related = visible.select_related("item", "approved_by", "output")
+    related = visible.select_related("item", "approved_by")
     page = read_page(request, filter_messages(related, chosen, access))
     unsure = list(related.filter(status=Status.UNKNOWN).order_by("pk")[:UNSURE_ROWS]) if not chosen.is_any else []
     shown = [*page.rows, *unsure]
@@ -106,7 +115,7 @@ def outbox_list(request: HttpRequest) -> HttpResponse:
         "rows": [build_row(message, access) for message in page.rows],
         "unsure": [build_row(message, access) for message in unsure],
         "chosen": chosen,
-        "counts": _counts(None if chosen.is_narrowed else visible),
+        "counts": _counts(access, chosen),
         "known_channels": sorted(CHANNELS),
         "channels": describe_channels(access),
         "mailbox_url": reverse("runs:mailbox") if is_in_files() and request.user.is_superuser else "",
@@ -247,14 +256,20 @@ def build_row(message: OutboxMessage, access: Access) -> Row:
     shown = Shown(str(status.label), colour, icon, note=_waits(message), is_live=status == Status.SENDING)
     plugin = CHANNELS.get(message.channel)
     is_mail = plugin is not None and plugin.reaches_person
-    return Row(
-        message,
-        shown,
-        can_withdraw(message, access),
-        can_mark_sent(message, access),
-        can_settle(message, access),
-        may_repeat=is_mail and status == Status.SENT and access.can(message.department_id, Role.OPERATOR),
-    )
+    may_repeat = is_mail and status == Status.SENT and access.can(message.department_id, Role.OPERATOR)
+    return Row(message, shown, _buttons(message, access), may_repeat)
+
+
+def _buttons(message: OutboxMessage, access: Access) -> list[Button]:
+    found = []
+    if can_withdraw(message, access):
+        found.append(Button("Undo", "corner-up-left", reverse("runs:outbox_withdraw", args=[message.pk])))
+    if can_mark_sent(message, access):
+        found.append(Button("I sent it by hand", "mail", reverse("runs:outbox_by_hand", args=[message.pk])))
+    if can_settle(message, access):
+        url = reverse("runs:outbox_settle", args=[message.pk])
+        found += [Button("It was sent", "check", url, sent="yes"), Button("It was not", "x", url, sent="no")]
+    return found
 
 
 def _message(request: HttpRequest, pk: int) -> dict[str, Any]:
@@ -288,18 +303,26 @@ def _waits(message: OutboxMessage) -> str:
     return message.error if message.status in (Status.FAILED, Status.UNKNOWN) and message.error else message.reason
 
 
-def _counts(visible: QuerySet[OutboxMessage] | None) -> list[Count]:
+def _counts(access: Access, chosen: Chosen) -> list[Count]:
     """How many are in each state, up to ``MOST_COUNTED``: six short walks over an index, however many there are.
 
-    None: the states without a number, as no index counts those that fit other filters too.
+    The states without a number where other filters are set, as no index counts those that fit them too.
     """
-    if visible is None:
+    if chosen.is_narrowed:
         return [Count(status.value, str(status.label), None, False) for status in Status]
-    found = []
-    for status in Status:
-        number = visible.filter(status=status).order_by()[: MOST_COUNTED + 1].count()
-        found.append(Count(status.value, str(status.label), min(number, MOST_COUNTED), number > MOST_COUNTED))
-    return found
+    numbers = count_each(_IN_STATE, limit=MOST_COUNTED + 1, departments=access.ids)
+    return [
+        Count(status.value, str(status.label), min(numbers[status], MOST_COUNTED), numbers[status] > MOST_COUNTED)
+        for status in Status
+    ]
+
+
+def _in_state(status: Status) -> Statement[OutboxMessage]:
+    rows = OutboxMessage.objects.filter(status=status).order_by().values_list("pk")
+    return Statement(lambda: rows.filter(Among("department_id", "departments")))
+
+
+_IN_STATE: Mapping[str, Statement[OutboxMessage]] = {status.value: _in_state(status) for status in Status}
 
 
 def describe_channels(access: Access) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from django.urls import reverse
 
 from agents.statements import Given, Statement
 from runs import review_queue
-from runs.absences import Roster
+from runs.absences import read_roster
 from runs.access import Access, access_of
 from runs.alike import count_alike
 from runs.allowed import Allowed
@@ -126,7 +126,7 @@ _RIGHT = "It is noted as right. Nothing is sent."
 
 
 def card_context(
-    request: HttpRequest, review: Review, user: User, roster: Roster, *, given: Mapping[str, str] | None = None
+    request: HttpRequest, review: Review, user: User, *, given: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """Everything the card of a question needs, as ``read_review`` reads it.
 
@@ -161,14 +161,15 @@ def card_context(
         "undo": can_undo(review, access, now=now) if review.status == Review.Status.ANSWERED else None,
         "reason_codes": Review.ReasonCode.choices,
         "can_answer": access.can(review.department_id, "reviewer"),
-        **_waiting(review, access, user, roster, now),
+        **_waiting(review, access, user, now),
     }
 
 
-def _waiting(review: Review, access: Access, user: User, roster: Roster, now: datetime) -> dict[str, Any]:
+def _waiting(review: Review, access: Access, user: User, now: datetime) -> dict[str, Any]:
     """What an open question waits for: whose it is, who stands in, until when it is snoozed, what is like it."""
     if review.status != Review.Status.OPEN:
         return {}
+    roster = read_roster(now)
     until = review.snoozed_until if review.snoozed_until is not None and review.snoozed_until > now else None
     alike = count_alike([review.group_id]).get(review.group_id, 0) if review.group_id is not None else 0
     return {

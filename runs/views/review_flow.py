@@ -14,7 +14,6 @@ from django.urls import Resolver404, resolve, reverse
 
 from agents.models import Member
 from runs import questions, review_queue
-from runs.absences import read_roster
 from runs.access import access_of, get_visible, require
 from runs.allowed import Allowed, no
 from runs.answerable import can_undo
@@ -123,13 +122,13 @@ def card_of(
         shown["answered_undo"] = can_undo(shown["answered"], access_of(request), now=database_now())
     if review is None:
         return {"access": access_of(request), **shown}
-    user, roster = user_of(request), read_roster()
-    context = {**shown, **card_context(request, review, user, roster, given=given)}
+    user = user_of(request)
+    context = {**shown, **card_context(request, review, user, given=given)}
     asked = (access_of(request).ids, filters, user)
-    following, before = review_queue.find_neighbours(*asked, review_queue.place_of(review), roster)
+    following, before = review_queue.find_neighbours(*asked, review_queue.place_of(review))
     ahead = following
     if following is None and before is not None:
-        ahead = _first(review_queue.open_reviews(*asked, roster).exclude(pk=review.pk))
+        ahead = _first(review_queue.open_reviews(*asked).exclude(pk=review.pk))
     for name, found in (("next", following), ("previous", before), ("ahead", ahead)):
         context[name] = address_of(found, filters) if found is not None else ""
     return context

@@ -160,7 +160,7 @@ def test_the_list_asks_as_much_for_many_rows_as_for_one(scene: Scene, django_ass
         row_of(scene, "pending", key=f"key-{number}", purpose="first_mail")
     client = scene.client(scene.operator)
     client.get(reverse("runs:outbox"))
-    with django_assert_max_num_queries(20):
+    with django_assert_max_num_queries(11):
         client.get(reverse("runs:outbox"))
 
 
