@@ -164,7 +164,7 @@ LEFT_ALREADY = "It has left the house, or may have: what was sent stays as it wa
 
 def has_left(output: Output) -> bool:
     """Whether the output was sent, or given to a channel that may have sent it."""
-    return bool(_LEFT.rows(limit=1, output=output.pk))
+    return bool(_HAS_LEFT.rows(limit=1, output=output.pk))
 
 
 def _left_among(outputs: QuerySet[Output]) -> QuerySet[Output]:
@@ -173,7 +173,9 @@ def _left_among(outputs: QuerySet[Output]) -> QuerySet[Output]:
     return outputs.filter(Exists(written) | Exists(handed))
 
 
-_LEFT = Statement(lambda: _left_among(Output.objects.filter(pk=Given("output", BigIntegerField()))).values_list("pk"))
+_HAS_LEFT = Statement(
+    lambda: _left_among(Output.objects.filter(pk=Given("output", BigIntegerField()))).values_list("pk")
+)
 
 # --- Agent runs -----------------------------------------------------------------------------------------------
 
