@@ -28,7 +28,7 @@ from runs.answerable import (
     can_wake,
 )
 from runs.database import now as database_now
-from runs.models import AgentRun, Item, Message, Output, Review
+from runs.models import AgentRun, Item, Message, Output, Review, SendBack
 from runs.payloads import FOR_PEOPLE, Classification, classifications_of, texts_of
 from runs.send_situation import held_by
 from runs.sendable import address_of
