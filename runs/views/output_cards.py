@@ -94,13 +94,13 @@ def _headline(card: Card, fields: Sequence[Field]) -> str:
     if card.mail:
         marks = [card.mail.subject or "(no subject)"]
     texts = [str(f.value) for f in fields if f.kind == "text" and isinstance(f.value, str) and len(f.value) > 12]
-    said = " · ".join([*marks, *texts[:1]]) or " ".join(_counted(fields)) or card.reasoning
+    said = " · ".join([*marks, *texts[:1]]) or " · ".join(_counted(fields)) or card.reasoning
     return said if len(said) <= SHORT else f"{said[: SHORT - 1].rstrip()}…"
 
 
 def _counted(fields: Sequence[Field]) -> list[str]:
     return [
-        f"{len(field.value)} {in_words(field.name)}."
+        f"{in_words(field.name)}: {len(field.value)}"
         for field in fields
         if field.kind in ("table", "list") and field.value
     ][:2]

@@ -79,7 +79,7 @@
   };
   const press = (key) => {
     const [opens, field, button] = ["open", "focus", "key"].map((kind) => card()?.querySelector(`[data-${kind}="${key}"]`));
-    if (opens) [...Object.assign(opens, { open: true }).querySelectorAll("textarea, select, input:not([type=hidden])")].pop()?.focus();
+    if (opens) (Object.assign(opens, { open: true }).querySelector("select") ?? [...opens.querySelectorAll("textarea, input:not([type=hidden])")].pop())?.focus();
     else if (field) field.focus();
     else button?.form.requestSubmit(button);
   };

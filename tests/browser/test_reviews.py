@@ -191,6 +191,7 @@ def test_two_keys_snooze_and_the_list_of_the_snoozed_wakes(drafts: list[Review],
     opened.open(f"/reviews/{drafts[1].pk}/")
     wait_until_ahead(page, "Send mail 1?")
     page.keyboard.press("z")
+    expect(page.get_by_label("Back on the list")).to_be_focused()
     page.keyboard.press("Control+Enter")
     expect(page.locator("h1")).to_have_text("Send mail 2?")
     expect(page.locator("#messages")).to_contain_text("Snoozed until")

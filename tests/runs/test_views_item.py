@@ -94,6 +94,8 @@ def test_fields_are_shown_by_what_their_schema_says() -> None:
     assert build_output_card(factories.make_output(item, "email"), item.department.spec).headline == (
         "Your freight invoices"
     )
+    checks = build_output_card(factories.make_output(item, "fact_check"), item.department.spec)
+    assert checks.headline == f"checks: {len(checks.output.payload['checks'])}"
 
 
 @pytest.mark.parametrize("payload", [["a"], "text", {"x": {"y": 1}}, {"score": "high"}, {"score": None}, {}])
