@@ -77,7 +77,7 @@ def load_staff(caches: CacheWatch | None = None, *, only: int | None = None) -> 
     for agent in members:
         agents.setdefault(agent.department_id, {})[agent.pk] = agent
     souls = {soul.agent_id: soul for soul in _PUBLISHED.objects(agents=[agent.pk for agent in members])}
-    routers = load_routers(departments)
+    routers = load_routers(departments, members)
     above = Installation.objects.filter(pk=1).values_list("state", flat=True).first() or Department.State.RUNNING
     desks = {}
     for department in departments:
