@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from runs.models import AgentRun, Item
+from agents.models import Budget
+from runs.models import AgentRun, Item, Review
 from tests import factories
 from tests.browser.conftest import WAIT_MS, Visit
 
@@ -252,3 +253,22 @@ LOW_CONTRAST = """
   return found;
 }
 """
+
+
+def test_a_long_address_in_a_heading_and_the_form_of_a_budget_have_room(olga: Any, visit: Open) -> None:
+    olga.memberships.update(role="administrator")
+    department = olga.memberships.get().department
+    ask = "Was the first mail to somebody.with.a.long.name@a-company-with-a-long-name.example sent?"
+    review = Review.objects.create(department=department, kind="unsure_send", ask=ask)
+    budget = Budget.objects.create(department=department, period="day", limit_usd=1)
+    opened = visit(width=375)
+    opened.open(f"/reviews/{review.pk}/")
+    assert opened.overflow() <= 0
+    for width in (375, 1440):
+        opened.page.set_viewport_size({"width": width, "height": 900})
+        opened.open("/costs/")
+        opened.page.locator(f"#budget-{budget.pk} summary").click()
+        box = opened.page.locator(f"#budget-{budget.pk} form").bounding_box()
+        assert box is not None
+        assert (box["width"] > 300, box["x"] >= 0, box["x"] + box["width"] <= width) == (True, True, True)
+    assert opened.complaints == []
