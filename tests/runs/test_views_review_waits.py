@@ -340,7 +340,9 @@ def test_a_person_is_away_and_the_card_says_who_covers(office: Office) -> None:
     assert (
         f"back on {back:%a} {back.day} {back:%b %Y}, covered by olga" in rudi.get(reverse("runs:away")).content.decode()
     )
-    assert "You cover for" in office.client("olga").get(reverse("runs:away")).content.decode()
+    hers = office.client("olga").get(reverse("runs:away")).content.decode()
+    assert "You cover for" in hers
+    assert 'id="away" class="k-stack" hx-ext="morph" data-live="none"' in hers, "no line of the log is of an absence"
 
 
 @pytest.mark.parametrize(
