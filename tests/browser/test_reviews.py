@@ -15,7 +15,8 @@ from playwright.sync_api import Route, expect
 
 from agents.models import Department, Member
 from runs.models import DraftGroup, OutboxMessage, Review
-from runs.reviews import approve, read_review
+from runs.questions import read_review
+from runs.reviews import approve
 from runs.snoozing import snooze
 from tests.browser.cards import LIMIT_SECONDS, answers, wait_until_ahead
 from tests.browser.conftest import Visit
