@@ -28,7 +28,7 @@ from runs.cost_sums import Cost, Period
 from runs.costs import break_down
 from runs.examples import REASON
 from runs.first_steps import read_steps
-from runs.models import DepartmentHour, Item, ModelCall, ShiftSlot
+from runs.models import CostRollup, DepartmentHour, Item, ModelCall, ShiftSlot
 from runs.money import dollars, in_units
 from runs.signs import read_rows
 from runs.spending import load_fills
@@ -145,12 +145,14 @@ def _open_steps(access: Access) -> list[tuple[Department, int]]:
 
 
 def _beginners() -> QuerySet[Department, Any]:
-    """Where no run has ever finished, or items wait for a word on the first examples; few, so that only these are
-    looked at more closely."""
+    """Where no run has ended and no call was made, or items wait for a word on the first examples: few."""
     ended = DepartmentHour.objects.filter(department=OuterRef("pk"))
+    paid = CostRollup.objects.filter(department=OuterRef("pk"))
     paused = Item.objects.filter(department=OuterRef("pk"), automation=Item.Automation.PAUSED)
     rows = Department.objects.filter(Among("pk", "departments"))
-    return rows.filter(~Exists(ended) | Exists(paused.filter(automation_reason=REASON))).values_list("pk")
+    return rows.filter(~(Exists(ended) | Exists(paid)) | Exists(paused.filter(automation_reason=REASON))).values_list(
+        "pk"
+    )
 
 
 _BEGINNERS = Statement(_beginners)
