@@ -11,13 +11,15 @@
   "use strict";
   const [place, card] = ["review-place", "review"].map((id) => () => document.getElementById(id));
   const isTyping = (node) => node.closest("input:not([type=hidden]), textarea, select, [contenteditable]");
+  // Whose page this is and what it shows: another tab may have signed in somebody else, or chosen otherwise.
+  const ofPage = () => JSON.parse(document.body.getAttribute("hx-headers"));
   let ahead = { address: "", html: "" };
   const fetchAhead = async () => {
     const address = card()?.dataset.ahead ?? "";
     card()?.toggleAttribute("data-ready", isReady());
     if (ahead.address === address) return;
     const mine = (ahead = { address, html: "" });
-    const response = address && (await fetch(address.replace(/\/(\?|$)/, "/panel/$1")).catch(() => null));
+    const response = address && (await fetch(address.replace(/\/(\?|$)/, "/panel/$1"), { headers: ofPage() }).catch(() => null));
     if (response?.ok && !response.redirected) mine.html = await response.text();
     card()?.toggleAttribute("data-ready", isReady());
   };
@@ -41,7 +43,7 @@
   const save = async (form) => {
     const body = new URLSearchParams(new FormData(form));
     const [node, url, own, ask] = [card(), location.href, location.pathname, card().querySelector("h1").textContent];
-    const headers = { "HX-Request": "true", "Kontor-Ahead": isReady() ? ahead.address : "" };
+    const headers = { ...ofPage(), "HX-Request": "true", "Kontor-Ahead": isReady() ? ahead.address : "" };
     // So that a tab that is closed does not take it along; browsers refuse that for long texts.
     const request = { method: "POST", body, headers, keepalive: `${body}`.length < 20000, signal: AbortSignal.timeout(20000) };
     document.querySelectorAll(`#messages > *, #review-notes [href="${own}"]`).forEach((old) => old.remove());
