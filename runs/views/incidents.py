@@ -92,6 +92,7 @@ def _affected(review: Review) -> list[Affected]:
             error=error if len(error) <= ERROR_LETTERS else f"{error[: ERROR_LETTERS - 1]}…",
         )
         for pk, agent_id, status, error, item_id, title, run_id, missing in rows
+        if agent_id in titles  # else the run was erased since
     ]
 
 

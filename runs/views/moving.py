@@ -6,10 +6,10 @@ is read once for all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db.models import DateTimeField, Exists, OuterRef, QuerySet, Subquery, prefetch_related_objects
 
@@ -27,6 +27,7 @@ RECENT_RUNS = 20_000
 MANY = 10_000
 """Steps and items that wait are counted no further than this."""
 _NOW = Given("now", DateTimeField())
+RowT = TypeVar("RowT", Review, AgentRun, PipelineRun)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,14 @@ def read_moving(access: Access, agents: Iterable[Agent], now: datetime) -> Movin
         steps += _NEXT.objects(limit=SHOWN_ROWS, departments=access.ids)[: SHOWN_ROWS - len(steps)]
     finished = _FINISHED.objects(limit=SHOWN_ROWS, departments=access.ids)
     by_agent = {agent.pk: agent for agent in agents}
+    steps = [step for step in steps if step.agent_id in by_agent]  # that of a new agent is left to the next look
     for step in steps:
         step.agent = by_agent[step.agent_id]
-    _give_items([*reviews, *steps, *finished])
+    rows: list[Review | AgentRun | PipelineRun] = [*reviews, *steps, *finished]
+    by_item: dict[int | None, Item] = {
+        item.pk: item for item in _ITEMS.objects(items={row.item_id for row in rows if row.item_id is not None})
+    }
+    reviews, steps, finished = _about(reviews, by_item), _about(steps, by_item), _about(finished, by_item)
     access.give_departments(steps)
     prefetch_related_objects([step.item for step in steps], "automation_by")
     halt = describe_halt(access.installation)
@@ -59,12 +65,12 @@ def read_moving(access: Access, agents: Iterable[Agent], now: datetime) -> Movin
     )
 
 
-def _give_items(rows: Sequence[Review | AgentRun | PipelineRun]) -> None:
-    ids = {row.item_id for row in rows if row.item_id is not None}
-    items = {item.pk: item for item in _ITEMS.objects(items=ids)}
+def _about(rows: Sequence[RowT], items: Mapping[int | None, Item]) -> list[RowT]:
+    """The rows with their items, without those whose item was erased since they were read."""
     for row in rows:
-        if row.item_id is not None:
+        if row.item_id in items:
             row.item = items[row.item_id]
+    return [row for row in rows if row.item_id is None or row.item_id in items]
 
 
 def _open_questions() -> QuerySet[Review]:

@@ -18,7 +18,7 @@ from runs.views.waterfall import WAIT_KINDS
 def load_steps(run: PipelineRun) -> list[AgentRun]:
     """The steps of a run (with its item and department) in their order, each with what its page names."""
     steps = _STEPS.objects(run=run.pk)
-    _give(steps, "agent", _AGENTS)
+    steps = _give(steps, "agent", _AGENTS)  # those without one were erased since
     _give(steps, "soul", _SOULS)
     _give(steps, "trigger", _TRIGGERS)
     for step in steps:
@@ -50,13 +50,14 @@ def load_log(run: PipelineRun, limit: int) -> list[LogEntry]:
     return _LOG.objects(limit=limit, item=run.item_id, run=run.pk)
 
 
-def _give(rows: Sequence[Any], name: str, statement: Statement[Any], known: dict[Any, Any] | None = None) -> None:
-    """Give rows what they refer to; only what is not known yet is asked for."""
+def _give(rows: Sequence[Any], name: str, statement: Statement[Any], known: dict[Any, Any] | None = None) -> list[Any]:
+    """Give rows what they refer to, and return those that got it; only what is not known yet is asked for."""
     found = dict(known or {})
     if missing := {getattr(row, f"{name}_id") for row in rows} - {None, *found}:
         found |= {one.pk: one for one in statement.objects(ids=sorted(missing))}
     for row in rows:
         setattr(row, name, found.get(getattr(row, f"{name}_id")))
+    return [row for row in rows if getattr(row, f"{name}_id") is not None]
 
 
 _STEPS = Statement(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,13 +13,14 @@ from django.urls import reverse
 from django.utils import timezone
 
 from agents.causes import Cause
-from agents.models import Department, Member
+from agents.models import Agent, Department, Member
 from runs import bulk as bulks
 from runs import incidents, tasks
 from runs.commits import commit
 from runs.control import retry_agent_run
 from runs.models import Action, AgentRun, Alert, BulkAction, Item, PipelineRun, Review
 from runs.staff import load_staff
+from runs.views import incidents as views
 from tests import factories
 from tests.engine import broken_off, claim, in_threads, make_office, make_queued, run_of
 from tests.factories import make_user
@@ -358,3 +360,12 @@ def test_a_row_says_what_failed_where_and_why(django_assert_max_num_queries: Any
         AgentRun.objects.filter(pk=more.pk).update(incident=review)
     with django_assert_max_num_queries(9):
         assert client.get(url).content.decode().count('id="affected-') == 7
+
+
+def test_a_run_that_is_erased_while_the_incident_is_read_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, review = scene_with_incident()
+    item = review.affected_runs.select_related("item").order_by("pk")[0].item
+    monkeypatch.setattr(views, "Agent", SimpleNamespace(objects=Agent.objects.filter(pk=0)))
+    response = scene.client(scene.operator).get(reverse("runs:incident", args=[review.pk]))
+    assert response.status_code == 200
+    assert item.title not in response.content.decode()

@@ -14,10 +14,14 @@ from django.urls import reverse
 from django.utils import timezone
 
 from agents.models import Budget, Department, Installation, Member, ModelState
+from agents.statements import Statement
 from runs import agent_health, cost_rollups
+from runs.access import access_of
 from runs.examples import REASON
 from runs.models import AgentHour, Alert, DepartmentHour, HourCount, Item, Review, ShiftSlot
+from runs.views import moving
 from runs.views.banners import find_banners
+from runs.views.moving import read_moving
 from tests import factories
 from tests.runs.scene import HTMX, Scene, make_scene
 
@@ -311,3 +315,15 @@ def test_the_number_of_queries_does_not_grow_with_the_rows() -> None:
         client.get(reverse("runs:overview"))
     assert len(many) <= len(few) + 1, "the periods of budgets are looked up once there is one"
     assert len(many) <= 47
+
+
+def test_what_is_erased_while_the_overview_is_read_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are read before their items and agents; both may be other ones by then."""
+    scene = make_scene()
+    assert scene.lead.item.title in page(scene)
+    access = access_of(scene.client(scene.operator).get(reverse("runs:overview")).wsgi_request)
+    assert not read_moving(access, [], timezone.now()).running, "their agents came after the list of agents was read"
+    monkeypatch.setattr(moving, "_ITEMS", Statement(lambda: Item.objects.filter(pk=0)))
+    found = read_moving(access, scene.department.agents.all(), timezone.now())
+    assert [row for row in found.reviews if row.item_id is not None] == []
+    assert (found.running, found.finished) == ([], [])

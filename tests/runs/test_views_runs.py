@@ -10,8 +10,11 @@ from django.urls import reverse
 from django.utils import timezone
 
 from agents import prompts
+from agents.models import Agent
+from agents.statements import Statement
 from runs.models import PipelineRun
 from runs.runbook import section_of_cause, url_of
+from runs.views import run_rows
 from tests import factories
 from tests.runs.scene import HTMX, Scene, make_scene
 
@@ -180,3 +183,10 @@ def test_spend_today_leaves_out_yesterday() -> None:
     html = scene.client(scene.operator).get(reverse("runs:overview")).content.decode()
     assert "$2.25" in html
     assert "$9.75" not in html
+
+
+def test_a_step_that_is_erased_while_the_page_is_read_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = make_scene()
+    assert run_rows.load_steps(scene.run)
+    monkeypatch.setattr(run_rows, "_AGENTS", Statement(lambda: Agent.objects.filter(pk=0)))
+    assert run_rows.load_steps(scene.run) == []
