@@ -46,7 +46,7 @@ MIDDLEWARE = [
     "whitenoise.middleware.WhiteNoiseMiddleware",
     # After WhiteNoise, which brings its own. Django pads what it compresses and masks the CSRF token anew on every
     # page, so the length of an answer tells nothing (BREACH).
-    "django.middleware.gzip.GZipMiddleware",
+    "config.compression.CompressWhole",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",

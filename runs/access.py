@@ -17,6 +17,7 @@ from django.contrib.auth.views import redirect_to_login
 from django.db.models import IntegerField, Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseBase
 from django.shortcuts import get_object_or_404, resolve_url
+from django.utils.cache import patch_cache_control
 from django.utils.http import url_has_allowed_host_and_scheme
 
 from agents.models import Department, Installation, Member
@@ -153,13 +154,20 @@ def signed_in(view: ViewT) -> ViewT:
         if request.user.is_authenticated and person == str(request.user.pk):
             if _has_zero(request):
                 return HttpResponseBadRequest("What was sent has a character in it that cannot be stored.")
-            return view(request, *args, **kwargs)
+            return _private(view(request, *args, **kwargs))
         if request.headers.get("HX-Request") == "true":
             stays = request.user.is_authenticated or request.method == "POST" or "Kontor-Refresh" in request.headers
             return HttpResponse(status=401, headers={} if stays else {"HX-Redirect": _login_url(request)})
         return redirect_to_login(request.get_full_path()) if request.method != "POST" else _login_from_form(request)
 
     return cast(ViewT, guarded)
+
+
+def _private(response: HttpResponseBase) -> HttpResponseBase:
+    """For nobody but who asked, and asked for again before it is shown again, unless the answer says otherwise."""
+    if not response.has_header("Cache-Control"):
+        patch_cache_control(response, private=True, no_cache=True)
+    return response
 
 
 def _login_url(request: HttpRequest) -> str:

@@ -32,8 +32,7 @@ def send_file(
     charset = "" if content_type == "application/zip" else "; charset=utf-8"
     response = StreamingHttpResponse(content, content_type=f"{content_type}{charset}")
     response["Content-Disposition"] = f'attachment; filename="{name}"'
-    # Under ASGI Django would compress each piece for itself, and of several such parts a browser keeps only the first.
-    response["Content-Encoding"] = "identity"
+    response["Cache-Control"] = "private, no-store"
     return response
 
 

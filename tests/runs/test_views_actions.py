@@ -303,3 +303,13 @@ def test_under_asgi_a_file_is_sent_while_it_is_read(monkeypatch: pytest.MonkeyPa
 def test_the_navigation_leads_there() -> None:
     scene = make_scene()
     assert f'href="{URL}"' in scene.client(scene.viewer).get(reverse("runs:overview")).content.decode()
+
+
+def test_pages_and_files_are_kept_by_no_cache_on_the_way() -> None:
+    scene = make_scene()
+    client = scene.client(scene.operator)
+    assert client.get(reverse("runs:actions"))["Cache-Control"] == "private, no-cache"
+    for name in ("runs:actions_csv", "runs:actions_json", "runs:costs_csv", "leads:csv"):
+        answer = client.get(reverse(name), headers={"Accept-Encoding": "gzip"})
+        assert answer["Cache-Control"] == "private, no-store", name
+        assert not answer.has_header("Content-Encoding"), f"{name}: compressed piece by piece it cannot be read"
