@@ -21,13 +21,15 @@ CHOICES = {
     "monday": "Next Monday at 9:00",
     "at": "At the time below",
 }
-"""When a question may come back; ``at`` is a time that is given with it."""
+"""When a question may come back; ``at`` is a time that is given with it, and counts whatever is chosen."""
 MORNING = 9
 BATCH = 200
 
 
 def read_until(choice: str, at: str, *, now: datetime, zone: tzinfo) -> datetime | None:
     """The moment that a form names, None if it names none. ``at``: local time, ``2026-03-02T09:30``. Pure."""
+    if at.strip():
+        return _read_local(at.strip(), zone)
     local = now.astimezone(zone)
     morning = local.replace(hour=MORNING, minute=0, second=0, microsecond=0)
     if choice == "hours":
@@ -36,9 +38,13 @@ def read_until(choice: str, at: str, *, now: datetime, zone: tzinfo) -> datetime
         return morning + timedelta(days=1)
     if choice == "monday":
         return morning + timedelta(days=7 - local.weekday())
+    return None
+
+
+def _read_local(at: str, zone: tzinfo) -> datetime | None:
     try:
         given = datetime.fromisoformat(at)
-        return given.replace(tzinfo=zone).astimezone(zone) if choice == "at" and given.tzinfo is None else None
+        return given.replace(tzinfo=zone).astimezone(zone) if given.tzinfo is None else None
     except (ValueError, OverflowError):
         return None
 

@@ -27,7 +27,10 @@ MOST_COMPARED = 20_000
 @signed_in
 @require_POST
 def review_snooze(request: HttpRequest, pk: int) -> HttpResponse:
-    """Take a question off the list: ``until`` is a choice, ``at`` a local time for the choice of that name."""
+    """Take a question off the list: ``until`` is a choice; a local time in ``at`` counts before it.
+
+    ``stays``: somebody has begun to write on the card, so it must not go.
+    """
     review = get_visible(request, Review.objects.select_related("department"), pk=pk)
     now, zone = database_now(), ZoneInfo(review.department.time_zone)
     until = snoozing.read_until(request.POST.get("until", ""), request.POST.get("at", ""), now=now, zone=zone)
@@ -37,13 +40,16 @@ def review_snooze(request: HttpRequest, pk: int) -> HttpResponse:
         text = f"Snoozed until {snoozing.local_time(cut, review.department)}."
         if cut < until:
             text += " No longer, because then its deadline is near."
+    stays = bool(request.POST.get("stays"))
+    if stays:
+        text += " What you have written is not saved: it stays on this page."
 
     def decide(fresh: Review, user: User) -> Allowed:
         if until is None:
             return no("Say until when.")
         return snoozing.snooze(review=fresh, user=user, until=until)
 
-    return judge(request, pk, text, decide, is_answer=False)
+    return judge(request, pk, text, decide, stays=stays, is_answer=False)
 
 
 @signed_in

@@ -4,7 +4,7 @@
  * data-open of that key (the editor, snooze), go to the field with data-focus of it (the note; Enter there sends it), or
  * press the button with data-key of it. Escape leaves a field, so that keys count again; Ctrl+Enter sends its form.
  * A form with data-leaves is sent in the background while the next card, fetched before, stands there already, or
- * this one until the answer is there. What is under way, refused or lost is said in #review-notes, each by itself, and
+ * this one until the answer is there; "unless-begun": not where an answer was begun, as its card must stay. What is under way, refused or lost is said in #review-notes, each by itself, and
  * leads back to its own card with what was typed; "saved" is only ever what the server has said (Kontor-Done).
  */
 (() => {
@@ -63,17 +63,16 @@
       if (response?.status !== 401) note.remove();
       if (!node.isConnected) refresh(back("pushState"), event.preventDefault());
     });
+    // What is refused brings its own card back, with all that was typed into it.
+    if (isHere && !isDone && !node.isConnected) back("replaceState");
     if (html && isHere) {
       const address = response.headers.get("HX-Replace-Url") ?? response.headers.get("HX-Push-Url");
       history[isDone && path === own ? "pushState" : "replaceState"]({ htmx: true }, "", address);
       // As if nothing had been typed, so that the form's hidden fields are those of the new card; then typed again.
       const typed = isDone ? [] : [...form.elements].map(({ id, value }) => ({ id, value }));
-      htmx.swap(place(form.reset()), html, { swapStyle: address.startsWith(path) ? "morph:innerHTML" : "innerHTML" }, { contextElement: place() });
+      htmx.swap(place(form.reset()), html, { swapStyle: !isDone || address.startsWith(path) ? "morph:innerHTML" : "innerHTML" }, { contextElement: place() });
       for (const { id, value } of typed) Object.assign(document.getElementById(id) ?? {}, { value });
-    } else if (isHere) {
-      if (!isDone) back("replaceState");
-      if (response?.status !== 401) refresh(); // the login would come in the place of what was typed
-    }
+    } else if (isHere && response?.status !== 401) refresh(); // the login would come in the place of what was typed
   };
   const go = (name) => {
     if (name === "next" && isReady() && card().dataset.next === ahead.address) refresh(showAhead());
@@ -93,12 +92,15 @@
     if (event.key === "j" || event.key === "k") go(event.key === "j" ? "next" : "previous");
     else if ("aeunrtz".includes(event.key)) press(event.key, event.preventDefault());
   });
-  document.addEventListener("submit", (event) => {
-    if (!("leaves" in event.target.dataset)) return;
+  const isBegun = () => [...document.querySelectorAll("#review-answers :is(textarea, input:not([type=hidden]))")].some((field) => field.value !== field.defaultValue);
+  document.addEventListener("submit", (event, { leaves } = event.target.dataset) => {
+    if (leaves === undefined || (leaves === "unless-begun" && isBegun())) return;
     event.stopImmediatePropagation(event.preventDefault());
     if (!isSaving(location.pathname)) save(event.target);
   }, true); // before htmx hears of it
   window.addEventListener("beforeunload", (event) => isSaving() && event.preventDefault());
+  // Done: a form that is still filled in would not be taken away.
+  document.addEventListener("htmx:beforeSwap", ({ detail: { requestConfig, xhr } }) => xhr.getResponseHeader("Kontor-Done") === "1" && requestConfig.elt.reset?.());
   document.addEventListener("htmx:afterSettle", fetchAhead);
   fetchAhead();
 })();

@@ -208,6 +208,61 @@ def test_two_keys_snooze_and_the_list_of_the_snoozed_wakes(drafts: list[Review],
     assert opened.complaints == []
 
 
+def test_what_is_no_answer_takes_nothing_away_that_was_begun(drafts: list[Review], visit: Open) -> None:
+    make_user("zoe", department=Department.objects.get())
+    page = (opened := visit()).page
+    opened.open(f"/reviews/{drafts[1].pk}/")
+    wait_until_ahead(page, "Send mail 1?")
+    page.keyboard.press("e")
+    page.locator("#text-subject").fill("Mine")
+    page.locator("textarea[name=note]").fill("Half a sen")
+
+    def it_stays() -> None:
+        expect(page.locator("h1")).to_have_text("Send mail 1?")
+        expect(page.locator("#text-subject")).to_have_value("Mine")
+        expect(page.locator("#text-subject")).to_be_visible()
+        expect(page.locator("textarea[name=note]")).to_have_value("Half a sen")
+
+    page.get_by_role("button", name="I look at it").click()
+    expect(page.locator("#review-assignee")).to_contain_text("You look at it.")
+    it_stays()
+    page.get_by_role("button", name="Release").click()
+    expect(page.locator("#review-assignee")).to_contain_text("Nobody looks at it yet.")
+    it_stays()
+    page.get_by_label("Who shall look at it").select_option("zoe")
+    page.get_by_role("button", name="Ask").click()
+    expect(page.locator("#review-assignee")).to_contain_text("zoe looks at it.")
+    it_stays()
+    page.locator("details[data-open=z] summary").click()
+    page.get_by_label("Back on the list").select_option("at")
+    page.get_by_role("button", name="Snooze", exact=True).click()
+    expect(page.locator("#messages")).to_contain_text("Say until when.")
+    expect(page.get_by_label("Back on the list")).to_be_visible()
+    it_stays()
+    page.get_by_label("Back on the list").select_option("hours")
+    page.get_by_role("button", name="Snooze", exact=True).click()
+    expect(page.locator("#review-snoozed")).to_contain_text("Snoozed: back on the list")
+    expect(page.get_by_label("Back on the list")).to_have_count(0)
+    it_stays()
+    page.get_by_role("button", name="Wake it").click()
+    expect(page.locator("#messages")).to_contain_text("It is back on the list.")
+    it_stays()
+    assert opened.complaints == []
+
+
+def test_a_refused_snooze_keeps_its_form_open(drafts: list[Review], visit: Open) -> None:
+    page = (opened := visit()).page
+    opened.open(f"/reviews/{drafts[1].pk}/")
+    wait_until_ahead(page, "Send mail 1?")
+    page.keyboard.press("z")
+    page.get_by_label("Back on the list").select_option("at")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#messages")).to_contain_text("Say until when.")
+    expect(page.locator("h1")).to_have_text("Send mail 1?")
+    expect(page.get_by_label("Back on the list")).to_be_visible()
+    expect(page.get_by_label("Back on the list")).to_have_value("at")
+
+
 def test_what_was_done_is_said_although_the_page_has_heard_of_it_before(drafts: list[Review], visit: Open) -> None:
     assert snooze(review=drafts[1], user=User.objects.get(), until=timezone.now() + timedelta(hours=4))
     opened = visit()

@@ -190,6 +190,16 @@ def test_a_snooze_that_is_cut_says_so(office: Office) -> None:
     assert "because then its deadline is near" in html
 
 
+def test_a_snooze_beside_something_that_was_begun_leaves_its_card_there(office: Office) -> None:
+    post, data = POSTS["snooze"], {"until": "hours", "queue": "", "stays": "1"}
+    response = office.client("rudi").post(post.url(office), data, headers=HTMX)
+    html = response.content.decode()
+    assert f"/reviews/{office.drafts[0].pk}/panel/" in html
+    assert "Snoozed: back on the list" in html
+    assert "What you have written is not saved" in html
+    assert response["Kontor-Done"] == "1"
+
+
 @pytest.mark.parametrize("data", [{}, {"until": "at"}, {"until": "at", "at": "<b>"}, {"until": "x", "at": "9999"}])
 def test_rubbish_snoozes_nothing(office: Office, data: dict[str, str]) -> None:
     before = changes()
