@@ -19,7 +19,8 @@ from runs.database import now as database_now
 from runs.models import AgentRun, Alert, Review
 
 LINE = "line"
-_BUDGET = "budget:"
+BUDGET_CAUSE = "budget:"
+"""How keys of alerts, and causes of questions, about a budget begin; ``agents.budgets.wait_head`` follows."""
 TELL_AGAIN = timedelta(days=1)
 """So long people are not told again of a budget that work waits for: a question is asked, which reminds them."""
 DEADLINE = timedelta(hours=4)
@@ -50,14 +51,14 @@ def tell_budgets(refused: Iterable[tuple[int, str]]) -> None:
     """
     latest = {(pk, reason.partition(HEAD_END)[0]): reason for pk, reason in refused if reason.startswith(BUDGET_WAIT)}
     for (department_id, head), reason in sorted(latest.items()):
-        told = Alert.objects.filter(department=department_id, key=f"{_BUDGET}{head}", state=Alert.State.OPEN)
+        told = Alert.objects.filter(department=department_id, key=f"{BUDGET_CAUSE}{head}", state=Alert.State.OPEN)
         if told.filter(last_at__gt=database_now() - TELL_AGAIN).exists():
             continue
         department = Department.objects.get(pk=department_id)
         alert = raise_alert(
             kind=Alert.Kind.BUDGET,
             department=department,
-            key=f"{_BUDGET}{head}",
+            key=f"{BUDGET_CAUSE}{head}",
             text=f"{department}: work waits for the {reason}",
             link=reverse("runs:overview"),
             next_step="Runs wait and lose nothing. They go on once they fit: when it is raised, or its period turns.",
@@ -68,9 +69,9 @@ def tell_budgets(refused: Iterable[tuple[int, str]]) -> None:
 
 def close_budget_alerts() -> None:
     """Close the alerts about budgets that no run waits for any more; called each minute."""
-    waits = Alert.objects.filter(kind=Alert.Kind.BUDGET, state=Alert.State.OPEN, key__startswith=_BUDGET)
+    waits = Alert.objects.filter(kind=Alert.Kind.BUDGET, state=Alert.State.OPEN, key__startswith=BUDGET_CAUSE)
     for alert in waits.select_related("department"):
-        head = f"{alert.key.removeprefix(_BUDGET)}{HEAD_END}"
+        head = f"{alert.key.removeprefix(BUDGET_CAUSE)}{HEAD_END}"
         runs = AgentRun.objects.filter(department=alert.department, status=AgentRun.Status.QUEUED)
         if not runs.filter(waiting_for__startswith=head).exists():
             with transaction.atomic():

@@ -40,7 +40,7 @@ def situation(
         is_by_person=sent_by_person,
         is_proven=sent_by_person or outbox.is_proven(row.department, row.configuration),
         automation=item.automation,
-        automation_note=f": {item.automation_reason}" if item.automation_reason else "",
+        automation_note=f": {item.automation_reason.rstrip('.')}" if item.automation_reason else "",
         is_output_current=output is not None and output.is_current,
         is_output_approved=output is not None and output.verdict == Output.Verdict.APPROVED,
         replied_since=inbound.exists(),

@@ -17,7 +17,6 @@ from runs import review_queue
 from runs.absences import read_roster
 from runs.access import Access, access_of
 from runs.alike import count_alike
-from runs.allowed import Allowed
 from runs.answerable import (
     MAX_ROUNDS,
     Asked,
@@ -28,30 +27,20 @@ from runs.answerable import (
     can_wake,
 )
 from runs.database import now as database_now
-from runs.models import AgentRun, Item, Message, Output, Review, SendBack
-from runs.payloads import FOR_PEOPLE, Classification, classifications_of, texts_of
-from runs.send_situation import held_by
+from runs.models import AgentRun, Item, Message, Output, Review
+from runs.payloads import Classification, classifications_of, texts_of
 from runs.sendable import address_of
 from runs.snoozing import CHOICES, local_time
 from runs.staleness import find_stale
 from runs.views.cards import build_card
-from runs.views.diffs import Piece, diff_texts, unchecked_sentences
+from runs.views.review_budget import budget_of
+from runs.views.review_buttons import buttons_of
+from runs.views.review_changes import changes_of, since_sent_back
 from runs.views.review_rows import away_of
+from runs.views.shown import show_automation
 
-Answer, Kind = Review.Answer, Review.Kind
+Kind = Review.Kind
 LAST_MESSAGES = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Button:
-    """One answer: its name, its key, what it does in one line, where it is posted, and whether it may be given."""
-
-    answer: str
-    label: str
-    key: str
-    effect: str
-    url: str
-    allowed: Allowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,50 +68,12 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """What a person changed in one text, and which sentences no check has seen."""
-
-    name: str
-    pieces: Sequence[Piece]
-    unchecked: Sequence[str]
-
-
-@dataclass(frozen=True, slots=True)
 class Sorted:
     """An output that sorts the item, with the fields a person may correct."""
 
     output: Output
     fields: Sequence[Classification]
     url: str
-
-
-_LABELS: Mapping[str, tuple[str, str]] = {
-    Answer.APPROVE: ("Approve", "a"),
-    Answer.APPROVE_EDITED: ("Approve with changes", "e"),
-    Answer.SEND_BACK: ("Send back", "n"),
-    Answer.REJECT: ("Reject", "r"),
-    Answer.CORRECT: ("Correct it", "e"),
-    Answer.TAKE_OVER: ("Take over", "t"),
-    Answer.RETRY: ("Retry", "a"),
-    Answer.ACCEPT: ("Go on without it", "r"),
-    Answer.WAS_SENT: ("It was sent", "a"),
-    Answer.NOT_SENT: ("It was not sent", "r"),
-    Answer.DISMISS: ("Put aside", "r"),
-}
-_EFFECTS: Mapping[str, str] = {
-    Answer.APPROVE: "It leaves the house after the undo time, unless you take it back.",
-    Answer.APPROVE_EDITED: "Your text leaves instead. The draft is kept beside it.",
-    Answer.SEND_BACK: "It is written again with your note, and you are asked again.",
-    Answer.REJECT: "It stays on record and is never sent. Nothing is written again by itself.",
-    Answer.CORRECT: "What follows from it is made again. It counts against the agent.",
-    Answer.TAKE_OVER: "Agents stop here. You do the rest by hand until you hand it back.",
-    Answer.RETRY: "The step gets all its tries again.",
-    Answer.ACCEPT: "The work goes on without it, for good.",
-    Answer.WAS_SENT: "It is noted as sent, and never sent again.",
-    Answer.NOT_SENT: "It waits to be sent again.",
-    Answer.DISMISS: "Nothing is done about it now.",
-}
-_RIGHT = "It is noted as right. Nothing is sent."
 
 
 def card_context(
@@ -144,19 +95,21 @@ def card_context(
         "item": item,
         "output": shown,
         "card": build_card(shown, review.department.spec, stale.get(shown.pk, "")) if shown else None,
-        "buttons": _buttons(asked, access) if review.status == Review.Status.OPEN else [],
+        "automation": show_automation(item) if item is not None else None,
+        "buttons": buttons_of(asked, access) if review.status == Review.Status.OPEN else [],
         "texts": _texts(review, shown, given or {}),
         "given": given or {},
         "address": address_of(item) if item is not None and review.kind == Kind.DRAFT else "",
         "claims": claims,
         "unsupported": [claim for claim in claims if claim.is_supported is False and not claim.is_removed],
         "unchecked": any(claim.is_supported is None for claim in claims),
-        "changes": _changes(shown.replaces, shown) if shown is not None else [],
-        "rewritten": _rewritten(rounds, shown),
+        "changes": changes_of(shown.replaces, shown) if shown is not None else [],
+        "since": since_sent_back(review, rounds, shown),
         "sorted": _sorted(review, outputs),
         "rounds": rounds,
         "max_rounds": MAX_ROUNDS,
         "thread": _thread(item),
+        "budget": budget_of(review, access),
         "runs": _runs(review),
         "undo": can_undo(review, access, now=now) if review.status == Review.Status.ANSWERED else None,
         "reason_codes": Review.ReasonCode.choices,
@@ -184,32 +137,6 @@ def _waiting(review: Review, access: Access, user: User, now: datetime) -> dict[
         "snoozes": CHOICES.items(),
         "people": [(person, roster.absence_of(person.pk)) for person in review_queue.assignable(review)],
     }
-
-
-def _buttons(asked: Asked, access: Access) -> list[Button]:
-    review, found = asked.review, []
-    held = held_by(review.department, access.installation)
-    for offer in asked.offers(access):
-        label, key = _LABELS[offer.answer]
-        effect = _EFFECTS[offer.answer]
-        if offer.answer == Answer.APPROVE and review.kind == Kind.LOW_CONFIDENCE:
-            label, effect = "It is right", _RIGHT
-        elif offer.answer == Answer.APPROVE and review.kind == Kind.DRAFT and held:
-            effect = f"It waits in the outbox: {held}"
-        found.append(Button(offer.answer, label, key, effect, _url(review, offer.answer), offer.allowed))
-    return found
-
-
-def _url(review: Review, answer: str) -> str:
-    if answer == Answer.RETRY and review.kind == Kind.INCIDENT:
-        return reverse("runs:incident_retry", args=[review.pk])
-    if answer == Answer.ACCEPT and review.kind == Kind.INCIDENT:
-        return reverse("runs:incident_accept", args=[review.pk])
-    if answer == Answer.RETRY:
-        return reverse("runs:step_retry", args=[review.agent_run_id]) if review.agent_run_id else ""
-    if answer in (Answer.WAS_SENT, Answer.NOT_SENT):
-        return reverse("runs:review_settle", args=[review.pk])
-    return reverse(f"runs:review_{answer}", args=[review.pk])
 
 
 def _texts(review: Review, output: Output | None, given: Mapping[str, str]) -> list[Text]:
@@ -241,27 +168,6 @@ def claims_of(output: Output | None, outputs: Sequence[Output]) -> list[Claim]:
 def _checked(check: Mapping[str, Any], removed: Collection[str]) -> Claim:
     text, source, note = (str(check.get(name, "")) for name in ("claim", "source", "note"))
     return Claim(text, check.get("supported") is True, source, note, is_removed=text in removed)
-
-
-def _changes(before: Output | None, output: Output) -> list[Change]:
-    """In which texts an output differs from the one before it."""
-    if before is None:
-        return []
-    found = []
-    for name, value in output.payload.items():
-        was = before.payload.get(name)
-        if name != FOR_PEOPLE and isinstance(value, str) and isinstance(was, str) and value != was:
-            found.append(Change(name, diff_texts(was, value), unchecked_sentences(was, value)))
-    return found
-
-
-def _rewritten(rounds: Sequence[SendBack], output: Output | None) -> list[Change]:
-    """What is different from the version that was sent back last, while nobody has edited this one."""
-    review = rounds[-1].review if rounds else None
-    before = review.output if review is not None else None
-    if output is None or before is None or output.replaces_id is not None or before.key != output.key:
-        return []
-    return _changes(before, output)
 
 
 def _sorted(review: Review, outputs: Sequence[Output]) -> list[Sorted]:

@@ -21,9 +21,9 @@ from runs.database import now as database_now
 from runs.models import Review
 from runs.payloads import Unfit
 from runs.review_queue import Filters
-from runs.send_situation import held_by
 from runs.views.answers import answer as answer_page
 from runs.views.answers import is_htmx
+from runs.views.review_buttons import is_work_for_agents, resting, waits_in_outbox
 from runs.views.review_card import card_context
 
 Role = Member.Role
@@ -59,11 +59,12 @@ def judge(
 
 
 def leaving(review: Review) -> str:
-    """What becomes of a draft that was approved, in a sentence; empty for any other answer."""
+    """What becomes of it after the answer, in sentences; empty where the answer alone says it."""
+    if is_work_for_agents(review.answer) and (rests := resting(review.item)):
+        return f"{rests} Nothing starts before the automation goes on."
     if review.kind != Review.Kind.DRAFT or review.answer not in Review.APPROVALS:
         return ""
-    held = held_by(review.department)
-    return f"It waits in the outbox: {held}" if held else "It leaves the house after the undo time."
+    return waits_in_outbox(review) or "It leaves the house after the undo time."
 
 
 def _go_on(

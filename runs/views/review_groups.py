@@ -23,6 +23,7 @@ from runs.send_situation import held_by
 from runs.views.answers import CHANGED_EVENT, is_htmx
 from runs.views.diffs import Piece, diff_texts
 from runs.views.forms import read_number
+from runs.views.review_buttons import resting
 from runs.views.review_card import Claim, claims_of
 
 AT_ONCE = 25
@@ -73,7 +74,7 @@ def review_group_approve(request: HttpRequest, pk: int) -> HttpResponse:
     user = require(request, group.department_id, Member.Role.REVIEWER)
     chosen = [number for text in request.POST.getlist("review") if (number := read_number(text)) is not None]
     rows = Review.objects.filter(pk__in=chosen[:AT_ONCE], group=group).select_related("item")
-    access, done, left = access_of(request), 0, []
+    access, done, left, rest = access_of(request), 0, [], []
     for review in rows.order_by("pk"):
         allowed = can_approve_together(questions.read_review(review.pk), access)
         # What was read is approved: not a text that has come in its place, nor to another address.
@@ -83,9 +84,11 @@ def review_group_approve(request: HttpRequest, pk: int) -> HttpResponse:
         allowed = reviews.approve(review=review, user=user, to=to, output_id=output_id) if allowed else allowed
         done += bool(allowed)
         left += [] if allowed else [f"{review.item}: {allowed.reason}"]
+        rest += [f"{review.item}"] if allowed and resting(review.item) else []
     held = held_by(group.department)
     then = f"They wait in the outbox: {held}" if held else "They leave the house after the undo time."
     text = f"{done} approved. {then}" if done else "Nothing was approved."
+    text += f" Only once their automation goes on: {', '.join(rest)}." if rest else ""
     text += f" Not approved: {' '.join(left)}" if left else ""
     text = text if chosen else "Tick the drafts that you have read and that are right. Nothing was changed."
     messages.add_message(request, messages.SUCCESS if done and not left else messages.WARNING, text)

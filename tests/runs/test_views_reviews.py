@@ -432,22 +432,6 @@ def test_who_only_looks_sees_why_there_is_nothing_to_press(office: Office) -> No
     assert 'id="why-not-approve">This takes the role' in html
 
 
-def test_the_card_shows_what_changed_since_it_was_sent_back(office: Office) -> None:
-    old = mail_of(office.draft)
-    SendBack.objects.create(item=old.item, key="draft", output=old, review=office.draft, note="Shorter.")
-    Output.objects.filter(pk=old.pk).update(is_current=False)
-    Review.objects.filter(pk=office.draft.pk).update(status="withdrawn")
-    payload = {**old.payload, "body": "Quite another text."}
-    new = make_output(old.item, "email", number=2, payload=payload, made_from=old.made_from)
-    again = make_review(old.item, output=new)
-    html = card(office, review=again)
-    rounds = html[html.index('id="review-rounds"') :]
-    assert "Body: what changed since" in rounds
-    assert "<ins>Quite" in rounds
-    assert "<del>" in rounds
-    assert "Subject: what changed since" not in rounds
-
-
 def test_a_question_about_a_budget_leads_to_where_it_is_raised(office: Office) -> None:
     review = Review.objects.create(department=office.department, kind="budget", ask="Raise it?")
     html = card(office, review=review)
