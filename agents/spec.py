@@ -298,6 +298,8 @@ class DepartmentSpec:
     """``select(department, parameters)``: a queryset of the department's items that the kind's list would show."""
     filter_words: Callable[[Any, Mapping[str, str]], list[str]] | None = None
     """``filter_words(department, parameters)``: the same filter for reading, each part on its own."""
+    read_filter: Callable[[Mapping[str, str], int | None], tuple[dict[str, str], Sequence[str]]] | None = None
+    """``read_filter(parameters, user_id)``: those that narrow the list, whoever looks, and what could not be read."""
     unready: Callable[[Iterable[int]], set[int]] | None = None
     """Those of the items (ids) that are still being put together, so that no schedule may start work on them."""
     settings_sections: tuple[SettingsSection, ...] = ()

@@ -10,7 +10,7 @@ from agents.spec import AgentSpec, DepartmentSpec, RiskRuleSpec, RuleSpec, Setti
 from agents.statements import Among, Statement
 from leads.corrections import correct
 from leads.effects import effects
-from leads.filters import NAMES, filter_words, select_items
+from leads.filters import NAMES, filter_words, read_fixed, select_items
 from leads.first_steps import first_steps
 from leads.models import Lead, StagedLead
 from leads.progress import IN_CONVERSATION, STATUSES, status
@@ -351,6 +351,7 @@ SALES = DepartmentSpec(
     filters=NAMES,
     select=select_items,
     filter_words=filter_words,
+    read_filter=read_fixed,
     unready=staged_leads,
     settings_sections=SETTINGS_SECTIONS,
     first_sections=("company", "icp", "brand"),

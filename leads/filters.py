@@ -164,6 +164,12 @@ def select_items(department: Department, params: Mapping[str, str]) -> QuerySet[
     return Item.objects.filter(pk__in=leads.values("pk"))
 
 
+def read_fixed(params: Mapping[str, str], user_id: int | None) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The parameters that say something, with the person's number for "me", and sentences about what is not read."""
+    filters = read_filters(params)
+    return filters.fixed(user_id).params, filters.problems
+
+
 def fitting(leads: QuerySet[Lead], filters: Filters) -> QuerySet[Lead]:
     """Those of the leads that fit."""
     if filters.item is not None:

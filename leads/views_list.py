@@ -153,7 +153,7 @@ def _bulk_allowed(access: Access, filters: Filters) -> Allowed:
         return no("Choose one department first: an action on many is about one client's leads.")
     if filters.problems:
         return no("A filter could not be read. Correct it first.")
-    return can_act_on_many(operated[0], read_filter(operated[0].spec, filters.params), access)
+    return can_act_on_many(operated[0], read_filter(operated[0].spec, filters.params)[0], access)
 
 
 def _params(filters: Filters, sort: str) -> dict[str, str]:

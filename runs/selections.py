@@ -79,14 +79,19 @@ def labels_of(department: Department) -> dict[str, str]:
     return {**LABELS, **{verb: own.label for verb, own in own_verbs(department).items()}}
 
 
-def read_filter(spec: DepartmentSpec, params: Mapping[str, Any]) -> dict[str, str]:
-    """What of the parameters narrows the kind's list; what is empty or unknown is left out.
+def read_filter(
+    spec: DepartmentSpec, params: Mapping[str, Any], user_id: int | None = None
+) -> tuple[dict[str, str], Sequence[str]]:
+    """What of the parameters narrows the kind's list, and sentences about what cannot be read; then it is nothing.
 
-    A parameter that a form sends several times, such as ticked rows, is one value with commas between.
+    What is empty or unknown is left out; ``user_id`` is who "me" means. A parameter that a form sends several times,
+    such as ticked rows, is one value with commas between.
     """
     several = getattr(params, "getlist", None)
     given = {name: _joined(several(name)) if several else str(params.get(name, "")) for name in spec.filters}
-    return {name: value.strip()[:MAX_VALUE] for name, value in given.items() if value.strip()}
+    found = {name: value.strip()[:MAX_VALUE] for name, value in given.items() if value.strip()}
+    chosen, problems = spec.read_filter(found, user_id) if spec.read_filter else (found, ())
+    return ({} if problems else chosen), problems
 
 
 def can_act_on_many(department: Department, chosen: Mapping[str, str], access: Access | None = None) -> Allowed:

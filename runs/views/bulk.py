@@ -35,12 +35,16 @@ def bulk_new(request: HttpRequest) -> HttpResponse:
     """What an action would do to everything that fits the filter: in each department on its own."""
     department = _department(request, request.GET)
     require(request, department.pk, Role.OPERATOR)
-    chosen = selections.read_filter(department.spec, request.GET)
+    chosen, problems = selections.read_filter(department.spec, request.GET, request.user.pk)
     verb = request.GET.get("verb", "")
     allowed = selections.can_act_on_many(department, chosen, access_of(request))
-    if not chosen:
+    if problems:
+        allowed = no(" ".join(problems))
+    elif not chosen:
         allowed = no("Nothing is chosen. Tick rows of the list, or filter it: nothing is done to everything at once.")
     ids = selections.find_ids(department, chosen) if allowed else []
+    if allowed and not ids:
+        allowed = no("Nothing fits the filter.")
     labels = selections.labels_of(department)
     context = {
         "access": access_of(request),
@@ -70,13 +74,13 @@ def bulk_start(request: HttpRequest) -> HttpResponse:
     """Begin it. The filter comes as in the question before it."""
     department = _department(request, request.POST)
     user = require(request, department.pk, Role.OPERATOR)
-    chosen = selections.read_filter(department.spec, request.POST)
+    chosen, problems = selections.read_filter(department.spec, request.POST, user.pk)
     verb, reason = request.POST.get("verb", ""), request.POST.get("reason", "").strip()
     until, problem = read_moment(request.POST.get("until", ""), department)
     typed = {name: value for name, value in request.POST.items() if value and name.startswith(TYPED)}
     again = f"{reverse('runs:bulk_new')}?{urlencode({**typed, **chosen, 'department': department.slug})}"
-    if problem:
-        return answer(request, problem, changed=False, url=again)
+    if problem or problems:
+        return answer(request, problem or " ".join(problems), changed=False, url=again)
     seen = read_number(request.POST.get("seen", ""))
     named = [number for text in request.POST.get("items", "").split(",") if (number := read_number(text)) is not None]
     started = selections.start(

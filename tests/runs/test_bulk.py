@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from html import unescape
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 from django.contrib.auth.models import User
@@ -14,6 +15,7 @@ from django.utils import timezone
 from django_q.models import OrmQ
 
 from agents.models import Department
+from leads.models import Lead
 from runs import bulk as bulks
 from runs import control, selections, tasks
 from runs.models import Action, AgentRun, BulkAction, Item
@@ -108,7 +110,7 @@ def test_what_it_does_not_fit_is_left_out_with_the_reason(office: Department, ol
 @pytest.mark.parametrize("params", [{}, {"status": "", "tier": " "}, {"page": "2", "item": "5"}])
 def test_an_empty_filter_is_refused(params: dict[str, str], office: Department, olga: User) -> None:
     make_items()
-    chosen = read_filter(office.spec, params)
+    chosen, _ = read_filter(office.spec, params)
     assert chosen == {}
     assert "Filter the list first" in can_act_on_many(office, chosen).reason
     answer = start(department=office, user=olga, verb="pause", chosen=chosen)
@@ -120,7 +122,7 @@ def test_an_empty_filter_is_refused(params: dict[str, str], office: Department, 
 @pytest.mark.parametrize("query", ["ids=&ids=", "ids=,", "cost_min=0", "ids=%20,,"])
 def test_a_filter_that_says_nothing_is_an_empty_one(query: str, client: Any, office: Department, olga: User) -> None:
     make_items()
-    assert not select_items(office, read_filter(office.spec, QueryDict(query))).exists()
+    assert not select_items(office, read_filter(office.spec, QueryDict(query))[0]).exists()
     client.force_login(olga)
     client.post(reverse("runs:bulk_start"), {"department": "sales", "verb": "pause", **QueryDict(query).dict()})
     assert states() == ["active"] * 3
@@ -128,7 +130,7 @@ def test_a_filter_that_says_nothing_is_an_empty_one(query: str, client: Any, off
 
 def test_ticked_rows_are_never_cut_in_the_middle_of_a_number(office: Department) -> None:
     numbers = [str(10**17 + n) for n in range(200)]
-    chosen = read_filter(office.spec, QueryDict("&".join(f"ids={number}" for number in numbers)))
+    chosen, _ = read_filter(office.spec, QueryDict("&".join(f"ids={number}" for number in numbers)))
     assert chosen["ids"].split(",") == numbers
 
 
@@ -447,3 +449,35 @@ def test_runs_of_many_items_are_only_touched_where_the_verb_says_so(office: Depa
     make_agent_run(item, "writer")
     do(office, olga, "cancel")
     assert sorted(AgentRun.objects.values_list("status", flat=True)) == ["cancelled", "failed"]
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("status=qualified&tier=bogus", "“bogus” is no tier (known: Hot, Warm, Cold)."),
+        ("age=week", "“week” is no age"),
+        ("cost_min=0", "Nothing is chosen."),
+        ("status=won", "Nothing fits the filter."),
+    ],
+)
+def test_a_filter_that_chooses_nothing_says_why_and_offers_nothing(
+    client: Any, olga: User, query: str, said: str
+) -> None:
+    make_items()
+    client.force_login(olga)
+    html = unescape(client.get(f"{reverse('runs:bulk_new')}?department=sales&{query}").content.decode())
+    assert f'data-colour="warning">{said}' in html
+    assert "No lead is chosen" in html
+    assert reverse("runs:bulk_start") not in html
+    client.post(f"{reverse('runs:bulk_start')}", {"department": "sales", "verb": "pause", **dict(parse_qsl(query))})
+    assert not BulkAction.objects.exists()
+
+
+def test_mine_are_those_of_whoever_asks(client: Any, olga: User) -> None:
+    items = make_items()
+    Lead.objects.filter(pk=items[0].pk).update(owner=olga)
+    client.force_login(olga)
+    html = client.get(reverse("runs:bulk_new"), {"department": "sales", "owner": "me"}).content.decode()
+    assert "1 lead at once" in html
+    client.post(reverse("runs:bulk_start"), {"department": "sales", "verb": "pause", "owner": "me"})
+    assert BulkAction.objects.get().selection == {"filter": {"owner": str(olga.pk)}, "ids": [items[0].pk]}
