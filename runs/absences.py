@@ -6,11 +6,12 @@ Nothing is moved: a question stays with the person it was given to, and whoever 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 
 from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.db.models import DateTimeField, Q
+from django.utils.formats import date_format
 
 from agents.models import Department, Member
 from agents.statements import Given, Statement
@@ -121,7 +122,7 @@ def plan_absence(
         absence = Absence.objects.create(
             user=user, cover=cover, starts_at=starts_at, ends_at=ends_at, note=note.strip()[:200]
         )
-        _act(absence, user, "plan_absence")
+        _act(absence, user, "plan_absence", ends_at.tzinfo or UTC)
     return YES
 
 
@@ -135,15 +136,15 @@ def _plan_alone() -> None:
             cursor.execute(f"LOCK TABLE {Absence._meta.db_table} IN SHARE ROW EXCLUSIVE MODE")
 
 
-def end_absence(*, absence: Absence, user: User) -> Allowed:
-    """Be back, or not go at all."""
+def end_absence(*, absence: Absence, user: User, zone: tzinfo = UTC) -> Allowed:
+    """Be back, or not go at all. ``zone``: whose days the note of it names."""
     with transaction.atomic():
         now = database_now()
         fresh = Absence.objects.select_for_update(of=("self",)).select_related("user", "cover").filter(pk=absence.pk)
         found = fresh.first()
         if found is None or found.ends_at <= now:
             return no("This absence is over already.")
-        _act(found, user, "end_absence")
+        _act(found, user, "end_absence", zone)
         if found.starts_at >= now:
             found.delete()
         else:
@@ -164,7 +165,7 @@ def _leads_back(start: int, target: int, absences: Sequence[Absence]) -> bool:
     return False
 
 
-def _act(absence: Absence, user: User, verb: str) -> None:
+def _act(absence: Absence, user: User, verb: str, zone: tzinfo) -> None:
     Action.objects.create(
         user=user,
         verb=verb,
@@ -172,8 +173,8 @@ def _act(absence: Absence, user: User, verb: str) -> None:
         after={
             "away": absence.user.get_username(),
             "covered_by": absence.cover.get_username(),
-            "from": f"{absence.starts_at:%Y-%m-%d %H:%M} UTC",
-            "until": f"{absence.ends_at:%Y-%m-%d %H:%M} UTC",
+            "from": date_format(absence.starts_at.astimezone(zone), "D j M Y"),
+            "back_on": date_format(absence.ends_at.astimezone(zone), "D j M Y"),
         },
         reason=absence.note,
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import datetime, tzinfo
 from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
 
 from django import template
 from django.http import HttpRequest
@@ -15,6 +16,7 @@ from django.template.loader import render_to_string
 from django.templatetags.static import static
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
@@ -81,6 +83,14 @@ def moment(value: datetime | None) -> SafeString | str:
     if value is None:
         return ""
     return _time(value, f"{timezone.localtime(value):%Y-%m-%d %H:%M:%S}", "data-moment")
+
+
+@register.filter
+def day(value: datetime | None, zone: tzinfo | str) -> str:
+    """The day in a department's zone, whatever that of the reader is: ``Thu 26 Nov``."""
+    if value is None:
+        return ""
+    return date_format(timezone.localtime(value, ZoneInfo(zone) if isinstance(zone, str) else zone), "D j M")
 
 
 @register.filter

@@ -60,7 +60,7 @@ def away_plan(request: HttpRequest) -> HttpResponse:
 def away_end(request: HttpRequest, pk: int) -> HttpResponse:
     """Be back, or not go at all. Only one's own absence exists here."""
     absence = get_object_or_404(Absence, pk=pk, user=user_of(request))
-    done = absences.end_absence(absence=absence, user=user_of(request))
+    done = absences.end_absence(absence=absence, user=user_of(request), zone=_zone(request))
     text = "Ended: your questions come to you again." if done else f"{done.reason} Nothing was changed."
     return answer(request, text, changed=bool(done), url=reverse("runs:away"))
 

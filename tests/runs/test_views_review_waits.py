@@ -341,7 +341,7 @@ def test_a_person_is_away_and_the_card_says_who_covers(office: Office) -> None:
     assert (absence.user, absence.cover, absence.note) == (office.people["rudi"], office.people["olga"], "Sardinia")
     Review.objects.filter(pk=office.drafts[0].pk).update(assignee=office.people["rudi"])
     card = office.client("olga").get(reverse("runs:review", args=[office.drafts[0].pk])).content.decode()
-    assert "for rudi, away until" in card
+    assert "for rudi, away, back on" in card
     assert "covered by olga" in card
     assert asks(office.client("olga").get(reverse("runs:reviews"), {"assignee": "mine"}).content.decode()) == [
         "Send mail 0?"
@@ -402,3 +402,18 @@ def test_the_figures_say_what_people_change_again_and_again(office: Office) -> N
     html = office.client("vera").get(reverse("runs:reviews")).content.decode()
     assert "People removed “Hope this &lt;finds&gt; you well” 9 times." in html
     assert "Hope this" not in office.client("stan").get(reverse("runs:reviews")).content.decode()
+
+
+def test_the_day_somebody_is_back_is_that_of_the_department(office: Office) -> None:
+    Department.objects.update(time_zone="Europe/Berlin")
+    rudi, olga = office.client("rudi"), office.client("olga")
+    rudi.post(reverse("runs:away_plan"), {"from": "2031-11-24", "to": "2031-11-25", "cover": "olga"})
+    assert Action.objects.get(verb="plan_absence").after["back_on"] == "Wed 26 Nov 2031"
+    Absence.objects.update(starts_at=timezone.now())
+    Review.objects.update(assignee=office.people["rudi"])
+    card = olga.get(reverse("runs:review", args=[office.drafts[0].pk])).content.decode()
+    assert "for rudi, away, back on Wed 26 Nov" in card
+    assert "rudi, away, back on Wed 26 Nov</option>" in card
+    assert "for rudi, away, back on Wed 26 Nov" in olga.get(f"{reverse('runs:reviews')}?assignee=mine").content.decode()
+    rudi.post(reverse("runs:away_end", args=[Absence.objects.get().pk]))
+    assert Action.objects.get(verb="end_absence").after["back_on"] == "Wed 26 Nov 2031"
