@@ -6,7 +6,7 @@ An action on many items is one row, which leads to the rows of its items. The qu
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Any
@@ -18,18 +18,23 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
+from agents.models import Department
 from runs.access import Access, access_of, get_visible, may_see_system, signed_in
 from runs.models import Action, BulkAction, Item
+from runs.selections import words_of
 from runs.views.answers import show
 from runs.views.changes import Change, read_changes
 from runs.views.exports import csv_text, in_chunks, moment_text, refuse_file, send_file
 from runs.views.forms import day_bounds, read_day, read_number
 from runs.views.paging import read_page
+from runs.wording import in_words
 
 ACTION_ROWS = 50
 RECENT_ROWS = 2_000
 """The verbs on offer are those of so many latest actions: to ask for all of them would read the whole table."""
 MAX_REFUSED = 200
+PERSONAL = ("absence:", "view:")
+_TARGETS = {"agent_run": "step", "bulk": "action on many", "outbox": "message", "review": "question", "soul": "SOUL"}
 COLUMNS = ("id", "at", "person", "department", "item", "title", "verb", "target", "before", "after", "reason", "bulk")
 
 
@@ -61,6 +66,17 @@ class ActionRow:
     changes: list[Change]
 
     @property
+    def target(self) -> str:
+        """What it was done to, in words: ``question 5``. Empty where nothing is named."""
+        kind, _, name = self.action.target.partition(":")
+        return f"{_TARGETS.get(kind, in_words(kind))} {name}".strip()
+
+    @property
+    def is_personal(self) -> bool:
+        """Whether it is about one person's own affairs, and of no department for that."""
+        return self.action.target.startswith(PERSONAL)
+
+    @property
     def is_bulk(self) -> bool:
         """Whether it stands for many items."""
         return self.action.bulk_id is not None and self.action.item_id is None
@@ -77,7 +93,7 @@ def action_log(request: HttpRequest) -> HttpResponse:
         "access": access,
         "chosen": chosen,
         "page": page,
-        "rows": [ActionRow(action, read_changes(action.before, action.after)) for action in page.rows],
+        "rows": [ActionRow(action, read_changes(action.before, _after(action))) for action in page.rows],
         "verbs": _verbs(visible, chosen),
         "people": _people(access, chosen),
         "item": _item(request, chosen),
@@ -170,6 +186,19 @@ def filter_actions(actions: QuerySet[Action], chosen: Chosen, *, is_complete: bo
     return actions
 
 
+def _after(action: Action) -> Any:
+    """What an action came to; of one on many items the selection in words."""
+    if action.bulk_id is None or action.department is None or "selection" not in (action.after or ()):
+        return action.after
+    return {**action.after, "selection": _selection(action.department, action.after["selection"])}
+
+
+def _selection(department: Department, selection: Mapping[str, Any]) -> str:
+    if "incident" in selection:
+        return f"question {selection['incident']}"
+    return ", ".join(words_of(department, selection.get("filter", selection)))
+
+
 def _verbs(actions: QuerySet[Action], chosen: Chosen) -> list[str]:
     recent = actions.select_related(None).order_by("-pk").values_list("verb", flat=True)[:RECENT_ROWS]
     return sorted({*recent, *([chosen.verb] if chosen.verb else [])})
@@ -196,6 +225,7 @@ def _bulk(request: HttpRequest, chosen: Chosen) -> dict[str, Any]:
     items = Item.objects.filter(pk__in=[int(pk) for pk in reasons if pk.isdigit()], department=bulk.department)
     return {
         "bulk": bulk,
+        "chosen_by": _selection(bulk.department, bulk.selection),
         "refused": [(item, reasons[str(item.pk)]) for item in items.select_related("department").order_by("pk")],
         "refused_count": len(bulk.refused),
     }

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from datetime import UTC, datetime
+from html import unescape
 from typing import Any
 
 import pytest
@@ -313,3 +314,28 @@ def test_pages_and_files_are_kept_by_no_cache_on_the_way() -> None:
         answer = client.get(reverse(name), headers={"Accept-Encoding": "gzip"})
         assert answer["Cache-Control"] == "private, no-store", name
         assert not answer.has_header("Content-Encoding"), f"{name}: compressed piece by piece it cannot be read"
+
+
+def test_what_it_was_done_to_is_said_in_words() -> None:
+    scene = make_scene()
+    act(scene, "snooze_review", target="review:5")
+    act(scene, "export_run", target="agent_run:7")
+    bulk, row, _ = make_bulk(scene, scene.lead.item)
+    Action.objects.filter(pk=row.pk).update(after={"selection": {"filter": {"status": "new"}}, "total": 2})
+    html = unescape(page(scene))
+    assert ">question 5</span>" in html
+    assert ">step 7</span>" in html
+    assert "Status “New”" in html
+    assert "{&quot;" not in page(scene)
+    assert "Chosen by Status “New”." in unescape(page(scene, f"?bulk={bulk.pk}"))
+
+
+def test_an_absence_is_not_of_the_whole_installation() -> None:
+    scene = make_scene()
+    root = make_user("root", is_superuser=True)
+    act(scene, "plan_absence", target="absence:3", department=None, item=None)
+    html = page(scene, user=root)
+    assert ">absence 3</span>" in html
+    assert "the whole installation" not in html
+    act(scene, "stop", target="installation", department=None, item=None)
+    assert "the whole installation" in page(scene, user=root)
