@@ -121,7 +121,7 @@ def load_standings(
     ``fills`` and ``costs`` (US dollars of today by agent id) are what was read of them already.
     """
     ids = [agent.pk for agent in agents]
-    health = {one.agent.pk: one for one in health_of([agent for agent in agents if agent.is_enabled], now=now)}
+    health = {one.agent.pk: one for one in health_of(agents, now=now)}
     pauses, states = paused_by_budget(agents, now=now, fills=fills), load_states()
     with_soul = {agent_id for (agent_id,) in _WITH_SOUL.rows(agents=ids)}
     running = Counter(dict(_RUNNING.rows(agents=ids, now=now)))

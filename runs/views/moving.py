@@ -112,6 +112,11 @@ class Work:
     staged_items: bool
 
     @property
+    def has_many_items(self) -> bool:
+        """Whether more items wait than are counted."""
+        return self.waiting_items > MANY
+
+    @property
     def is_many(self) -> bool:
         """Whether more are queued than are counted."""
         return self.queued > MANY

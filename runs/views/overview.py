@@ -117,10 +117,11 @@ def overview_context(request: HttpRequest) -> dict[str, Any]:
         "hours_done": sum(hour.done for hour in hours),
         "hours_failed": sum(hour.failed for hour in hours),
         "hours_finished": sum(hour.finished for hour in hours),
-        "counted_to": agent_health.counted_to(),
+        "counted_to": _counted_to(now),
         "spend": _spend(access, now),
         **_budgets(access, now),
         "health": health,
+        "switched_off": [agent for agent in agents if not agent.is_enabled],
         "breakers": rows.models,
         "open_steps": _open_steps(access),
         "schedules": [department for department in access.shown if department.schedule],
@@ -129,6 +130,12 @@ def overview_context(request: HttpRequest) -> dict[str, Any]:
 
 def _health(agents: Sequence[Agent], now: datetime) -> list[agent_health.AgentHealth]:
     return agent_health.health_of([agent for agent in agents if agent.is_enabled], now=now)
+
+
+def _counted_to(now: datetime) -> datetime | None:
+    """Until when the figures of the last 24 hours are counted; None if nothing of these hours is."""
+    counted = agent_health.counted_to()
+    return counted if counted is not None and counted > now - timedelta(hours=24) else None
 
 
 _AGENTS = Statement(lambda: Agent.objects.filter(Among("department_id", "departments")).order_by("pk"))

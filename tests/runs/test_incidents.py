@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.urls import reverse
 from django.utils import timezone
@@ -352,7 +353,7 @@ def test_a_row_says_what_failed_where_and_why(django_assert_max_num_queries: Any
     assert f'href="{run.item.get_absolute_url()}">{run.item.title}</a>' in row
     assert f'href="{reverse("runs:detail", args=[run.pipeline_run_id])}?step={run.pk}">{run.agent.title}</a>' in row
     assert '<span class="k-waits">The research.</span>' in row
-    assert f"<td>{('No answer. ' * 50)[:199]}…</td>" in row
+    assert f'<td class="k-free">{("No answer. " * 50)[:199]}…</td>' in row
     assert "<td>failed</td>" in row
     for number in range(5):
         item = factories.make_lead(review.department, email=f"m{number}@example.com").item
@@ -369,3 +370,12 @@ def test_a_run_that_is_erased_while_the_incident_is_read_is_left_out(monkeypatch
     response = scene.client(scene.operator).get(reverse("runs:incident", args=[review.pk]))
     assert response.status_code == 200
     assert item.title not in response.content.decode()
+
+
+def test_a_long_error_without_a_space_breaks_in_its_cell() -> None:
+    scene, review = scene_with_incident()
+    AgentRun.objects.filter(incident=review).update(error="x" * 300)
+    html = scene.client(scene.operator).get(reverse("runs:incident", args=[review.pk])).content.decode()
+    assert f'<td class="k-free">{"x" * 199}…</td>' in html
+    rules = (settings.BASE_DIR / "static/css/kontor.css").read_text()
+    assert ".k-free { overflow-wrap: anywhere; }" in rules

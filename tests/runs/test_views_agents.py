@@ -14,9 +14,11 @@ from django.utils import timezone
 from agents.models import Agent, Soul
 from agents.pricing import sync_prices
 from agents.souls import create_draft, published_soul
-from runs import soul_editing, tryouts
+from runs import agent_month, soul_editing, tryouts
+from runs.agent_health import begin_of_hour
 from runs.agent_settings import stamp
-from runs.models import Action, TryOut
+from runs.models import Action, AgentHour, TryOut
+from runs.review_figures import Verdicts
 from tests import factories
 from tests.runs.scene import HTMX, Scene, make_scene, settled
 from tests.runs.test_agent_settings import data
@@ -385,3 +387,22 @@ def test_an_answer_stands_beside_what_is_there(scene: Scene, agent: Agent) -> No
     assert "What differs" in html
     assert "<ins>" in html
     assert "<h3>Body</h3>" not in html, "what is the same is not shown as a difference"
+
+
+def test_an_agent_that_is_switched_off_keeps_its_figures_and_what_nobody_decided_is_said(
+    scene: Scene, agent: Agent
+) -> None:
+    hour = begin_of_hour(timezone.now())
+    AgentHour.objects.create(department=scene.department, agent=agent, hour=hour, done=998, failed=2)
+    Agent.objects.filter(pk=agent.pk).update(is_enabled=False)
+    html = page(scene.client(scene.operator), url("agent", agent))
+    assert "998 of 1,000 steps" in html
+    assert "nobody has decided yet in 30 days" in html
+
+
+def test_a_share_of_nothing_approved_is_no_dash(scene: Scene, agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    verdicts = Verdicts()
+    verdicts.add("send_back")
+    monkeypatch.setattr(agent_month, "load_verdicts", lambda *given: verdicts)
+    html = page(scene.client(scene.operator), url("agent", agent))
+    assert "<strong>None approved</strong>of 1 decided in 30 days, 100 % sent back" in html

@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from agents.models import Budget, Department, Installation, Member, ModelState
+from agents.models import Agent, Budget, Department, Installation, Member, ModelState
 from agents.statements import Statement
 from runs import agent_health, cost_rollups
 from runs.access import access_of
@@ -69,7 +69,8 @@ def test_several_of_a_kind_are_said_as_several() -> None:
 
 
 def test_alerts_are_counted_for_who_finds_them_behind_the_link() -> None:
-    scene, now = make_scene(), timezone.now()
+    # Some time ago, so that it stands as many hours back in both answers.
+    scene, now = make_scene(), timezone.now() - timedelta(hours=2, minutes=5)
     for key, department, text in (
         ("mine", scene.department, "The Writer failed."),
         ("all", None, "No worker is at work."),
@@ -184,7 +185,7 @@ def test_nothing_measured_is_not_shown_as_healthy() -> None:
     health = text[text.index("How the agents do") :]
     assert "nothing ended" in health
     assert "100" not in re.sub(r"<[^>]+>", "", health)
-    assert "nothing is counted yet, a worker does it each minute" in text
+    assert "Not counted yet: a worker does it each minute." in text
 
 
 def test_a_budget_is_a_bar_with_what_is_spent() -> None:
@@ -327,3 +328,33 @@ def test_what_is_erased_while_the_overview_is_read_is_left_out(monkeypatch: pyte
     found = read_moving(access, scene.department.agents.all(), timezone.now())
     assert [row for row in found.reviews if row.item_id is not None] == []
     assert (found.running, found.finished) == ([], [])
+
+
+def test_nothing_counted_in_these_hours_is_not_shown_as_nothing_done() -> None:
+    scene = make_scene()
+    for age in (None, timedelta(days=7)):
+        if age is not None:
+            HourCount.objects.create(pk=1, counted_to=timezone.now() - age, settled_to=timezone.now() - age)
+        text = page(scene)
+        assert "Not counted yet: a worker does it each minute." in text
+        assert "</b> steps done" not in text
+        assert "99 % done; not counted yet<" in text
+    HourCount.objects.update(counted_to=timezone.now())
+    assert "<b>0</b> steps done" in page(scene)
+
+
+def test_an_agent_that_is_switched_off_is_named() -> None:
+    scene = make_scene()
+    assert "Switched off:" not in page(scene)
+    writer = scene.department.agents.get(slug="writer")
+    Agent.objects.filter(pk=writer.pk).update(is_enabled=False)
+    url = reverse("runs:agent", args=[writer.pk])
+    assert re.search(rf'Switched off: <a href="{url}">Writer</a>[^<]*\.</p>', page(scene))
+
+
+def test_more_items_than_are_counted_are_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = make_scene()
+    monkeypatch.setattr(moving, "MANY", 1)
+    factories.make_lead(scene.department)
+    Item.objects.update(automation="active", route_due_at=timezone.now() - timedelta(hours=1))
+    assert "<b>more than 10,000</b> items to decide on" in page(scene)
