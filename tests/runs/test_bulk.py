@@ -342,7 +342,8 @@ def test_the_filter_is_said_in_the_words_of_the_list(client: Any, olga: User) ->
         reverse("runs:bulk_start"), {"department": "sales", "verb": "pause", "ids": [item.pk for item in items]}
     )
     page = client.get(reverse("runs:bulk", args=[BulkAction.objects.get().pk])).content.decode()
-    assert "3 ticked" in page
+    assert "3 ticked</span> · olga, <time" in page
+    assert "data-ago" in page[page.index("3 ticked") :].split("</time>")[0]
     assert 'href="/leads/?ids=' in page
 
 
