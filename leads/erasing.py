@@ -56,10 +56,12 @@ def erase_lead(*, lead: Lead, user: User | None, reason: str = "") -> Allowed:
         item = lock_items({lead.pk})[lead.pk]
         lead = Lead.objects.select_for_update(of=("self",)).get(pk=lead.pk)
         remarks = _remarks(lead)
-        _left_behind(lead).delete()
-        done = erase_item(item=item, user=user, person=_person(lead), mentions=mentions, reason=reason)
+        with transaction.atomic():
+            _left_behind(lead).delete()
+            done = erase_item(item=item, user=user, person=_person(lead), mentions=mentions, reason=reason)
+            if not done:
+                transaction.set_rollback(True)
         if not done:
-            transaction.set_rollback(True)
             return done
         remarks.delete()
         for name in _TEXTS:

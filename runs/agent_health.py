@@ -15,7 +15,18 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import BooleanField, Count, DateTimeField, DurationField, ExpressionWrapper, F, Q, Sum
+from django.db.models import (
+    BooleanField,
+    Count,
+    DateTimeField,
+    DurationField,
+    ExpressionWrapper,
+    F,
+    Min,
+    Q,
+    QuerySet,
+    Sum,
+)
 
 from agents.models import Agent
 from agents.statements import Among, Given, Statement
@@ -209,7 +220,7 @@ def _count_next(now: datetime) -> bool:
             return False
         edge = now - DELAY
         if state.counted_to is None or state.settled_to is None:
-            state.counted_to = state.settled_to = begin_of_hour(now - KEPT)
+            state.counted_to = state.settled_to = _first_hour(now - KEPT, edge)
         if state.counted_to > now + DELAY:
             _begin_again(state, begin_of_hour(now))
         elif state.settled_to + HOUR <= min(state.counted_to, now - SETTLES):
@@ -222,6 +233,14 @@ def _count_next(now: datetime) -> bool:
             state.counted_to = end
         state.save(update_fields=["counted_to", "settled_to"])
         return state.counted_to != edge or state.settled_to + HOUR <= min(edge, now - SETTLES)
+
+
+def _first_hour(since: datetime, edge: datetime) -> datetime:
+    """The hour in which something ended first: on a new installation the empty ones before it need no look."""
+    steps = AgentRun.objects.filter(status__in=[AgentRun.Status.DONE, AgentRun.Status.FAILED])
+    counted: tuple[QuerySet[Any], ...] = (steps, PipelineRun.objects.filter(status__in=_ENDED))
+    first = [rows.filter(ended_at__gte=since).aggregate(at=Min("ended_at"))["at"] for rows in counted]
+    return begin_of_hour(min((at for at in first if at is not None), default=edge))
 
 
 def _begin_again(state: HourCount, hour: datetime) -> None:

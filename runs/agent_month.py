@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from bisect import bisect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from datetime import time as day_time
 from decimal import Decimal
 from typing import Any
 
-from django.db.models import DateTimeField, IntegerField, Sum
+from django.db.models import Count, DateTimeField, IntegerField, QuerySet, Sum
 
 from agents.models import Agent, Soul
 from agents.pricing import PriceBook
@@ -28,9 +26,6 @@ DAYS = 30
 WINDOW = timedelta(days=DAYS)
 MOST_READ = 2_000
 """So many of the latest decisions are looked at."""
-SETTLES = timedelta(hours=1)
-"""So long after its end a day is over: an answer can be taken back for a minute."""
-REMEMBERED_SECONDS = 3_600.0
 _BEGINNING, _END = datetime(2020, 1, 1, tzinfo=UTC), datetime(2999, 1, 1, tzinfo=UTC)
 _JUDGED = (Review.Answer.APPROVE, Review.Answer.APPROVE_EDITED, Review.Answer.SEND_BACK, Review.Answer.REJECT)
 
@@ -93,55 +88,25 @@ def load_soul_use(ledger: Ledger, agent: Agent, today: date) -> dict[int | None,
     return found
 
 
-class _Closed:
-    """What people decided on days that are over, by agent: read once an hour, for nobody takes back what is so old."""
-
-    def __init__(self) -> None:
-        self._read: dict[tuple[int, datetime, datetime], tuple[float, Verdicts]] = {}
-
-    def read(self, agent: Agent, begin: datetime, end: datetime) -> Verdicts:
-        """The decisions from ``begin`` up to ``end``."""
-        key, now = (agent.pk, begin, end), time.monotonic()
-        at, found = self._read.get(key, (now, None))
-        if found is None or now - at > REMEMBERED_SECONDS:
-            at, found = now, Verdicts()
-            for answer, _ in _judged(agent, begin, end):
-                found.add(answer)
-            fresh = {one: kept for one, kept in [*self._read.items()] if now - kept[0] <= REMEMBERED_SECONDS}
-            self._read = {**fresh, key: (at, found)}
-        return found
-
-    def forget(self) -> None:
-        """Read everything anew."""
-        self._read = {}
-
-
-closed_days = _Closed()
-
-
-def load_verdicts(agent: Agent, period: Period, *, now: datetime) -> Verdicts:
-    """What people decided about the agent's outputs in the period, which ends today; at most two queries."""
-    begin, end = period.moments
-    over = datetime.combine((now - SETTLES).astimezone(UTC).date(), day_time.min, UTC)
-    whole = replace(closed_days.read(agent, begin, over))
-    for answer, _ in _judged(agent, over, end):
-        whole.add(answer)
-    return whole
+def load_verdicts(agent: Agent, period: Period) -> Verdicts:
+    """What people decided about the agent's outputs in the period; one query."""
+    since, until = period.moments
+    found = Verdicts()
+    given: dict[str, Any] = {"department": agent.department_id, "agent": agent.pk, "since": since, "until": until}
+    for answer, count in _BY_ANSWER.rows(**given):
+        found.add(answer, count)
+    return found
 
 
 def verdicts_by_soul(agent: Agent) -> dict[int, Verdicts]:
     """What people decided about the agent's outputs by SOUL id; the latest 2,000 decisions, one query."""
     found: dict[int, Verdicts] = {}
-    for answer, soul in _judged(agent, _BEGINNING, _END, MOST_READ):
+    given: dict[str, Any] = {"department": agent.department_id, "agent": agent.pk}
+    given |= {"since": _BEGINNING, "until": _END}
+    for answer, soul in _LATEST_JUDGED.rows(limit=MOST_READ, **given):
         if soul is not None:
             found.setdefault(soul, Verdicts()).add(answer)
     return found
-
-
-def _judged(agent: Agent, since: datetime, until: datetime, limit: int | None = None) -> list[tuple[Any, ...]]:
-    """Answer and SOUL id of decisions, the latest first."""
-    given = {"department": agent.department_id, "agent": agent.pk, "since": since, "until": until}
-    return _VERDICTS.rows(limit=limit, **given)
 
 
 def count_trespasses(agent: Agent, *, since: datetime) -> int:
@@ -159,21 +124,20 @@ def latest_runs(agent: Agent, limit: int) -> list[tuple[AgentRun, int | None]]:
     return [(run, souls.get(run.soul_id)) for run in runs]
 
 
-_VERDICTS = Statement(
-    lambda: (
-        Review.objects.filter(
-            department=Given("department", IntegerField()),
-            agent_run__agent=Given("agent", IntegerField()),
-            status=Review.Status.ANSWERED,
-            answered_by__isnull=False,
-            answer__in=_JUDGED,
-            answered_at__gte=Given("since", DateTimeField()),
-            answered_at__lt=Given("until", DateTimeField()),
-        )
-        .order_by("-answered_at")
-        .values_list("answer", "agent_run__soul_id")
+def _judged() -> QuerySet[Review]:
+    return Review.objects.filter(
+        department=Given("department", IntegerField()),
+        agent_run__agent=Given("agent", IntegerField()),
+        status=Review.Status.ANSWERED,
+        answered_by__isnull=False,
+        answer__in=_JUDGED,
+        answered_at__gte=Given("since", DateTimeField()),
+        answered_at__lt=Given("until", DateTimeField()),
     )
-)
+
+
+_BY_ANSWER = Statement(lambda: _judged().order_by().values_list("answer").annotate(Count("pk")))
+_LATEST_JUDGED = Statement(lambda: _judged().order_by("-answered_at").values_list("answer", "agent_run__soul_id"))
 _TRESPASSES = Statement(
     lambda: (
         AgentRun.objects.filter(

@@ -288,7 +288,7 @@ def _misses_something(run: AgentRun, staff: Staff, now: datetime) -> bool:
     elif not agent.is_enabled:
         problem = "The agent is switched off. Switch it on, or cancel the run."
     elif writer := _writer_instead(run, desk):
-        problem = f"{writer.title} writes the {in_words(agent.writes)} instead. Switch it off, or cancel its run."
+        problem = f"{writer.title} writes the {in_words(agent.writes)} instead. If it shall not, switch it off."
     else:
         return False
     update_rows(AgentRun, WAITING, [waiting_row(run, now + PUT_OFF, problem, now)])
@@ -296,12 +296,17 @@ def _misses_something(run: AgentRun, staff: Staff, now: datetime) -> bool:
 
 
 def _writer_instead(run: AgentRun, desk: Desk) -> Agent | None:
-    """Who was asked for the same later, because the agent was switched off; it is on again, and must not be second."""
-    others = {other.pk: other for other in desk.others_who_write(run) if other.is_enabled}
+    """Who writes the same just now, or will: an agent that was switched off and is on again beside its replacement.
+
+    Of two that wait the enabled one that comes first writes, as the router has it.
+    """
+    others = {other.pk: other for other in desk.others_who_write(run)}
     if not others:
         return None
-    same = AgentRun.objects.filter(item=run.item_id, trigger=run.trigger_id, agent__in=others, pk__gt=run.pk)
-    return others.get(same.filter(status__in=AgentRun.ACTIVE).values_list("agent", flat=True).first() or 0)
+    before = [pk for pk, other in others.items() if other.is_enabled and pk < run.agent_id]
+    same = AgentRun.objects.filter(item=run.item_id, trigger=run.trigger_id, agent__in=others)
+    writes = Q(status=AgentRun.Status.RUNNING) | Q(status=AgentRun.Status.QUEUED, agent__in=before)
+    return others.get(same.filter(writes).values_list("agent", flat=True).first() or 0)
 
 
 def _requeue_lost(run_ids: Sequence[int], tokens: set[UUID] | None) -> int:

@@ -55,17 +55,17 @@ class Verdicts:
         """The share that was to be written again; None without a decision."""
         return self.sent_back / self.decided if self.decided else None
 
-    def add(self, answer: str) -> None:
-        """Count one answer; others than these say nothing of the output."""
+    def add(self, answer: str, count: int = 1) -> None:
+        """Count answers of a kind; others than these say nothing of the output."""
         match answer:
             case Answer.APPROVE:
-                self.approved += 1
+                self.approved += count
             case Answer.APPROVE_EDITED:
-                self.edited += 1
+                self.edited += count
             case Answer.SEND_BACK:
-                self.sent_back += 1
+                self.sent_back += count
             case Answer.REJECT:
-                self.rejected += 1
+                self.rejected += count
 
 
 @dataclass(slots=True)

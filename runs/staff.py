@@ -45,9 +45,12 @@ class Desk:
 
     def others_who_write(self, run: AgentRun) -> list[Agent]:
         """Agents that write the same output for the same occasion, mostly none: one of them replaces the other."""
-        agent, kind_of_occasion = self.agents[run.agent_id], run.trigger.kind if run.trigger else ITEM
-        others = (other for other in self.agents.values() if other.writes == agent.writes and other.pk != agent.pk)
-        return [other for other in others if kind_of_occasion in (other.serves or [kind_of_occasion])]
+        agent = self.agents[run.agent_id]
+        others = [other for other in self.agents.values() if other.writes == agent.writes and other.pk != agent.pk]
+        if run.trigger is None:  # made once for the item, whatever asked for it
+            return [other for other in others if other.scope == Agent.Scope.ITEM or ITEM in (other.serves or [ITEM])]
+        mine = [other for other in others if other.scope == Agent.Scope.OCCASION]
+        return [other for other in mine if not other.serves or run.trigger.kind in other.serves]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ from django.conf import settings as django_settings
 from django.contrib.staticfiles.storage import staticfiles_storage
 from django.db import connection
 
-from runs.agent_month import closed_days
 from tests.simulator_fixture import SimulatorServer
 
 # For the processes that tests start.
@@ -87,12 +86,6 @@ def _no_work_for_nothing() -> None:
 def _static_files_by_their_names() -> None:
     """Where somebody has collected static files, the tests still see the sources."""
     getattr(staticfiles_storage, "hashed_files", {}).clear()
-
-
-@pytest.fixture(autouse=True)
-def _nothing_remembered() -> None:
-    """Ids begin anew with every test."""
-    closed_days.forget()
 
 
 @pytest.fixture

@@ -118,7 +118,11 @@ def _questions(
             row.output = known[row.output_id]
         if row.agent_run_id in known_runs:
             row.agent_run = known_runs[row.agent_run_id]
-    prefetch_related_objects(rows, "output__agent_run__pipeline_run", "agent_run__agent", "agent_run__pipeline_run")
+    # Step by step: a prefetch goes on only from what it has read, and those that are known it has not.
+    prefetch_related_objects(rows, "output", "agent_run__agent")
+    prefetch_related_objects([row.output for row in rows if row.output], "agent_run")
+    runs_told = [*(row.agent_run for row in rows), *(row.output.agent_run for row in rows if row.output)]
+    prefetch_related_objects([run for run in runs_told if run], "pipeline_run")
     can_answer = access_of(request).can(item.department_id, "reviewer")
     found = []
     for review in rows:

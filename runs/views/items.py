@@ -122,7 +122,9 @@ def _read_outputs(item: Item, runs: Sequence[AgentRun], triggers: Sequence[Trigg
         if output.trigger_id in known_triggers:
             output.trigger = known_triggers[output.trigger_id]
     # What is older than those is read here, and nothing where all are known.
-    prefetch_related_objects(outputs, "author", "trigger", "agent_run__agent", "agent_run__soul")
+    prefetch_related_objects(outputs, "author", "trigger", "agent_run__agent")
+    # By itself: a prefetch goes on only from what it has read, and where one output has no run that is nothing.
+    prefetch_related_objects([output.agent_run for output in outputs if output.agent_run], "soul")
     return outputs
 
 

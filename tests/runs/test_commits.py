@@ -646,13 +646,45 @@ def test_what_waits_for_an_agent_that_was_replaced_ends_when_its_replacement_has
     assert not ModelCall.objects.filter(agent_run=old).exists()
 
 
-def test_an_agent_that_is_switched_on_again_does_not_write_beside_its_replacement() -> None:
+def make_due(*runs: AgentRun) -> None:
+    AgentRun.objects.filter(pk__in=[run.pk for run in runs]).update(due_at=timezone.now() - timedelta(seconds=1))
+
+
+def test_an_agent_that_is_switched_on_again_comes_before_its_replacement_that_waits() -> None:
     old, new = replace_the_qualifier()
     Agent.objects.filter(slug="qualifier").update(is_enabled=True)
-    assert [work.run_id for work in claim()] == [new.pk]
+    (work,) = claim()
+    new.refresh_from_db()
+    assert (work.run_id, new.waiting_for.split(".")[0]) == (old.pk, "Qualifier writes the qualification instead")
+    make_due(new)
+    assert claim() == []
+    commit([answered(work)], load_staff())
+    new.refresh_from_db()
+    assert (new.status, new.error) == ("cancelled", "Qualifier wrote the qualification instead.")
+
+
+@pytest.mark.parametrize("replacement_is_on", [True, False])
+def test_it_does_not_write_beside_its_replacement_that_is_under_way(replacement_is_on: bool) -> None:
+    old, new = replace_the_qualifier()
+    (work,) = claim()
+    Agent.objects.filter(slug="qualifier").update(is_enabled=True)
+    Agent.objects.filter(slug="writer").update(is_enabled=replacement_is_on)
+    make_due(old)
+    assert claim() == []
     old.refresh_from_db()
     assert (old.status, old.waiting_for.split(".")[0]) == ("queued", "Writer writes the qualification instead")
-    # Nobody writes it any more but the first.
-    AgentRun.objects.filter(pk=new.pk).update(status="cancelled", lease_token=None)
-    AgentRun.objects.filter(pk=old.pk).update(due_at=timezone.now() - timedelta(seconds=1))
-    assert [work.run_id for work in claim()] == [old.pk]
+    commit([answered(work)], load_staff())
+    old.refresh_from_db()
+    assert old.status == "cancelled"
+    assert Output.objects.get(item=old.item).agent_run_id == new.pk
+    assert ModelCall.objects.count() == 1
+
+
+def test_it_writes_where_its_replacement_came_to_nothing() -> None:
+    old, new = replace_the_qualifier()
+    (work,) = claim()
+    Agent.objects.filter(slug="qualifier").update(is_enabled=True)
+    commit([broken_off(work, Cause.OVERLOADED)], load_staff())
+    AgentRun.objects.filter(pk=new.pk).update(status="cancelled")
+    make_due(old)
+    assert [work.run_id for work in claim() if work.agent.writes == "qualification"] == [old.pk]

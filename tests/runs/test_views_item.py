@@ -14,6 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
+from agents.models import Soul
 from runs.cost_rollups import roll_up
 from runs.models import AgentRun, Item, ItemCost, ItemTotal, LogEntry, ModelCall, Output
 from runs.models.costs import UNITS
@@ -43,10 +44,13 @@ def _context(item: Item, tab: str) -> dict[str, Any]:
 def test_a_tab_takes_as_many_queries_for_a_long_history(tab: str, django_assert_num_queries: Any) -> None:
     scene, numbers = make_scene(), []
     client, url, item = scene.client(scene.operator), reverse("leads:panel", args=[scene.lead.pk]), scene.lead.item
+    # By a person: what stands beside it is read at once all the same.
+    factories.make_output(item, "strategy", origin="injected")
+    soul = Soul.objects.get(agent__slug="reply_handler", agent__department=item.department)
     for _ in range(2):
         for _ in range(5):
             trigger = factories.make_trigger(item, "reply")
-            run = factories.make_agent_run(item, "reply_handler", trigger=trigger, status="done")
+            run = factories.make_agent_run(item, "reply_handler", trigger=trigger, status="done", soul=soul)
             factories.make_model_call(run)
             output = factories.make_output(item, "draft", trigger=trigger, agent_run=run)
             factories.make_review(item, output=output)
@@ -318,3 +322,9 @@ def test_the_page_reads_the_agents_of_the_department_once() -> None:
     with CaptureQueriesContext(connection) as found:
         client.get(reverse("leads:detail", args=[scene.lead.pk]))
     assert sum('FROM "agents_agent"' in query["sql"] for query in found) == 1
+
+
+def test_a_question_sets_its_risk_apart_from_its_age() -> None:
+    scene = make_scene()
+    html = scene.client(scene.operator).get(scene.lead.item.get_absolute_url()).content.decode()
+    assert "</span>, asked <time" in html
