@@ -322,9 +322,3 @@ def test_the_page_reads_the_agents_of_the_department_once() -> None:
     with CaptureQueriesContext(connection) as found:
         client.get(reverse("leads:detail", args=[scene.lead.pk]))
     assert sum('FROM "agents_agent"' in query["sql"] for query in found) == 1
-
-
-def test_a_question_sets_its_risk_apart_from_its_age() -> None:
-    scene = make_scene()
-    html = scene.client(scene.operator).get(scene.lead.item.get_absolute_url()).content.decode()
-    assert "</span>, asked <time" in html
