@@ -110,11 +110,6 @@ def load_routers(departments: Iterable[Department], given: Iterable[Agent] | Non
     return {pk: Router(rules[pk], agents[pk]) for pk in ids}
 
 
-_RULES = Statement(
-    lambda: Rule.objects.filter(Among("department_id", "departments"), is_enabled=True).order_by("position", "pk")
-)
-
-
 def agent_view(agent: Agent) -> AgentView:
     """An agent as the router sees it."""
     return AgentView(

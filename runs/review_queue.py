@@ -177,14 +177,13 @@ def count_open(department_ids: Iterable[int]) -> int:
     return _OPEN.count(limit=MOST_COUNTED, departments=department_ids, now=timezone.now())
 
 
-_OPEN = Statement(
-    lambda: (
-        Review.objects.filter(Among("department_id", "departments"), status=Review.Status.OPEN)
-        .exclude(snoozed_until__gt=Given("now", DateTimeField()))
-        .order_by()
-        .values_list("pk")
-    )
-)
+def asked_now() -> QuerySet[Review]:
+    """For statements: what is open in ``departments``, those left out that somebody has snoozed beyond ``now``."""
+    asked = Review.objects.filter(Among("department_id", "departments"), status=Review.Status.OPEN)
+    return asked.exclude(snoozed_until__gt=Given("now", DateTimeField()))
+
+
+_OPEN = Statement(lambda: asked_now().order_by().values_list("pk"))
 
 
 # --- Who looks at it ------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from agents.models import Agent, Department, Installation, Soul
 from agents.pricing import PriceBook, load_price_book
 from agents.spec import ITEM, AgentSpec, DepartmentSpec, kind
 from agents.statements import Among, Given, Statement
-from runs.facts import load_routers
+from runs.facts import AGENTS, load_routers
 from runs.models import AgentRun
 from runs.router import Router
 
@@ -75,7 +75,7 @@ def load_staff(caches: CacheWatch | None = None, *, only: int | None = None) -> 
     ``only``: the id of the one department that a page is about.
     """
     departments = _EVERY.objects() if only is None else _ONLY.objects(department=only)
-    members = _MEMBERS.objects(departments=[department.pk for department in departments])
+    members = AGENTS.objects(departments=[department.pk for department in departments])
     agents: dict[int, dict[int, Agent]] = {}
     for agent in members:
         agents.setdefault(agent.department_id, {})[agent.pk] = agent
@@ -104,7 +104,6 @@ def load_staff(caches: CacheWatch | None = None, *, only: int | None = None) -> 
 
 _EVERY = Statement(lambda: Department.objects.all())
 _ONLY = Statement(lambda: Department.objects.filter(pk=Given("department", IntegerField())))
-_MEMBERS = Statement(lambda: Agent.objects.filter(Among("department_id", "departments")).order_by("pk"))
 _PUBLISHED = Statement(
     lambda: Soul.objects.filter(Among("agent_id", "agents"), status=Soul.Status.PUBLISHED).order_by()
 )

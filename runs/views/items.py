@@ -17,7 +17,7 @@ from agents.spec import Facts
 from agents.statements import Given, Statement
 from runs.access import Access, access_of
 from runs.allowed import can_run, state_of
-from runs.facts import load_facts, load_router
+from runs.facts import AGENTS, load_facts, load_router
 from runs.models import AgentRun, Item, Output, PipelineRun, Trigger
 from runs.router import Decision
 from runs.switches import describe_halt, describe_state
@@ -49,7 +49,7 @@ def item_context(request: HttpRequest, item: Item) -> dict[str, Any]:
     tab = request.GET.get("tab", "")
     tab = tab if tab in TABS else "summary"
     triggers = _TRIGGERS.objects(limit=TRIGGERS, item=item.pk)
-    agents, halt = _AGENTS.objects(department=item.department_id), describe_halt(access.installation)
+    agents, halt = AGENTS.objects(departments=[item.department_id]), describe_halt(access.installation)
     pipelines = _PIPELINES.objects(limit=RUN_ROWS, item=item.pk)
     runs = _read_steps(item, agents, pipelines)
     outputs = _read_outputs(item, runs, triggers)
@@ -130,7 +130,6 @@ def _read_outputs(item: Item, runs: Sequence[AgentRun], triggers: Sequence[Trigg
 
 _ITEM = Given("item", BigIntegerField())
 _TRIGGERS = Statement(lambda: Trigger.objects.filter(item_id=_ITEM).order_by("-pk"))
-_AGENTS = Statement(lambda: Agent.objects.filter(department_id=Given("department", BigIntegerField())).order_by("pk"))
 _STEPS = Statement(lambda: AgentRun.objects.filter(item_id=_ITEM).order_by("-pk"))
 _OUTPUTS = Statement(lambda: Output.objects.filter(item_id=_ITEM, is_current=True).order_by("pk"))
 _PIPELINES = Statement(lambda: PipelineRun.objects.filter(item_id=_ITEM).order_by("-pk"))

@@ -18,6 +18,7 @@ from agents.statements import Among, Given, Statement, count_each
 from runs.access import Access
 from runs.models import AgentRun, Item, PipelineRun, Review
 from runs.models.people import DUE
+from runs.review_queue import asked_now
 from runs.switches import describe_halt
 from runs.views.shown import Shown, show_agent_run, show_pipeline_run
 
@@ -73,12 +74,6 @@ def _about(rows: Sequence[RowT], items: Mapping[int | None, Item]) -> list[RowT]
     return [row for row in rows if row.item_id is None or row.item_id in items]
 
 
-def _open_questions() -> QuerySet[Review]:
-    """In the order of the queue, those left out that somebody has snoozed."""
-    asked = Review.objects.filter(Among("department_id", "departments"), status=Review.Status.OPEN)
-    return asked.exclude(snoozed_until__gt=_NOW).order_by("-risk", DUE, "pk")
-
-
 def _ended_lately() -> QuerySet[PipelineRun]:
     newest = Subquery(PipelineRun.objects.order_by("-pk").values("pk")[:1])
     runs = PipelineRun.objects.filter(Among("item__department_id", "departments"), pk__gt=newest - RECENT_RUNS)
@@ -89,7 +84,7 @@ def _steps(status: AgentRun.Status) -> QuerySet[AgentRun]:
     return AgentRun.objects.filter(Among("department_id", "departments"), status=status)
 
 
-_QUESTIONS = Statement(_open_questions)
+_QUESTIONS = Statement(lambda: asked_now().order_by("-risk", DUE, "pk"))
 _RUNNING = Statement(lambda: _steps(AgentRun.Status.RUNNING).order_by("-started_at", "pk"))
 # As the shifts take them.
 _NEXT = Statement(lambda: _steps(AgentRun.Status.QUEUED).order_by("priority", "due_at", "pk"))

@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from django.db.models import Count, DateTimeField
+from django.db.models import Count
 from django.urls import reverse
 from django.utils import timezone
 
-from agents.statements import Among, Given, Statement
+from agents.statements import Among, Statement
 from runs.access import Access
-from runs.models import Alert, Item, OutboxMessage, Review
-from runs.review_queue import RISKS
+from runs.models import Alert, Item, OutboxMessage
+from runs.review_queue import RISKS, asked_now
 from runs.views.kinds import kinds_of
 from runs.views.menu import item_list_url
 
@@ -85,15 +85,7 @@ def _plural(label: str, count: int) -> str:
     return label if count == 1 else f"{label}s"
 
 
-_BY_RISK = Statement(
-    lambda: (
-        Review.objects.filter(Among("department_id", "departments"), status=Review.Status.OPEN)
-        .exclude(snoozed_until__gt=Given("now", DateTimeField()))
-        .order_by()
-        .values_list("risk")
-        .annotate(questions=Count("pk"))
-    )
-)
+_BY_RISK = Statement(lambda: asked_now().order_by().values_list("risk").annotate(questions=Count("pk")))
 _FLAGGED = Statement(
     lambda: Item.objects.filter(Among("department_id", "departments")).exclude(flag="").order_by().values_list("pk")
 )

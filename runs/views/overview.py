@@ -27,6 +27,7 @@ from runs.access import Access, access_of, may_see_system, signed_in
 from runs.cost_sums import Cost, Period
 from runs.costs import break_down
 from runs.examples import REASON
+from runs.facts import AGENTS
 from runs.first_steps import read_steps
 from runs.models import CostRollup, DepartmentHour, Item, ModelCall, ShiftSlot
 from runs.money import dollars, in_units
@@ -93,7 +94,7 @@ def overview_context(request: HttpRequest) -> dict[str, Any]:
     """Everything the overview shows, in a fixed number of queries."""
     access, now = access_of(request), timezone.now()
     sees_system = may_see_system(request)
-    agents = _AGENTS.objects(departments=access.ids)
+    agents = AGENTS.objects(departments=access.ids)
     access.give_departments(agents)
     hours, health = agent_health.load_hours(access.ids, now=now), _health(agents, now)
     rows = read_rows(access.shown, now=now)
@@ -136,9 +137,6 @@ def _counted_to(now: datetime) -> datetime | None:
     """Until when the figures of the last 24 hours are counted; None if nothing of these hours is."""
     counted = agent_health.counted_to()
     return counted if counted is not None and counted > now - timedelta(hours=24) else None
-
-
-_AGENTS = Statement(lambda: Agent.objects.filter(Among("department_id", "departments")).order_by("pk"))
 
 
 def _open_steps(access: Access) -> list[tuple[Department, int]]:

@@ -3,9 +3,10 @@
  * j k to the next question and the one before (data-next, data-previous on #review). a e n r t u z open what has
  * data-open of that key (the editor, snooze), go to the field with data-focus of it (the note; Enter there sends it), or
  * press the button with data-key of it. Escape leaves a field, so that keys count again; Ctrl+Enter sends its form.
- * A form with data-leaves is sent in the background while the next card, fetched before, stands there already, or
- * this one until the answer is there; "unless-begun": not where an answer was begun, as its card must stay. What is under way, refused or lost is said in #review-notes, each by itself, and
- * leads back to its own card with what was typed; "saved" is only ever what the server has said (Kontor-Done).
+ * A form with data-leaves is sent in the background while the next card, fetched before, stands there already, or this
+ * one until the answer is there; "unless-begun": not where an answer was begun, as its card must stay. What is under way,
+ * refused or lost is said in #review-notes, each by itself, and leads back to its own card with what was typed; "saved" is
+ * only ever what the server has said (Kontor-Done).
  */
 (() => {
   "use strict";
