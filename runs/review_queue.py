@@ -14,7 +14,7 @@ from django.db.models import BigIntegerField, CharField, DateTimeField, IntegerF
 from django.utils import timezone
 
 from agents.models import Member
-from agents.statements import Among, AnyOf, Given, Statement
+from agents.statements import Among, Given, Statement
 from runs.absences import Roster, read_roster
 from runs.allowed import YES, Allowed, no
 from runs.answerable import can_assign, can_claim, can_release, who_decided
@@ -25,7 +25,6 @@ from runs.models.people import DUE, NEVER
 MOST_COUNTED = 1_000
 """The badge counts so far, then it says "1000+"."""
 MINE, UNASSIGNED = "mine", "unassigned"
-AnyField = Any  # django-stubs parametrise Field, Django does not
 ASSIGNEES = {MINE: "Mine", UNASSIGNED: "Nobody’s"}
 RISKS = {"3": "High", "2": "Medium", "1": "Low"}
 
@@ -72,29 +71,32 @@ def read_filters(given: Mapping[str, str]) -> Filters:
     )
 
 
-def open_reviews(
-    department_ids: Iterable[int], filters: Filters, user: User, roster: Roster | None = None
-) -> QuerySet[Review]:
-    """The open questions of these departments that fit the filters, in the order in which they should be answered.
+def find_open(
+    department_ids: Iterable[int],
+    filters: Filters,
+    user: User,
+    *,
+    limit: int,
+    behind: Place | None = None,
+    roster: Roster | None = None,
+) -> list[int]:
+    """The ids of open questions that fit the filters, in the order in which they should be answered; one query.
 
-    Those that are snoozed are left out, unless they are asked for. Without a roster it is read where it is needed.
+    ``behind``: those behind a place alone. Those that are snoozed are left out, unless they are asked for. Without a
+    roster it is read where it is needed.
     """
     values = _values(department_ids, filters, user, roster)
-    fitting = _fitting(
-        filters, lambda name, field: values[name], lambda column, name: AnyOf(column, values.get(name, ()))
-    )
-    return in_order(fitting)
+    if behind is None:
+        return [pk for (pk,) in _from_the_first(_shape(filters)).rows(limit=limit, **values)]
+    return [pk for (pk,) in _beside(_shape(filters), True).rows(limit=limit, **values, **_at(behind))]
 
 
 def find_neighbours(
     department_ids: Iterable[int], filters: Filters, user: User, place: Place
 ) -> tuple[int | None, int | None]:
     """The questions behind and before a place, of those that fit the filters; None where there is no further one."""
-    values = _values(department_ids, filters, user, None)
-    values |= {"at_risk": place.risk, "at_deadline": place.deadline, "at_pk": place.pk}
-    # What differs between filters of one shape are values alone.
-    shape = Filters(**{name: value if name == "assignee" else "1" for name, value in filters.values.items()})
-    found = [_beside(shape, is_behind).rows(limit=1, **values) for is_behind in (True, False)]
+    values = _values(department_ids, filters, user, None) | _at(place)
+    found = [_beside(_shape(filters), is_behind).rows(limit=1, **values) for is_behind in (True, False)]
     behind, before = (rows[0][0] if rows else None for rows in found)
     return behind, before
 
@@ -106,39 +108,50 @@ def _values(department_ids: Iterable[int], filters: Filters, user: User, roster:
     return values | {name: int(value) for name in ("risk", "group") if (value := filters.values.get(name))}
 
 
-def _fitting(
-    filters: Filters, given: Callable[[str, AnyField], Any], among: Callable[[str, str], Any]
-) -> QuerySet[Review]:
-    rows = Review.objects.filter(among("department_id", "departments"), status=Review.Status.OPEN)
-    snoozed = Q(snoozed_until__gt=given("now", DateTimeField()))
-    rows = rows.filter(snoozed) if filters.snoozed else rows.exclude(snoozed)
-    if filters.group:
-        rows = rows.filter(group=given("group", BigIntegerField()))
-    if filters.kind:
-        rows = rows.filter(kind=given("kind", CharField()))
-    if filters.risk:
-        rows = rows.filter(risk=given("risk", IntegerField()))
-    if filters.assignee == MINE:
-        rows = rows.filter(among("assignee_id", "people"))
-    elif filters.assignee:
-        rows = rows.filter(assignee=None)
-    return rows
+def _at(place: Place) -> dict[str, Any]:
+    return {"at_risk": place.risk, "at_deadline": place.deadline, "at_pk": place.pk}
+
+
+def _shape(filters: Filters) -> Filters:
+    """What differs between filters of one shape are values alone."""
+    return Filters(**{name: value if name == "assignee" else "1" for name, value in filters.values.items()})
+
+
+@cache
+def _from_the_first(shape: Filters) -> Statement[Review]:
+    return Statement(lambda: _in_order(shape).values_list("pk"))
 
 
 @cache
 def _beside(shape: Filters, is_behind: bool) -> Statement[Review]:
-    place: Any = (
-        Given("at_risk", IntegerField()),
-        Given("at_deadline", DateTimeField()),
-        Given("at_pk", BigIntegerField()),
-    )
-    rows = in_order(_fitting(shape, Given, Among))
-    rows = after(rows, Place(*place)) if is_behind else before(rows, Place(*place))
+    """Those behind a place, or before it, the nearest first."""
+    risk, pk = Given("at_risk", IntegerField()), Given("at_pk", BigIntegerField())
+    due = Given("at_deadline", DateTimeField())
+    rows = _in_order(shape)
+    if is_behind:
+        further = Q(due__gt=due) | Q(due=due, pk__gt=pk)
+        rows = rows.filter(Q(risk__lt=risk) | (Q(risk=risk) & further))
+    else:
+        further = Q(due__lt=due) | Q(due=due, pk__lt=pk)
+        rows = rows.filter(Q(risk__gt=risk) | (Q(risk=risk) & further)).order_by("risk", "-due", "-pk")
     return Statement(lambda: rows.values_list("pk"))
 
 
-def in_order(rows: QuerySet[Review]) -> QuerySet[Review]:
-    """By risk, then deadline, then age."""
+def _in_order(shape: Filters) -> QuerySet[Review]:
+    """Those that fit, by risk, then deadline, then age."""
+    rows = Review.objects.filter(Among("department_id", "departments"), status=Review.Status.OPEN)
+    snoozed = Q(snoozed_until__gt=Given("now", DateTimeField()))
+    rows = rows.filter(snoozed) if shape.snoozed else rows.exclude(snoozed)
+    if shape.group:
+        rows = rows.filter(group=Given("group", BigIntegerField()))
+    if shape.kind:
+        rows = rows.filter(kind=Given("kind", CharField()))
+    if shape.risk:
+        rows = rows.filter(risk=Given("risk", IntegerField()))
+    if shape.assignee == MINE:
+        rows = rows.filter(Among("assignee_id", "people"))
+    elif shape.assignee:
+        rows = rows.filter(assignee=None)
     return rows.annotate(due=DUE).order_by("-risk", "due", "pk")
 
 
@@ -155,21 +168,6 @@ def read_place(text: str) -> Place | None:
         return Place(int(risk), at.astimezone(UTC), int(pk)) if at.tzinfo is not None else None
     except (ValueError, OverflowError):
         return None
-
-
-def after(rows: QuerySet[Review], place: Place) -> QuerySet[Review]:
-    """Those behind a place, of rows in order."""
-    same = Q(risk=place.risk)
-    later = Q(due__gt=place.deadline) | Q(due=place.deadline, pk__gt=place.pk)
-    return rows.annotate(due=DUE).filter(Q(risk__lt=place.risk) | (same & later))
-
-
-def before(rows: QuerySet[Review], place: Place) -> QuerySet[Review]:
-    """Those before a place, the nearest first."""
-    same = Q(risk=place.risk)
-    earlier = Q(due__lt=place.deadline) | Q(due=place.deadline, pk__lt=place.pk)
-    nearer = rows.annotate(due=DUE).filter(Q(risk__gt=place.risk) | (same & earlier))
-    return nearer.order_by("risk", "-due", "-pk")
 
 
 def count_open(department_ids: Iterable[int]) -> int:

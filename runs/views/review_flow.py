@@ -129,7 +129,7 @@ def card_of(
     following, before = review_queue.find_neighbours(*asked, review_queue.place_of(review))
     ahead = following
     if following is None and before is not None:
-        ahead = _first(review_queue.open_reviews(*asked).exclude(pk=review.pk))
+        ahead = _first_but(request, review, filters)
     for name, found in (("next", following), ("previous", before), ("ahead", ahead)):
         context[name] = address_of(found, filters) if found is not None else ""
     return context
@@ -153,13 +153,14 @@ def _ahead(request: HttpRequest) -> int | None:
 
 def _next(request: HttpRequest, review: Review, filters: Filters) -> int | None:
     """The question behind the one that was answered, else the first of the queue; None if it is empty."""
-    rows = review_queue.open_reviews(access_of(request).ids, filters, user_of(request)).exclude(pk=review.pk)
-    return _first(review_queue.after(rows, review_queue.place_of(review))) or _first(rows)
+    asked, place = (access_of(request).ids, filters, user_of(request)), review_queue.place_of(review)
+    behind = review_queue.find_open(*asked, limit=1, behind=place)
+    return behind[0] if behind else _first_but(request, review, filters)
 
 
-def _first(rows: Any) -> int | None:
-    found: int | None = rows.values_list("pk", flat=True).first()
-    return found
+def _first_but(request: HttpRequest, review: Review, filters: Filters) -> int | None:
+    found = review_queue.find_open(access_of(request).ids, filters, user_of(request), limit=2)
+    return next((pk for pk in found if pk != review.pk), None)
 
 
 def address_of(pk: int | None, filters: Filters, answered: int | None = None) -> str:

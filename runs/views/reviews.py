@@ -10,11 +10,13 @@ from django.shortcuts import render
 from django.views.decorators.http import require_POST, require_safe
 
 from agents.models import Member
+from agents.statements import Among, Statement
 from runs import departures, edit_patterns, review_figures, review_queue, reviews, rewrites
 from runs.absences import read_roster
 from runs.access import access_of, get_visible, require, signed_in
 from runs.allowed import YES, Allowed, no
 from runs.answerable import can_judge
+from runs.database import now as database_now
 from runs.models import Output, Review
 from runs.payloads import Unfit, classifications_of, read_corrections
 from runs.review_queue import ASSIGNEES, RISKS
@@ -32,16 +34,15 @@ ROWS = 50
 @require_safe
 def review_list(request: HttpRequest) -> HttpResponse:
     """Open questions, by risk then deadline; filters and the place in the list are in the address."""
-    access, filters = access_of(request), review_queue.read_filters(request.GET)
-    user = user_of(request)
-    roster = read_roster()
-    found = review_queue.open_reviews(access.ids, filters, user, roster)
+    access, filters, now = access_of(request), review_queue.read_filters(request.GET), database_now()
+    roster = read_roster(now)
     place = review_queue.read_place(request.GET.get("after", ""))
-    rows = review_queue.after(found, place) if place else found
+    asked = (access.ids, filters, user_of(request))
     # Only the narrow rows are sorted: with thousands of open questions the wide ones take many times as long.
-    found_ids = list(rows.values_list("pk", flat=True)[: ROWS + 1])
-    related = Review.objects.select_related("item__department", "department", "assignee", "agent_run__agent")
-    page = sorted(related.filter(pk__in=found_ids), key=lambda review: found_ids.index(review.pk))
+    found = review_queue.find_open(*asked, limit=ROWS + 1, behind=place, roster=roster)
+    page = sorted(_SHOWN.objects(reviews=found), key=lambda review: found.index(review.pk))
+    access.give_departments(page)
+    access.give_departments(review.item for review in page if review.item is not None)
     context = {
         "access": access,
         "filters": filters,
@@ -51,7 +52,7 @@ def review_list(request: HttpRequest) -> HttpResponse:
         "kinds": Review.Kind.choices,
         "risks": RISKS.items(),
         "assignees": ASSIGNEES.items(),
-        "figures": review_figures.read_figures(access.ids),
+        "figures": review_figures.read_figures(access.ids, now=now),
         "patterns": edit_patterns.patterns_by_agent(access.ids),
         "queue": query_of(filters),
     }
@@ -238,6 +239,9 @@ def review_assign(request: HttpRequest, pk: int) -> HttpResponse:
         return review_queue.assign(review=review, user=user, to=to) if to else no("Say who shall look at it.")
 
     return judge(request, pk, f"{name} is asked to look at it.", decide, stays=True)
+
+
+_SHOWN = Statement(lambda: Review.objects.filter(Among("pk", "reviews")).select_related("item", "assignee").order_by())
 
 
 def _later(request: HttpRequest, page: list[Review]) -> str:

@@ -17,14 +17,12 @@ from runs.review_queue import (
     MOST_COUNTED,
     Filters,
     Place,
-    after,
     assign,
     assignable,
-    before,
     claim,
     count_open,
     find_neighbours,
-    open_reviews,
+    find_open,
     place_of,
     read_filters,
     read_place,
@@ -62,15 +60,16 @@ def test_from_every_place_the_neighbours_are_the_next_in_the_order(office: Depar
     for number in range(12):
         deadline = None if number % 4 == 3 else now + timedelta(hours=number % 3)
         make_review(item, risk=number % 3 + 1, deadline=deadline)
-    rows = open_reviews([office.pk], Filters(), rita)
-    found = list(rows)
-    keys = [(-review.risk, review.deadline or datetime.max.replace(tzinfo=UTC), review.pk) for review in found]
+    found = find_open([office.pk], Filters(), rita, limit=20)
+    rows = Review.objects.in_bulk(found)
+    keys = [(-rows[pk].risk, rows[pk].deadline or datetime.max.replace(tzinfo=UTC), pk) for pk in found]
+    assert len(keys) == 12
     assert keys == sorted(keys)
-    for number, review in enumerate(found):
-        place = read_place(str(place_of(review)))
+    for number, pk in enumerate(found):
+        place = read_place(str(place_of(rows[pk])))
         assert place is not None
-        assert list(after(rows, place)) == found[number + 1 :]
-        assert list(before(rows, place)) == found[:number][::-1]
+        assert find_open([office.pk], Filters(), rita, limit=20, behind=place) == found[number + 1 :]
+        assert find_neighbours([office.pk], Filters(), rita, place)[1] == (found[number - 1] if number else None)
 
 
 @pytest.mark.parametrize(
@@ -97,13 +96,14 @@ def test_neighbours_are_those_of_the_list_with_the_same_filters(
         Review.objects.create(kind=kinds[number % 2], **about, **asked, **of_whom)
     make_review(make_lead(make_office(slug="other")).item)
     for filters in (Filters(**given), Filters(**given)):  # compiled by the first
-        found = list(open_reviews([office.pk], filters, rita))
+        found = find_open([office.pk], filters, rita, limit=30)
         assert found
-        for number, review in enumerate(found):
-            behind = found[number + 1].pk if number + 1 < len(found) else None
-            before_it = found[number - 1].pk if number else None
-            neighbours = find_neighbours([office.pk], filters, rita, place_of(review))
-            assert neighbours == (behind, before_it)
+        for number, pk in enumerate(found):
+            behind = found[number + 1] if number + 1 < len(found) else None
+            before_it = found[number - 1] if number else None
+            place = place_of(Review.objects.get(pk=pk))
+            assert find_neighbours([office.pk], filters, rita, place) == (behind, before_it)
+            assert find_open([office.pk], filters, rita, limit=30, behind=place) == found[number + 1 :]
 
 
 def test_filters_of_one_shape_are_one_statement_with_other_values(office: Department, rita: User) -> None:

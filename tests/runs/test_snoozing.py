@@ -13,7 +13,7 @@ from django.utils import timezone
 from agents.models import Department, Member
 from runs.models import Action, LogEntry, Review
 from runs.review_deadlines import notify_waiting
-from runs.review_queue import Filters, count_open, open_reviews
+from runs.review_queue import Filters, count_open, find_open
 from runs.snoozing import cut_to_deadline, local_time, read_until, snooze, wake, wake_due
 from tests.engine import in_threads, make_office
 from tests.factories import make_user
@@ -70,7 +70,7 @@ def rita(office: Department) -> User:
 
 
 def listed(office: Department, user: User, **filters: str) -> list[int]:
-    return [review.pk for review in open_reviews([office.pk], Filters(**filters), user)]
+    return find_open([office.pk], Filters(**filters), user, limit=10)
 
 
 @pytest.mark.django_db
