@@ -23,7 +23,7 @@ from runs.views.answers import answer
 from runs.views.exports import send_file
 
 Role = Member.Role
-SHOWN_RUNS = 200
+SHOWN_RUNS = 100
 ERROR_LETTERS = 200
 _GONE = "This question is {status} already{who}. Nothing was changed."
 

@@ -33,8 +33,10 @@ from runs.views.paging import read_page
 from runs.views.shown import Shown
 
 Role = Member.Role
-UNSURE_ROWS = 20
-"""So many unsure messages stand above the list."""
+PAGE_ROWS = 30
+"""A row is three lines high and has its buttons: more of them are looked at no sooner."""
+UNSURE_ROWS = 10
+"""So many unsure messages stand above the list; the rest is found by their state."""
 MOST_COUNTED = 1_000
 """A state's number counts so far, then it says "1,000+"."""
 _LOOKS = {
@@ -94,8 +96,6 @@ class Row:
     message: OutboxMessage
     shown: Shown
     buttons: Sequence[Button]
-    may_repeat: bool
-    """Whether to offer another of the same purpose; whether it can be had is said when it is asked for."""
 
 
 @signed_in
@@ -105,15 +105,16 @@ def outbox_list(request: HttpRequest) -> HttpResponse:
     access, chosen = access_of(request), read_chosen(request)
     visible = OutboxMessage.objects.filter(department__in=access.ids)
     related = visible.select_related("item", "approved_by")
-    page = read_page(request, filter_messages(related, chosen, access))
-    unsure = list(related.filter(status=Status.UNKNOWN).order_by("pk")[:UNSURE_ROWS]) if not chosen.is_any else []
+    page = read_page(request, filter_messages(related, chosen, access), size=PAGE_ROWS)
+    unsure = [] if chosen.is_any else _UNSURE.objects(limit=UNSURE_ROWS + 1, departments=access.ids)
     shown = [*page.rows, *unsure]
     access.give_departments([*shown, *(message.item for message in shown)])
     context = {
         "access": access,
         "page": page,
         "rows": [build_row(message, access) for message in page.rows],
-        "unsure": [build_row(message, access) for message in unsure],
+        "unsure": [build_row(message, access) for message in unsure[:UNSURE_ROWS]],
+        "has_more_unsure": len(unsure) > UNSURE_ROWS,
         "chosen": chosen,
         "counts": _counts(access, chosen),
         "known_channels": sorted(CHANNELS),
@@ -254,10 +255,7 @@ def build_row(message: OutboxMessage, access: Access) -> Row:
     status = Status(message.status)
     colour, icon = _LOOKS[status]
     shown = Shown(str(status.label), colour, icon, note=_waits(message), is_live=status == Status.SENDING)
-    plugin = CHANNELS.get(message.channel)
-    is_mail = plugin is not None and plugin.reaches_person
-    may_repeat = is_mail and status == Status.SENT and access.can(message.department_id, Role.OPERATOR)
-    return Row(message, shown, _buttons(message, access), may_repeat)
+    return Row(message, shown, _buttons(message, access))
 
 
 def _buttons(message: OutboxMessage, access: Access) -> list[Button]:
@@ -277,16 +275,16 @@ def _message(request: HttpRequest, pk: int) -> dict[str, Any]:
     message = get_visible(request, OutboxMessage.objects.select_related(*related), pk=pk)
     access = access_of(request)
     rendered = message.rendered if isinstance(message.rendered, dict) else {}
-    row = build_row(message, access)
+    can_repeat = can_send_another(message, access) if message.status == Status.SENT else None
     return {
         "access": access,
-        "row": row,
+        "row": build_row(message, access),
         "message": message,
         "headers": build_headers(rendered),
         "other": {k: v for k, v in rendered.items() if k not in ("subject", "body", "headers", *_ENVELOPE)},
         "line": read_timeline(message),
-        "can_repeat": can_send_another(message, access) if message.status == Status.SENT else None,
-        "address_now": address_of(message.item) if row.may_repeat else "",
+        "can_repeat": can_repeat,
+        "address_now": address_of(message.item) if can_repeat else "",
     }
 
 
@@ -322,6 +320,13 @@ def _in_state(status: Status) -> Statement[OutboxMessage]:
     return Statement(lambda: rows.filter(Among("department_id", "departments")))
 
 
+_UNSURE = Statement(
+    lambda: (
+        OutboxMessage.objects.filter(Among("department_id", "departments"), status=Status.UNKNOWN)
+        .select_related("item", "approved_by")
+        .order_by("pk")
+    )
+)
 _IN_STATE: Mapping[str, Statement[OutboxMessage]] = {status.value: _in_state(status) for status in Status}
 
 

@@ -138,6 +138,7 @@ def test_before_another_is_sent_the_page_says_to_which_address(scene: Scene) -> 
     page = client.get(reverse("runs:outbox_message", args=[row.pk])).content.decode()
     assert "It goes to <b>lena@new.example</b>, the address that is known now." in page
     assert "The first one went to lena@old.example." in page
+    assert "Send another" not in client.get(reverse("runs:outbox")).content.decode(), "nobody sees there what was sent"
     url = reverse("runs:outbox_again", args=[row.pk])
     said = client.post(url, {"reason": "She has moved."}, headers=HTMX).content.decode()
     assert "Another one waits to be sent to lena@new.example. The first one went to lena@old.example." in said
@@ -217,6 +218,19 @@ def test_what_is_unsure_stands_first_and_says_what_to_do(scene: Scene) -> None:
     html = scene.client(scene.operator).get(reverse("runs:outbox")).content.decode()
     assert html.index("Look into the sent folder") < html.index("Unsure one") < html.index("Later one")
     assert "outbox-unsure" not in scene.client(scene.operator).get(reverse("runs:outbox"), {"q": "x"}).content.decode()
+
+
+def test_of_many_that_are_unsure_the_first_stand_above_and_lead_to_the_rest(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runs.views.outbox.UNSURE_ROWS", 1)
+    row_of(scene, "unknown", key="a")
+    client = scene.client(scene.operator)
+    assert "All that are unsure" not in client.get(reverse("runs:outbox")).content.decode()
+    row_of(scene, "unknown", key="b")
+    html = client.get(reverse("runs:outbox")).content.decode()
+    assert html.count('-unsure" data-row') == 1
+    assert '<a href="?status=unknown">All that are unsure</a>' in html
 
 
 def test_counts_stop_counting_and_say_so(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

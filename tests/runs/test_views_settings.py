@@ -100,6 +100,18 @@ def test_a_setting_is_saved_as_an_action_with_before_and_after(office: Departmen
     assert "Latest changes" not in browser(ada).get(url_of(office, "brand")).content.decode()
 
 
+def test_the_last_change_is_found_behind_whatever_else_was_done(office: Department, ada: User) -> None:
+    browser(ada).post(url_of(office, "icp"), icp(office, "Bakeries."))
+    Action.objects.bulk_create(Action(department=office, user=ada, verb="approve") for _ in range(400))
+    assert "Latest changes" in browser(ada).get(url_of(office, "icp")).content.decode()
+
+
+def test_every_time_zone_is_offered(office: Department, ada: User) -> None:
+    html = browser(ada).get(url_of(office, "department")).content.decode()
+    assert '<datalist id="time-zones">' in html
+    assert '<option value="Europe/Berlin"></option>' in html
+
+
 def test_a_second_time_changes_nothing(office: Department, ada: User) -> None:
     client = browser(ada)
     client.post(url_of(office, "icp"), icp(office, "Bakeries."))
