@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from django.db import transaction
-from django.db.models import Max
+from django.db.models import IntegerField, Max
 from django.utils import timezone
 
 from agents.models import Agent, Soul
 from agents.models.agent import SECTIONS
+from agents.statements import Given, Statement
 
 Author = Any
 """A user, or None for what Kontor ships. The user model is the installation's choice."""
@@ -120,7 +121,12 @@ def roll_back(*, agent: Agent, number: int, author: Author, note: str = "") -> S
 
 def published_soul(agent: Agent) -> Soul | None:
     """The version in force."""
-    return Soul.objects.filter(agent=agent, status=Soul.Status.PUBLISHED).first()
+    return next(iter(_PUBLISHED.objects(agent=agent.pk)), None)
+
+
+_PUBLISHED = Statement(
+    lambda: Soul.objects.filter(agent=Given("agent", IntegerField()), status=Soul.Status.PUBLISHED).order_by()
+)
 
 
 def name_of(soul: Soul) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from django.contrib.auth.models import User
 from django.db import transaction
+from django.db.models import IntegerField
 
 from agents.models import Agent, Soul
 from agents.models.agent import SECTIONS
@@ -26,6 +27,7 @@ from agents.souls import (
     roll_back,
     sections_of,
 )
+from agents.statements import Given, Statement
 from runs.allowed import YES, Allowed, no
 from runs.models import Action, AgentRun, AutoApproval
 
@@ -52,7 +54,16 @@ def stamp(*souls: Soul | None) -> str:
 
 def newest_draft(agent: Agent) -> Soul | None:
     """The draft that is worked on."""
-    return Soul.objects.filter(agent=agent, status=Soul.Status.DRAFT).select_related("author").order_by("-pk").first()
+    return next(iter(_DRAFTS.objects(limit=1, agent=agent.pk)), None)
+
+
+_DRAFTS = Statement(
+    lambda: (
+        Soul.objects.filter(agent=Given("agent", IntegerField()), status=Soul.Status.DRAFT)
+        .select_related("author")
+        .order_by("-pk")
+    )
+)
 
 
 def save_draft(

@@ -88,9 +88,7 @@ def load_fills(departments: Iterable[Department], *, now: datetime) -> list[Fill
 
 def _load_fills(ids: Collection[int], now: datetime) -> list[Fill]:
     waits = _count_waits(ids)
-    budgets = list(
-        Budget.objects.filter(department__in=list(ids), is_enabled=True).select_related("agent").order_by("pk")
-    )
+    budgets = _ENABLED.objects(departments=ids)
     current = _CURRENT.objects(budgets=[budget.pk for budget in budgets], now=now) if budgets else []
     periods = {period.budget_id: period for period in current}
     heads = {budget.pk: (budget.department_id, wait_head(budget)) for budget in budgets}
@@ -147,6 +145,13 @@ def _count_waits(department_ids: Collection[int]) -> _Waits:
     return found
 
 
+_ENABLED = Statement(
+    lambda: (
+        Budget.objects.filter(Among("department_id", "departments"), is_enabled=True)
+        .select_related("agent")
+        .order_by("pk")
+    )
+)
 _CURRENT = Statement(
     lambda: BudgetPeriod.objects.filter(
         Among("budget_id", "budgets"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import IntegerField, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
@@ -15,6 +15,7 @@ from django.views.decorators.http import require_POST, require_safe
 from agents.models import Agent, Member, ModelPrice
 from agents.pricing import PriceBook, UnknownPrice, load_price_book
 from agents.souls import published_soul, sections_of
+from agents.statements import Given, Statement
 from runs import agent_figures, agent_month, agent_settings, soul_editing
 from runs.access import access_of, get_visible, require, signed_in
 from runs.costs import Ledger
@@ -172,13 +173,22 @@ def _latest_tries(agent: Agent) -> QuerySet[TryOut]:
 
 def _team(agent: Agent) -> list[Agent]:
     """All agents of its department, itself included, who know whom they report to and whom they tell of trouble."""
-    team = list(Agent.objects.filter(department=agent.department_id).select_related("escalate_to").order_by("pk"))
+    team = _TEAM.objects(department=agent.department_id)
     by_pk = {each.pk: each for each in team}
     for each in (*team, agent):
         if each.reports_to_id is None or each.reports_to_id in by_pk:
             each.reports_to = by_pk.get(each.reports_to_id or 0)
     agent.escalate_to = by_pk[agent.pk].escalate_to
     return team
+
+
+_TEAM = Statement(
+    lambda: (
+        Agent.objects.filter(department=Given("department", IntegerField()))
+        .select_related("escalate_to")
+        .order_by("pk")
+    )
+)
 
 
 def _models(agent: Agent, prices: PriceBook, now: datetime) -> list[tuple[str, str, ModelPrice | None]]:
