@@ -20,6 +20,7 @@ from django.utils import timezone
 
 from agents.budgets import BUDGET_WAIT
 from agents.models import Department
+from agents.statements import Among, Statement
 from leads.models import Lead
 from leads.progress import STAGES, STATUSES
 from runs.access import Access
@@ -236,28 +237,39 @@ def find_sources(departments: Sequence[int]) -> list[str]:
         return [source for (source,) in cursor.fetchall()]
 
 
-def find_statuses(departments: Sequence[int]) -> list[str]:
-    """The statuses that items of these departments have, without reading every item."""
+def count_statuses(departments: Sequence[int], *, most: int) -> dict[str, int]:
+    """The statuses that items of these departments have, and of how many, without reading every item.
+
+    In each department no more than ``most`` are counted; 0 only names the statuses.
+    """
     if not departments:
-        return []
+        return {}
     # In each department from one status to the next, by the index item_counted.
-    after = "(SELECT MIN(status) FROM runs_item WHERE department_id = found.department_id AND status > found.status)"
+    here = "FROM runs_item WHERE department_id = found.department_id AND status"
     sql = (
         "WITH RECURSIVE found(department_id, status) AS (SELECT id, CAST('' AS VARCHAR) FROM agents_department "  # noqa: S608
         f"WHERE id IN ({', '.join(['%s'] * len(departments))}) "
-        f"UNION ALL SELECT department_id, {after} FROM found WHERE status IS NOT NULL) "
-        "SELECT DISTINCT status FROM found WHERE status > ''"
+        f"UNION ALL SELECT department_id, (SELECT MIN(status) {here} > found.status) "
+        "FROM found WHERE status IS NOT NULL), "
+        f"each AS (SELECT status, (SELECT COUNT(*) FROM (SELECT 1 {here} = found.status LIMIT %s) counted) AS number "
+        "FROM found WHERE status > '') SELECT status, CAST(SUM(number) AS INTEGER) FROM each GROUP BY status"
     )
     with connection.cursor() as cursor:
-        cursor.execute(sql, departments)
-        return [status for (status,) in cursor.fetchall()]
+        cursor.execute(sql, [*departments, most])
+        return dict(cursor.fetchall())
 
 
 def find_owners(departments: Sequence[int]) -> list[User]:
     """Who may own leads of these departments: their members who may still sign in."""
-    return list(
-        User.objects.filter(memberships__department__in=departments, is_active=True).distinct().order_by("username")
-    )
+    return _OWNERS.objects(departments=departments)
+
+
+def _owners() -> QuerySet[User]:
+    members = User.objects.filter(Among("memberships__department_id", "departments"), is_active=True)
+    return members.distinct().order_by("username")
+
+
+_OWNERS = Statement(_owners)
 
 
 def _labels(filters: Filters, names: Mapping[int, str]) -> Iterator[tuple[str, str]]:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 
-from django.db.models import Count
+from django.contrib.auth.models import User
+from django.db.models import Count, prefetch_related_objects
+from django.urls import reverse
 from django.utils import timezone
 
 from agents.spec import StatusSpec
-from leads.filters import KEY, Filters, find_statuses
+from agents.statements import Among, Statement
+from leads.filters import KEY, Filters, count_statuses
 from leads.models import Lead
 from leads.progress import STAGES, STATUSES
 from runs.access import Access
 from runs.cost_rollups import group_calls, unrolled_calls
 from runs.models import AgentRun, Item, Output, Review
 from runs.money import dollars
+from runs.status_counts import MOST, Counted
 from runs.views.shown import Shown, show_agent_run, show_automation, show_item
 
 _STAGE_OF = {slug: label for label, slugs in STAGES.values() for slug in slugs}
@@ -39,6 +43,26 @@ class LeadRow:
     cost_usd: Decimal
 
     @property
+    def number(self) -> str:
+        """The lead's id for attributes; a number is localised first, which a list does a hundred times."""
+        return str(self.lead.pk)
+
+    @property
+    def name(self) -> str:
+        """What the lead is called."""
+        return str(self.lead)
+
+    @property
+    def address(self) -> str:
+        """Where its page is."""
+        return reverse("leads:detail", args=[self.lead.pk])
+
+    @property
+    def reached_at(self) -> str:
+        """Company and e-mail in one line."""
+        return " · ".join(part for part in (self.lead.company, self.lead.email) if part)
+
+    @property
     def waits_in_words(self) -> str:
         """What the cell says, without marks."""
         parts = [f"a person: {self.questions} question{'' if self.questions == 1 else 's'}"] if self.questions else []
@@ -52,9 +76,21 @@ class StatusCount:
     """How many leads have a status, and the query string that lists them. ``count`` is None where nobody counted."""
 
     status: StatusSpec
-    count: int | None
+    count: Counted | None
     query: str
     is_chosen: bool
+
+
+def load_leads(ids: Sequence[int], owners: Iterable[User]) -> list[Lead]:
+    """These leads with what the list shows of them, in no order. ``owners`` are people that were read already."""
+    leads, known = _LEADS.objects(leads=ids), {owner.pk: owner for owner in owners}
+    for lead in leads:
+        if lead.owner_id in known:
+            lead.owner = known[lead.owner_id]
+    # Few leads have these, and most pages none: no join for them.
+    prefetch_related_objects([lead for lead in leads if lead.owner_id not in (None, *known)], "owner")
+    prefetch_related_objects([lead.item for lead in leads if lead.item.automation_by_id], "automation_by")
+    return leads
 
 
 def read_rows(leads: Sequence[Lead], halt: str) -> list[LeadRow]:
@@ -63,17 +99,14 @@ def read_rows(leads: Sequence[Lead], halt: str) -> list[LeadRow]:
     ``halt``: why nothing starts in the whole installation, from ``runs.switches``.
     """
     now, ids = timezone.now(), [lead.pk for lead in leads]
-    outputs = Output.objects.filter(item__in=ids, key=KEY, is_current=True)
-    facets = dict(outputs.values_list("item_id", "facets"))
+    facets = dict(_FACETS.rows(items=ids))
     work: dict[int, list[tuple[str, Shown]]] = {}
     items = {lead.pk: lead.item for lead in leads}
-    active = AgentRun.objects.filter(item__in=ids, status__in=AgentRun.ACTIVE).select_related("agent")
-    for run in active.order_by("pk"):
+    for run in _ACTIVE.objects(items=ids):
         run.item = items[run.item_id]
         run.department = run.item.department
         work.setdefault(run.item_id, []).append((run.agent.title, show_agent_run(run, now, halt)))
-    open_reviews = Review.objects.filter(item__in=ids, status=Review.Status.OPEN).values_list("item_id")
-    questions = dict(open_reviews.annotate(count=Count("pk")).order_by())
+    questions = dict(_QUESTIONS.rows(items=ids))
     costs = read_costs(leads)
     return [
         LeadRow(
@@ -90,6 +123,31 @@ def read_rows(leads: Sequence[Lead], halt: str) -> list[LeadRow]:
         )
         for lead in leads
     ]
+
+
+_LEADS = Statement(lambda: Lead.objects.filter(Among("pk", "leads")).select_related("item__total"))
+_FACETS = Statement(
+    lambda: (
+        Output.objects.filter(Among("item_id", "items"), key=KEY, is_current=True)
+        .order_by()
+        .values_list("item_id", "facets")
+    )
+)
+_ACTIVE = Statement(
+    lambda: (
+        AgentRun.objects.filter(Among("item_id", "items"), status__in=AgentRun.ACTIVE)
+        .select_related("agent")
+        .order_by("pk")
+    )
+)
+_QUESTIONS = Statement(
+    lambda: (
+        Review.objects.filter(Among("item_id", "items"), status=Review.Status.OPEN)
+        .order_by()
+        .values_list("item_id")
+        .annotate(count=Count("pk"))
+    )
+)
 
 
 def _is_looked_at(item: Item, now: datetime) -> bool:
@@ -112,24 +170,21 @@ def read_costs(leads: Sequence[Lead]) -> dict[int, Decimal]:
 def count_by_status(access: Access, filters: Filters) -> list[StatusCount]:
     """The statuses that leads of the shown departments have; one query.
 
-    With how many leads each has, unless something else is filtered too: to count those would read every lead.
+    With how many leads each has, up to ``MOST``, unless something else is filtered too: to count those would read
+    every lead.
     """
+    is_narrowed = bool(replace(filters, status="", stage="", ids=()).params)
     ids = [department.pk for department in access.shown if department.kind == "sales"]
-    counts: dict[str, int] | dict[str, None]
-    if replace(filters, status="", stage="", ids=()).params:
-        counts = dict.fromkeys(find_statuses(ids))
-    else:
-        rows = Item.objects.filter(department__in=ids).values_list("status")
-        counts = dict(rows.annotate(count=Count("*")).order_by())
+    numbers = count_statuses(ids, most=0 if is_narrowed else MOST + 1)
     known = {status.slug: status for status in STATUSES}
-    specs = [*STATUSES, *(StatusSpec(slug, slug) for slug in sorted(counts) if slug not in known)]
+    specs = [*STATUSES, *(StatusSpec(slug, slug) for slug in sorted(numbers) if slug not in known)]
     return [
         StatusCount(
             spec,
-            counts[spec.slug],
+            None if is_narrowed else Counted(min(numbers[spec.slug], MOST), is_more=numbers[spec.slug] > MOST),
             replace(filters, status=spec.slug, stage="", ids=()).query,
             spec.slug == filters.status,
         )
         for spec in specs
-        if spec.slug in counts
+        if spec.slug in numbers
     ]

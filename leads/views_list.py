@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 from urllib.parse import urlencode
 
 from django.contrib.auth.models import User
-from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
@@ -30,7 +30,7 @@ from leads.filters import (
     find_sources,
     read_filters,
 )
-from leads.listing import StatusCount, count_by_status, read_rows
+from leads.listing import StatusCount, count_by_status, load_leads, read_rows
 from leads.models import Lead
 from leads.progress import STAGES
 from runs.access import Access, access_of, signed_in
@@ -61,7 +61,8 @@ def lead_list(request: HttpRequest) -> HttpResponse:
     current = next((view for view in views if str(view.pk) == request.GET.get("view")), None)
     chosen = choose(current.columns if current and current.columns else choice.columns)
     sort, order = order_of(request.GET.get("sort", ""))
-    page = read_ordered_page(request, _rows(access, filters, user), order, departments=access.ids)
+    owners, rows = find_owners(access.ids), filter_leads(access, filters, user_id=user.pk)
+    page = read_ordered_page(request, rows, order, lambda ids: load_leads(ids, owners), departments=access.ids)
     access.give_departments(lead.item for lead in page.rows)
     counts = count_by_status(access, filters)
     operated = [department for department in access.shown if access.can(department.pk, Role.OPERATOR)]
@@ -72,7 +73,7 @@ def lead_list(request: HttpRequest) -> HttpResponse:
         "all_query": replace(filters, status="", ids=()).query,
         "fixed_query": filters.fixed(user.pk).query,
         "page": page,
-        "rows": read_rows(page.rows, describe_halt(access.installation)),
+        "rows": [(row, row.lead, row.lead.item) for row in read_rows(page.rows, describe_halt(access.installation))],
         "counts": counts,
         "matching": _matching(access, filters, page, counts),
         "chosen": chosen,
@@ -86,7 +87,7 @@ def lead_list(request: HttpRequest) -> HttpResponse:
         "shareable": [department for department in access.shown if can_share(department, access)],
         "bulk_allowed": _bulk_allowed(access, filters),
         "department": operated[0] if len(operated) == 1 else None,
-        **_choices(access, filters),
+        **_choices(access, filters, owners),
     }
     response = show(request, "leads/list.html", "leads/_list.html", context)
     if is_htmx(request) and request.headers.get("Kontor-Refresh") is None:
@@ -105,18 +106,13 @@ def lead_csv(request: HttpRequest) -> HttpResponseBase:
         return refuse_file(filters.problems)
     view = views_for(user, LIST, access).filter(pk=_number(request.GET.get("view", ""))).first()
     chosen = choose(view.columns if view and view.columns else choice_of(user, LIST).columns)
-    pieces = write_csv(_rows(access, filters, user), chosen, timezone.get_current_timezone())
+    leads = filter_leads(access, filters, user_id=user.pk)
+    pieces = write_csv(leads, chosen, timezone.get_current_timezone())
     return send_file(request, pieces, name="leads.csv", content_type="text/csv")
 
 
-def _rows(access: Access, filters: Filters, user: User) -> QuerySet[Lead]:
-    rows = filter_leads(access, filters, user_id=user.pk)
-    return rows.select_related("item__automation_by", "item__total", "owner")
-
-
-def _choices(access: Access, filters: Filters) -> dict[str, Any]:
+def _choices(access: Access, filters: Filters, owners: Sequence[User]) -> dict[str, Any]:
     """What the fields of the filter offer, and what is set."""
-    owners = find_owners(access.ids)
     narrowing = ("stage", "automation", "source", "owner", "flag", "waiting", "cost_min", "cost_max", "age")
     return {
         "tiers": TIERS,
@@ -139,11 +135,10 @@ def _matching(access: Access, filters: Filters, page: Page[Lead], counts: list[S
         return None
     if not page.newer and not page.older:
         return len(page.rows)
-    if not filters.params:
-        return sum(count.count or 0 for count in counts)
-    if set(filters.params) == {"status"}:
-        return next((count.count for count in counts if count.is_chosen), 0)
-    return None
+    listed = [count.count for count in counts if count.is_chosen or not filters.status]
+    if set(filters.params) - {"status"} or any(count is None or count.is_more for count in listed):
+        return None
+    return sum(count.number for count in listed if count is not None)
 
 
 def _bulk_allowed(access: Access, filters: Filters) -> Allowed:

@@ -5,7 +5,7 @@ The cursor is the row's id and the value it is ordered by, so that a row whose v
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -44,19 +44,25 @@ class Order:
 
 
 def read_ordered_page(
-    request: HttpRequest, rows: QuerySet[ModelT], order: Order, *, departments: Sequence[int], size: int = PAGE_ROWS
+    request: HttpRequest,
+    rows: QuerySet[ModelT],
+    order: Order,
+    load: Callable[[list[int]], Iterable[ModelT]],
+    *,
+    departments: Sequence[int],
+    size: int = PAGE_ROWS,
 ) -> Page[ModelT]:
     """The page the request asks for. Rows without a value to be ordered by are left out.
 
-    First the keys, then the rows: what the rows are joined with is not joined to all that is looked through.
+    First the keys, then ``load`` reads the rows: what they are joined with is not joined to all that is looked through.
     """
-    keys, has_newer, has_older = _read_keys(request, rows.select_related(None), order, departments, size)
+    keys, has_newer, has_older = _read_keys(request, rows, order, departments, size)
     if not keys:
         has_cursor = _cursor(request, "before", order) or _cursor(request, "after", order)
         return Page([], _query(request, {}) if has_cursor else "", "")
-    found = {row.pk: row for row in rows.filter(pk__in=[pk for pk, _ in keys])}
+    found = {row.pk: row for row in load([pk for pk, _ in keys])}
     return Page(
-        # One that has just left the filter is not shown any more.
+        # One that was erased since is not shown any more.
         [found[pk] for pk, _ in keys if pk in found],
         _query(request, {"after": keys[0][0], "at": _write(keys[0][1])}) if has_newer else "",
         _query(request, {"before": keys[-1][0], "at": _write(keys[-1][1])}) if has_older else "",

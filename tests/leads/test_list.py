@@ -20,6 +20,7 @@ from agents.models import Department, Member
 from leads.columns import COLUMNS, ORDERS
 from leads.models import Lead
 from runs.models import BulkAction, Item, ItemTotal, ListChoice, SavedView
+from runs.status_counts import Counted
 from tests import factories
 from tests.runs.scene import HTMX
 
@@ -136,10 +137,32 @@ def test_no_count_beside_a_status_is_of_other_leads_than_listed(browser: Client)
     for query, number in (("", 2), ("?status=new", 2), ("?stage=intake", 2), ("?source=fair", None), ("?q=x", None)):
         response = browser.get(f"{LIST}{query}")
         counts = {count.status.slug: count.count for count in response.context["counts"]}
-        assert counts["contacted"] == number, query
+        assert counts["contacted"] == (None if number is None else Counted(number)), query
         html = response.content.decode()
         html = html[html.index('aria-label="Filter by status"') :]
         assert ("<b>" in html[: html.index("</ul>")]) is (number is not None)
+
+
+def test_more_than_a_page_counts_is_said_as_more_and_all_that_match_is_offered_without_a_number(
+    browser: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("leads.listing.MOST", 2)
+    for _ in range(3):
+        newest = factories.make_lead(status="contacted")
+    page = browser.get(f"{LIST}?status=contacted")
+    assert [count.count for count in page.context["counts"]] == [Counted(2, is_more=True)]
+    assert "<b>2+</b>" in page.content.decode()
+    assert "Act on all 3 that match…" in page.content.decode(), "all are on the page"
+    older = browser.get(f"{LIST}?status=contacted&before={newest.pk}").content.decode()
+    assert "Act on all that match…" in older
+
+
+def test_leads_of_two_departments_are_counted_together(browser: Client, olga: User) -> None:
+    other = factories.make_department(slug="other")
+    Member.objects.create(user=olga, department=other, role=Member.Role.VIEWER)
+    for department in (Department.objects.get(slug="sales"), other):
+        factories.make_lead(department, status="won")
+    assert [count.count for count in browser.get(LIST).context["counts"]] == [Counted(2)]
 
 
 def test_a_narrowed_list_names_the_statuses_there_are_without_reading_every_lead(browser: Client, olga: User) -> None:
