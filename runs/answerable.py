@@ -41,11 +41,11 @@ OFFERS: Mapping[str, tuple[Review.Answer, ...]] = {
     Kind.DEGRADED: (Answer.ACCEPT, Answer.RETRY, Answer.TAKE_OVER),
     Kind.INCIDENT: (Answer.RETRY, Answer.ACCEPT),
     Kind.UNSURE_SEND: (Answer.WAS_SENT, Answer.NOT_SENT),
-    Kind.BUDGET: (Answer.DISMISS,),
+    Kind.BUDGET: (Answer.DISMISS, Answer.TAKE_OVER),
     Kind.STOP_THE_LINE: (Answer.DISMISS,),
     Kind.FELL_THROUGH: (Answer.DISMISS, Answer.TAKE_OVER),
 }
-"""What each kind of question can be answered with, the usual answer first."""
+"""What each kind of question can be answered with, the usual answer first. Only one item can be taken over."""
 ROLES: Mapping[str, str] = {Answer.RETRY: Role.OPERATOR, Answer.TAKE_OVER: Role.OPERATOR}
 """Who may give an answer; a reviewer where nothing is said."""
 
@@ -76,7 +76,7 @@ class Asked:
 
     def offers(self, access: Access | None = None) -> list[Offer]:
         """Every answer to this kind of question, each with whether it can be given now."""
-        return [Offer(answer, _can_answer(self, answer, access)) for answer in OFFERS.get(self.review.kind, ())]
+        return [Offer(answer, _can_answer(self, answer, access)) for answer in _answers_to(self.review)]
 
     @cached_property
     def rounds(self) -> list[SendBack]:
@@ -90,14 +90,19 @@ class Asked:
         if review.kind != Kind.DRAFT or review.item is None or review.output is None:
             return YES
         reason = why_not_send(review.item, review.output)
-        return no(reason) if reason else YES
+        return no(reason) if reason else _goes_on(review.item)
+
+
+def _answers_to(review: Review) -> list[Review.Answer]:
+    answers = OFFERS.get(review.kind, ())
+    return [answer for answer in answers if answer != Answer.TAKE_OVER or review.item_id is not None]
 
 
 def _can_answer(asked: Asked, answer: str, access: Access | None) -> Allowed:
     review = asked.review
     if review.status != Review.Status.OPEN:
         return no(who_decided(review))
-    if answer not in OFFERS.get(review.kind, ()):
+    if answer not in _answers_to(review):
         return no(f"A question about {review.get_kind_display()} is not answered like that.")
     if access is not None and not access.can(review.department_id, ROLES.get(answer, Role.REVIEWER)):
         return no(f"This takes the role of a person who is {ROLES.get(answer, Role.REVIEWER)}.")

@@ -11,6 +11,7 @@ from agents.models import Installation
 from runs.access import Access
 from runs.allowed import Allowed, state_of
 from runs.answerable import Asked
+from runs.loop_guard import CAUSE
 from runs.models import Item, Review
 from runs.send_situation import held_by
 
@@ -56,6 +57,7 @@ _EFFECTS: Mapping[str, str] = {
     Answer.DISMISS: "Nothing is done about it now.",
 }
 _RIGHT = "It is noted as right. Nothing is sent."
+LOOP = "Its steps go on within a minute. You are asked again if they go round in circles once more."
 _AGENTS_WORK = (Answer.SEND_BACK, Answer.CORRECT, Answer.RETRY, Answer.ACCEPT)
 """Answers after which agents work, which they do not on an item that is paused or taken over."""
 
@@ -69,6 +71,8 @@ def buttons_of(asked: Asked, access: Access) -> list[Button]:
         effect = _effect(review, offer.answer, waits)
         if offer.answer == Answer.APPROVE and review.kind == Kind.LOW_CONFIDENCE:
             label, effect = "It is right", _RIGHT
+        if _is_loop_allowed(review, offer.answer):
+            label, key = "Let it go on", "a"
         found.append(Button(offer.answer, label, key, effect, _url(review, offer.answer), offer.allowed))
     return found
 
@@ -88,18 +92,26 @@ def resting(item: Item | None) -> str:
     return state_of(item) if item is not None and item.automation != Item.Automation.ACTIVE else ""
 
 
-def is_work_for_agents(answer: str) -> bool:
-    """Whether agents work after an answer."""
-    return answer in _AGENTS_WORK
+def after_work(review: Review, answer: str) -> str:
+    """What agents do after an answer, as a sentence; empty if they do nothing."""
+    if _is_loop_allowed(review, answer):
+        return LOOP
+    return _EFFECTS[answer] if answer in _AGENTS_WORK else ""
+
+
+def _is_loop_allowed(review: Review, answer: str) -> bool:
+    """Whether the loop guard's question is put aside: work that was looked at goes on (``runs.loop_guard``)."""
+    return answer == Answer.DISMISS and review.kind == Kind.BUDGET and review.cause == CAUSE
 
 
 def _effect(review: Review, answer: str, waits: str) -> str:
-    effect = _EFFECTS[answer]
+    work = after_work(review, answer)
+    effect = work or _EFFECTS[answer]
     if review.kind == Kind.DRAFT and waits and answer == Answer.APPROVE:
         return waits
     if review.kind == Kind.DRAFT and waits and answer == Answer.APPROVE_EDITED:
         return f"Your text takes its place, and the draft is kept beside it. {waits}"
-    if is_work_for_agents(answer) and (rests := resting(review.item)):
+    if work and (rests := resting(review.item)):
         return f"{rests} Once the automation goes on: {effect[0].lower()}{effect[1:]}"
     return effect
 

@@ -23,7 +23,7 @@ from runs.payloads import Unfit
 from runs.review_queue import Filters
 from runs.views.answers import answer as answer_page
 from runs.views.answers import is_htmx
-from runs.views.review_buttons import is_work_for_agents, resting, waits_in_outbox
+from runs.views.review_buttons import LOOP, after_work, resting, waits_in_outbox
 from runs.views.review_card import card_context
 
 Role = Member.Role
@@ -60,8 +60,11 @@ def judge(
 
 def leaving(review: Review) -> str:
     """What becomes of it after the answer, in sentences; empty where the answer alone says it."""
-    if is_work_for_agents(review.answer) and (rests := resting(review.item)):
+    work = after_work(review, review.answer)
+    if work and (rests := resting(review.item)):
         return f"{rests} Nothing starts before the automation goes on."
+    if work == LOOP:
+        return LOOP
     if review.kind != Review.Kind.DRAFT or review.answer not in Review.APPROVALS:
         return ""
     return waits_in_outbox(review) or "It leaves the house after the undo time."

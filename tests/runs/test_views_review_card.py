@@ -115,6 +115,25 @@ def test_a_retry_on_a_paused_item_says_that_it_waits(show: Show) -> None:
     assert "It is paused. Once the automation goes on: the work goes on without it" in box(html, "accept")
 
 
+def test_on_a_closed_item_it_says_why_a_mail_is_not_approved_and_keeps_what_was_typed(
+    sales: Department, show: Show
+) -> None:
+    review = make_drafted()
+    rest(item_of(review), "closed")
+    why = "It is closed. Reopen it first."
+    html = show(review)
+    assert why in box(html, "approve")
+    assert why in box(html, "approve_edited")
+    assert why not in box(html, "reject")
+    url, typed = reverse("runs:review_approve_edited", args=[review.pk]), {"text_body": "Dear Lena, as agreed."}
+    response = client_of(sales, "rudi").post(url, {**typed, "queue": ""})
+    assert response.status_code == 409
+    html = response.content.decode()
+    assert f"{why} Nothing was changed." in html
+    assert "Dear Lena, as agreed." in box(html, "approve_edited")
+    assert not OutboxMessage.objects.exists()
+
+
 def test_of_drafts_that_are_alike_it_names_those_that_stay(sales: Department) -> None:
     first, second = make_drafted(), make_drafted()
     rest(item_of(second))
@@ -180,6 +199,39 @@ def test_what_was_never_sent_back_says_nothing_of_it(show: Show) -> None:
     assert 'id="review-since"' not in show(make_drafted())
     asked_again()
     assert 'id="review-since"' not in show(Review.objects.get(answer="send_back")), "nor what was sent back itself"
+
+
+# --- Work that goes round in circles --------------------------------------------------------------------------
+
+
+def test_a_question_about_a_loop_says_that_its_steps_go_on(sales: Department, show: Show) -> None:
+    item = make_lead(sales).item
+    review = make_review(item, kind="budget", cause="loop", output=None, ask="Shall the work on it go on?")
+    html = show(review, "ada")
+    assert "What goes round in circles waits until somebody answers" in html
+    assert "Let it go on" in box(html, "dismiss")
+    assert "Its steps go on within a minute. You are asked again" in box(html, "dismiss")
+    assert "Nothing is done" not in html
+    assert "Agents stop here" in box(html, "take_over")
+    rest(item)
+    assert "It is paused: Call first. Once the automation goes on: its steps go on" in box(show(review), "dismiss")
+
+
+@pytest.mark.parametrize(
+    ("to", "said"), [("active", "Its steps go on within a minute."), ("paused", "Nothing starts before the automation")]
+)
+def test_an_answer_about_a_loop_says_what_follows(sales: Department, to: str, said: str) -> None:
+    item = make_lead(sales).item
+    review = make_review(item, kind="budget", cause="loop", output=None)
+    rest(item, to)
+    url = reverse("runs:review_dismiss", args=[review.pk])
+    html = client_of(sales, "rudi").post(url, {"queue": ""}, headers=HTMX).content.decode()
+    assert said in html
+
+
+def test_other_questions_that_are_put_aside_start_nothing(sales: Department, show: Show) -> None:
+    review = make_review(make_lead(sales).item, kind="fell_through", output=None)
+    assert "Nothing is done about it now." in box(show(review), "dismiss")
 
 
 # --- A budget -------------------------------------------------------------------------------------------------
