@@ -16,7 +16,7 @@ from agents.model_state import Change
 from agents.models import Department
 from runs.alerts import close_alert, raise_alert
 from runs.database import now as database_now
-from runs.models import AgentRun, Alert, Review
+from runs.models import AgentRun, Alert, LogEntry, Review
 
 LINE = "line"
 BUDGET_CAUSE = "budget:"
@@ -24,6 +24,7 @@ BUDGET_CAUSE = "budget:"
 TELL_AGAIN = timedelta(days=1)
 """So long people are not told again of a budget that work waits for: a question is asked, which reminds them."""
 DEADLINE = timedelta(hours=4)
+ACCEPTED = "The API accepts the key again."
 HELD_UP_RISK = 3
 """A question about what holds up a whole department stands at the top."""
 
@@ -40,8 +41,7 @@ def tell_gates(*, changes: Iterable[Change], stopped: Mapping[str, str], reopene
             if key in stopped:
                 _tell_line(department, stopped[key])
             else:
-                close_alert(department=department, key=LINE)
-                withdraw_question(department, LINE, "The API accepts the key again.")
+                _reopen_line(department)
 
 
 def tell_budgets(refused: Iterable[tuple[int, str]]) -> None:
@@ -134,3 +134,17 @@ def _tell_line(department: Department, error: str) -> None:
     )
     ask = f"{department} stands still: the API does not accept its key. Is the key right, and its billing?"
     ask_about_gate(alert, Review.Kind.STOP_THE_LINE, ask)
+    if alert.count == 1:
+        _write_line(department, alert.text, LogEntry.Level.ERROR)
+
+
+def _reopen_line(department: Department) -> None:
+    was_told = close_alert(department=department, key=LINE)
+    withdraw_question(department, LINE, ACCEPTED)
+    if was_told:
+        _write_line(department, ACCEPTED, LogEntry.Level.INFO)
+
+
+def _write_line(department: Department, text: str, level: str) -> None:
+    """Pages that are open learn of it from the log: their banners say it at once."""
+    LogEntry.objects.create(department=department, kind="alert", level=level, text=text, at=database_now())

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.db import transaction
+from django.template.loader import render_to_string
 from django.utils import timezone
 
 from agents.budgets import HEAD_END, wait_head
@@ -15,7 +16,7 @@ from agents.model_state import OPEN_AFTER
 from agents.models import Budget, Department, ModelState
 from runs import gate_alerts, tasks
 from runs.commits import commit
-from runs.models import AgentRun, Alert, AlertDelivery, Review
+from runs.models import AgentRun, Alert, AlertDelivery, LogEntry, Review
 from runs.staff import load_staff
 from tests.engine import answered, broken_off, claim, claim_one, in_threads, make_office, make_queued
 
@@ -58,6 +59,21 @@ def test_a_refused_key_is_told_to_every_department_that_uses_it_until_it_is_acce
     assert open_alerts() == []
     question.refresh_from_db()
     assert (question.status, question.answer_note) == ("withdrawn", "The API accepts the key again.")
+
+
+def test_pages_that_are_open_are_told_at_once_when_the_line_stops_and_when_it_goes_on(office: Department) -> None:
+    """The banners look again on a line of the log whose kind they name, and otherwise every half a minute."""
+    second = make_office("second")
+    work = claim_one(department=office)
+    told = LogEntry.objects.filter(kind="alert").order_by("pk").values_list("department", "level")
+    for _ in range(2):
+        commit([broken_off(work, Cause.ACCOUNT, "invalid x-api-key")], load_staff())
+        assert list(told.all()) == [(office.pk, "error"), (second.pk, "error")], "once, however often the API is asked"
+        due_now(work)
+        work = claim()[0]
+    commit([answered(work)], load_staff())
+    assert list(told.all())[2:] == [(office.pk, "info"), (second.pk, "info")]
+    assert "kind:alert" in render_to_string("_banners.html", {"banners": []})
 
 
 def test_what_was_put_aside_is_not_asked_again_while_it_lasts(office: Department) -> None:
