@@ -282,6 +282,21 @@ def test_where_all_departments_are_shown_it_is_said_in_which_first_steps_are_ope
     assert link.format(reverse("runs:first_steps", args=[busy.slug])) in page(scene), "items wait for a word"
 
 
+def test_a_department_whose_calls_cost_something_is_no_beginner_even_if_no_hour_was_counted() -> None:
+    scene = make_scene()
+    busy, new = scene.department, Department.objects.get(slug="other")
+    Member.objects.create(user=scene.operator, department=new, role=Member.Role.VIEWER)
+    link = f'<a href="{reverse("runs:first_steps", args=[busy.slug])}">First steps</a>'
+    item = factories.make_lead(busy, name="Otto", email="otto@example.com").item
+    factories.make_model_call(factories.make_agent_run(item, "writer"))
+    assert link in page(scene), "the call is in no rollup yet"
+    cost_rollups.roll_up()
+    assert not DepartmentHour.objects.exists()
+    text = page(scene)
+    assert link not in text
+    assert link.replace(busy.slug, new.slug) in text
+
+
 def test_what_is_snoozed_needs_nobody_now() -> None:
     scene = make_scene()
     review = factories.make_review(scene.lead.item, ask="Is this for later?")
