@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
-from playwright.sync_api import Route, expect
+from playwright.sync_api import Dialog, Route, expect
 
 from agents.models import Department, Member
 from runs.models import DraftGroup, OutboxMessage, Review
@@ -247,6 +247,38 @@ def test_what_is_no_answer_takes_nothing_away_that_was_begun(drafts: list[Review
     page.get_by_role("button", name="Wake it").click()
     expect(page.locator("#messages")).to_contain_text("It is back on the list.")
     it_stays()
+    assert opened.complaints == []
+
+
+def test_a_begun_card_is_not_left_without_asking(drafts: list[Review], visit: Open) -> None:
+    page = (opened := visit()).page
+    opened.open(f"/reviews/{drafts[1].pk}/")
+    wait_until_ahead(page, "Send mail 1?")
+    page.keyboard.press("n")
+    page.keyboard.type("Half a sen")
+    page.keyboard.press("Escape")
+    asked: list[str] = []
+    leaves: list[bool] = []
+
+    def decide(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        (dialog.accept if leaves else dialog.dismiss)()
+
+    page.on("dialog", decide)
+    for number, key in enumerate("jk", start=1):
+        page.keyboard.press(key)
+        wait_for(lambda n=number: bool(page.evaluate("1")) and len(asked) == n, "they are asked", LIMIT_SECONDS)
+        expect(page.locator("h1")).to_have_text("Send mail 1?")
+        expect(page.locator("textarea[name=note]")).to_have_value("Half a sen")
+    page.get_by_role("link", name="Overview").first.click()
+    wait_for(lambda: bool(page.evaluate("1")) and asked == ["beforeunload"] * 3, "they are asked", LIMIT_SECONDS)
+    expect(page.locator("textarea[name=note]")).to_have_value("Half a sen")
+    leaves.append(True)
+    page.keyboard.press("j")
+    expect(page.locator("h1")).to_have_text("Send mail 2?")
+    page.keyboard.press("k")
+    expect(page.locator("h1")).to_have_text("Send mail 1?")
+    assert len(asked) == 4, "nothing is asked where nothing was begun"
     assert opened.complaints == []
 
 
