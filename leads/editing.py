@@ -11,6 +11,7 @@ from django.db import IntegrityError, transaction
 
 from agents.models import Department, Member
 from leads.cleaning import LIMITS, clean_line, clean_text
+from leads.filters import find_owners
 from leads.models import Lead
 from runs import log
 from runs.access import Access
@@ -124,7 +125,7 @@ def assign_owner(
     *, lead: Lead, user: User, owner: User | None, reason: str = "", bulk: BulkAction | None = None
 ) -> Allowed:
     """Give the lead to a member of the department, or to nobody."""
-    if owner is not None and owner not in candidates(lead.department):
+    if owner is not None and owner not in find_owners([lead.department_id]):
         return no(f"{owner} is no member of {lead.department}.")
     with transaction.atomic():
         item = lock_items({lead.pk})[lead.pk]
@@ -139,11 +140,6 @@ def assign_owner(
         text = f"{user} gave it to {owner}." if owner else f"{user} took it from {before}."
         log.write([log.item_entry(item, "owner", text, at=database_now())])
     return YES
-
-
-def candidates(department: Department) -> list[User]:
-    """Who may look after leads of the department."""
-    return list(User.objects.filter(memberships__department=department, is_active=True).order_by("username"))
 
 
 def readers_of_fields(department: Department) -> dict[str, list[str]]:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from django.contrib.auth.models import User
 
 from agents.models import Department
-from leads.editing import assign_owner, candidates
+from leads.editing import assign_owner
+from leads.filters import find_owners
 from leads.models import Lead
 from runs.allowed import Allowed, no
 from runs.models import BulkAction, Item
@@ -17,7 +18,7 @@ NOBODY = "nobody"
 
 
 def _choices(department: Department) -> Sequence[tuple[str, str]]:
-    return [*((str(person.pk), str(person)) for person in candidates(department)), (NOBODY, "nobody")]
+    return [*((str(person.pk), str(person)) for person in find_owners([department.pk])), (NOBODY, "nobody")]
 
 
 def _give(bulk: BulkAction, item: Item, user: User, choice: str) -> Allowed:

@@ -8,17 +8,19 @@ from uuid import uuid4
 
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.db.models import BigIntegerField
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
 from agents.models import Member
+from agents.statements import Among, Given, Statement
 from leads import editing
 from leads.cleaning import LIMITS
-from leads.filters import Filters, describe_filters, filter_leads, read_filters
+from leads.filters import Filters, describe_filters, filter_leads, find_owners, read_filters
 from leads.models import Lead
-from runs.access import access_of, get_visible, require, signed_in
+from runs.access import access_of, require, signed_in
 from runs.facts import SUPPRESSED_TAG
 from runs.models import Item
 from runs.triggers import record_reply, request_run
@@ -193,9 +195,20 @@ def _operated(request: HttpRequest, filters: Filters) -> list[int]:
 
 
 def _get_lead(request: HttpRequest, pk: int) -> Lead:
-    lead = get_visible(request, Lead.objects.select_related("item__automation_by", "owner"), pk=pk)
-    access_of(request).give_departments([lead, lead.item])
-    return lead
+    """A lead of a department that the person may see, else 404."""
+    access = access_of(request)
+    leads = _LEADS.objects(lead=pk, departments=[department.pk for department in access.departments])
+    if not leads:
+        raise Http404("There is no such lead.")
+    access.give_departments([leads[0], leads[0].item])
+    return leads[0]
+
+
+_LEADS = Statement(
+    lambda: Lead.objects.filter(
+        Among("department_id", "departments"), pk=Given("lead", BigIntegerField())
+    ).select_related("item__automation_by", "owner")
+)
 
 
 def _edit_form(
@@ -246,7 +259,7 @@ def _lead_context(request: HttpRequest, pk: int) -> dict[str, Any]:
         "can_simulate": can_simulate(),
         "can_edit": editing.can_edit_lead(lead, access),
         "can_erase": access.can(lead.department_id, Role.ADMINISTRATOR) and not lead.item.is_erased,
-        "candidates": editing.candidates(lead.department),
+        "candidates": find_owners([lead.department_id]),
         "own_tags": [tag for tag in lead.item.tags if tag != SUPPRESSED_TAG],
         "delivery_id": uuid4().hex,
         "dom_id": f"lead-{lead.pk}",

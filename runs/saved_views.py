@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from django.contrib.auth.models import User
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import CharField, IntegerField, Q, QuerySet
 
 from agents.models import Department, Member
+from agents.statements import Among, Given, Statement
 from runs.access import Access
 from runs.allowed import YES, Allowed, no
 from runs.models import Action, ListChoice, SavedView
@@ -48,17 +49,31 @@ def get_list(name: str) -> SavableList:
     return _lists[name]
 
 
-def views_for(user: User, list_name: str, access: Access) -> QuerySet[SavedView]:
+def views_for(user: User, list_name: str, access: Access) -> list[SavedView]:
     """The views a person may use: their own, and those of the departments they see; by name."""
-    shared = Q(department__in=[department.pk for department in access.departments])
-    mine = Q(user=user, department=None)
-    return SavedView.objects.filter(mine | shared, list_name=list_name).select_related("user").order_by("name", "pk")
+    departments = [department.pk for department in access.departments]
+    return _VIEWS.objects(list_name=list_name, user=user.pk, departments=departments)
 
 
 def choice_of(user: User, list_name: str) -> ListChoice:
     """How a person sees the list; not yet stored if they have chosen nothing."""
-    row = ListChoice.objects.filter(user=user, list_name=list_name).select_related("default_view").first()
-    return row or ListChoice(user=user, list_name=list_name)
+    rows = _CHOICE.objects(limit=1, list_name=list_name, user=user.pk)
+    return rows[0] if rows else ListChoice(user=user, list_name=list_name)
+
+
+def _views() -> QuerySet[SavedView]:
+    mine = Q(user_id=Given("user", IntegerField()), department=None)
+    shared = Q(Among("department_id", "departments"))
+    rows = SavedView.objects.filter(mine | shared, list_name=Given("list_name", CharField()))
+    return rows.select_related("user").order_by("name", "pk")
+
+
+def _choice() -> QuerySet[ListChoice]:
+    whose = {"user_id": Given("user", IntegerField()), "list_name": Given("list_name", CharField())}
+    return ListChoice.objects.filter(**whose).select_related("default_view")
+
+
+_VIEWS, _CHOICE = Statement(_views), Statement(_choice)
 
 
 def can_share(department: Department, access: Access) -> Allowed:

@@ -12,9 +12,9 @@ from django.db.models import BigIntegerField, prefetch_related_objects
 from django.http import HttpRequest
 from django.utils import timezone
 
-from agents.models import Agent
+from agents.models import Agent, Soul
 from agents.spec import Facts
-from agents.statements import Given, Statement
+from agents.statements import Among, Given, Statement
 from runs.access import Access, access_of
 from runs.allowed import can_run, state_of
 from runs.facts import AGENTS, load_facts, load_router
@@ -121,16 +121,21 @@ def _read_outputs(item: Item, runs: Sequence[AgentRun], triggers: Sequence[Trigg
             output.agent_run = known_runs[output.agent_run_id]
         if output.trigger_id in known_triggers:
             output.trigger = known_triggers[output.trigger_id]
-    # What is older than those is read here, and nothing where all are known.
-    prefetch_related_objects(outputs, "author", "trigger", "agent_run__agent")
-    # By itself: a prefetch goes on only from what it has read, and where one output has no run that is nothing.
-    prefetch_related_objects([output.agent_run for output in outputs if output.agent_run], "soul")
+    # What is older than those is read here; where all are known it would still take its time to find that out.
+    prefetch_related_objects([output for output in outputs if output.author_id], "author")
+    prefetch_related_objects([o for o in outputs if o.trigger_id not in (None, *known_triggers)], "trigger")
+    prefetch_related_objects([o for o in outputs if o.agent_run_id not in (None, *known_runs)], "agent_run__agent")
+    made_by = [output.agent_run for output in outputs if output.agent_run and output.agent_run.soul_id]
+    souls = {soul.pk: soul for soul in _SOULS.objects(souls={run.soul_id for run in made_by})} if made_by else {}
+    for run in made_by:
+        run.soul = souls[run.soul_id]
     return outputs
 
 
 _ITEM = Given("item", BigIntegerField())
 _TRIGGERS = Statement(lambda: Trigger.objects.filter(item_id=_ITEM).order_by("-pk"))
 _STEPS = Statement(lambda: AgentRun.objects.filter(item_id=_ITEM).order_by("-pk"))
+_SOULS = Statement(lambda: Soul.objects.filter(Among("pk", "souls")))
 _OUTPUTS = Statement(lambda: Output.objects.filter(item_id=_ITEM, is_current=True).order_by("pk"))
 _PIPELINES = Statement(lambda: PipelineRun.objects.filter(item_id=_ITEM).order_by("-pk"))
 
