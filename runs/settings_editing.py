@@ -28,7 +28,6 @@ COLUMNS = ("name", "time_zone", "schedule", "api_key_env", "webhook_secret_env")
 """Columns of ``Department`` that are settings; the switch has a page of its own."""
 SECRETS = ("api_key_env", "webhook_secret_env")
 """Those that name a variable of the environment, which all departments share."""
-"""Secrets of the installation: a key is sent to the model API, and these must not be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,5 +134,6 @@ def _names(section: Section) -> Collection[str]:
 _MEANS = {
     "department": "Days of budgets, schedules and quiet hours follow the time zone.",
     "schedule": "The schedule has the router look at every open item. It starts only what the rules want and lack.",
-    "keys": "Only names of environment variables are stored here. The secrets stay in the environment.",
+    "keys": "Only names of environment variables are stored here. The secrets stay in the environment. "
+    "A department's own variables begin with its short name: ACME_API_KEY.",
 }

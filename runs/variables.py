@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from django.contrib.auth.models import User
-from django.db.models import Q
 
 from agents.models import Agent, Department, Member
 from runs.channels import SLACK_URL
@@ -17,7 +16,7 @@ OURS = frozenset(
         *("KONTOR_METRICS_TOKEN", "KONTOR_PING_URL", SLACK_URL),
     }
 )
-"""Secrets of the installation itself."""
+"""Secrets of the installation itself, which nobody may name."""
 SYSTEMS = (
     *("POSTGRES", "PG", "REDIS_", "EMAIL_", "DATABASE_", "DJANGO_", "SECRET_", "OTEL_"),
     *("AWS_", "AZURE_", "GOOGLE_", "GCP_", "KUBERNETES_", "DOCKER_"),
@@ -29,24 +28,24 @@ SLACK = "slack:"
 def why_not_name(*, department: Department, user: User, names: Collection[str]) -> str:
     """Why the person may not have the department use these variables; empty if they may.
 
-    One client's administrator must not spend another's money, nor write where only another may: whose variable it is
-    has to be theirs too.
+    One client's administrator must not spend another's money, nor write where only another may, nor look for what
+    else is in the environment: they name what is named after a department of theirs, or is used by one already.
+    Whoever runs the installation names any other.
     """
     names = sorted({name for name in names if name})
     if ours := [name for name in names if name in OURS or name.startswith(SYSTEMS)]:
         return f"{ours[0]} is a secret of the installation itself. Name a variable of the department's own."
     if not names or user.is_superuser:
         return ""
-    administered = Member.objects.filter(user=user, role=Member.Role.ADMINISTRATOR).values("department")
-    others = Department.objects.exclude(pk=department.pk).exclude(pk__in=administered)
-    named = Q(api_key_env__in=names) | Q(webhook_secret_env__in=names)
-    named |= Q(pk__in=Channel.objects.filter(secret_env__in=names).values("department"))
-    targets = Agent.objects.filter(escalate_channel__contains=SLACK).values_list("department_id", "escalate_channel")
-    named |= Q(pk__in=[pk for pk, target in targets if not set(names).isdisjoint(variables_in(target))])
-    theirs = {f"{SLACK_URL}_{slug.upper().replace('-', '_')}" for slug in others.values_list("slug", flat=True)}
-    if theirs.intersection(names) or others.filter(named).exists():
-        said = " or ".join(names)
-        return f"{said} belongs to another department. Name a variable of its own, or ask who runs this installation."
+    administered = Member.objects.filter(user=user, role=Member.Role.ADMINISTRATOR).values_list("department", flat=True)
+    theirs = {department.pk, *administered}
+    used, beginnings = _used_by(theirs), _beginnings()
+    for name in names:
+        if name not in used and _named_after(name, beginnings) not in theirs:
+            return (
+                f"{name} is not a variable of this department. Its own begin with {_beginning(department.slug)}; "
+                "whoever runs this installation can name another."
+            )
     return ""
 
 
@@ -54,3 +53,27 @@ def variables_in(target: str) -> list[str]:
     """The variable that a target of alerts names: ``slack:ACME_SLACK_URL``."""
     target = target.strip()
     return [target.removeprefix(SLACK).strip()] if target.startswith(SLACK) else []
+
+
+def _used_by(departments: Collection[int]) -> set[str]:
+    """The variables that the departments name now."""
+    columns = Department.objects.filter(pk__in=departments).values_list("api_key_env", "webhook_secret_env")
+    targets = Agent.objects.filter(department__in=departments).values_list("escalate_channel", flat=True)
+    channels = Channel.objects.filter(department__in=departments).values_list("secret_env", flat=True)
+    return {name for row in columns for name in row} | {n for each in targets for n in variables_in(each)} | {*channels}
+
+
+def _beginning(slug: str) -> str:
+    return f"{slug.upper().replace('-', '_')}_"
+
+
+def _beginnings() -> dict[str, int]:
+    """How the variables of each department begin."""
+    return {_beginning(slug): pk for pk, slug in Department.objects.values_list("pk", "slug")}
+
+
+def _named_after(name: str, beginnings: dict[str, int]) -> int | None:
+    """The department after which a variable is named: ``ACME_NORTH_KEY`` is of acme-north, not of acme."""
+    own = f"{name.removeprefix(SLACK_URL).removeprefix('_')}_" if name.startswith(SLACK_URL) else name
+    fitting = [beginning for beginning in beginnings if own.startswith(beginning)]
+    return beginnings[max(fitting, key=len)] if fitting else None

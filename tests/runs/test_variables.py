@@ -39,7 +39,7 @@ THEIRS = ["THEIR_KEY", "THEIR_HOOK", "THEIR_CHANNEL", "THEIR_SLACK", "KONTOR_SLA
 def test_what_another_department_uses_is_not_for_its_neighbour(
     mine: Department, theirs: Department, ada: User, name: str
 ) -> None:
-    assert f"{name} belongs to another department." in why_not_name(department=mine, user=ada, names=[name])
+    assert f"{name} is not a variable of this department." in why_not_name(department=mine, user=ada, names=[name])
     Member.objects.create(department=theirs, user=ada, role=Member.Role.OPERATOR)
     assert why_not_name(department=mine, user=ada, names=[name])
     Member.objects.filter(department=theirs).update(role=Member.Role.ADMINISTRATOR)
@@ -57,10 +57,30 @@ def test_what_is_the_installations_is_for_no_department(mine: Department, name: 
     assert f"{name} is a secret of the installation" in why_not_name(department=mine, user=root, names=["X", name])
 
 
-def test_ones_own_and_what_nobody_uses_may_be_named(mine: Department, theirs: Department, ada: User) -> None:
-    Channel.objects.create(department=mine, kind="slack", secret_env="MINE_CHANNEL")
-    names = ["MINE_KEY", "MINE_CHANNEL", "NOBODYS", "KONTOR_SLACK_WEBHOOK_URL_MINE", ""]
+def test_what_is_named_after_the_department_or_used_by_it_may_be_named(mine: Department, ada: User) -> None:
+    Channel.objects.create(department=mine, kind="slack", secret_env="OLD_CHANNEL")
+    Agent.objects.filter(pk=agent_of(mine, "writer").pk).update(escalate_channel="slack:OLD_SLACK")
+    names = ["MINE_KEY", "MINE_NEW", "OLD_CHANNEL", "OLD_SLACK", "KONTOR_SLACK_WEBHOOK_URL_MINE", ""]
     assert why_not_name(department=mine, user=ada, names=names) == ""
+
+
+@pytest.mark.parametrize(
+    "name", ["NOBODYS", "GITHUB_TOKEN", "MINER_KEY", "MINE", "X_MINE_KEY", "KONTOR_WEBHOOK_SECRETS"]
+)
+def test_what_else_is_in_the_environment_is_for_who_runs_the_installation(
+    mine: Department, ada: User, name: str
+) -> None:
+    refused = why_not_name(department=mine, user=ada, names=["MINE_KEY", name])
+    assert refused.startswith(f"{name} is not a variable of this department. Its own begin with MINE_;")
+    root = make_user("root", is_superuser=True)
+    assert why_not_name(department=mine, user=root, names=[name]) == ""
+
+
+def test_of_two_departments_the_longer_name_decides(mine: Department, ada: User) -> None:
+    make_department(slug="mine-north")
+    assert why_not_name(department=mine, user=ada, names=["MINE_SOUTH_KEY"]) == ""
+    for name in ("MINE_NORTH_KEY", "KONTOR_SLACK_WEBHOOK_URL_MINE_NORTH"):
+        assert f"{name} is not a variable" in why_not_name(department=mine, user=ada, names=[name])
 
 
 def test_of_a_target_only_slack_names_a_variable() -> None:

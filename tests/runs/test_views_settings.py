@@ -216,11 +216,13 @@ def name_key(office: Department, user: User, name: str) -> str:
 
 def test_the_key_of_another_client_cannot_be_named(office: Department, ada: User) -> None:
     other = make_department(slug="other", api_key_env="OTHER_API_KEY")
-    assert "OTHER_API_KEY belongs to another department" in name_key(office, ada, "OTHER_API_KEY")
+    assert "OTHER_API_KEY is not a variable of this department" in name_key(office, ada, "OTHER_API_KEY")
     office.refresh_from_db()
     assert office.api_key_env == "ANTHROPIC_API_KEY"
     membership = Member.objects.create(department=other, user=ada, role=Member.Role.OPERATOR)
-    assert "belongs to another" in name_key(office, ada, "OTHER_API_KEY"), "who only works there does not pay there"
+    assert "is not a variable of this department" in name_key(office, ada, "OTHER_API_KEY"), (
+        "who only works there does not pay there"
+    )
     membership.role = Member.Role.ADMINISTRATOR
     membership.save()
     name_key(office, ada, "OTHER_API_KEY")
