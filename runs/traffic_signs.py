@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db.models import (
-    BigIntegerField,
     BooleanField,
     Count,
     DateTimeField,
@@ -28,10 +27,11 @@ from agents.causes import Cause
 from agents.models import Department
 from agents.statements import Among, Given, Statement
 from runs.models import Channel, ModelCall, OutboxMessage
-from runs.verdict import FRESH, CallSigns, MailSigns
+from runs.verdict import FAILING_CALLS, FRESH, CallSigns, MailSigns
 
 RECENT_CALLS = 400
-"""So many of the newest calls of the installation are looked at."""
+"""The calls are looked at since the department that makes the most of them has ended so many."""
+_EVER = datetime(2000, 1, 1, tzinfo=UTC)
 OVERDUE = timedelta(minutes=2)
 
 
@@ -39,29 +39,33 @@ OVERDUE = timedelta(minutes=2)
 
 
 def read_calls(ids: Sequence[int], *, now: datetime) -> CallSigns:
-    """The calls of these departments among the newest there are; two queries, two more if some have failed."""
+    """The newest calls of these departments that have ended; two queries, one more if some of them have failed."""
     ended = failed = 0
-    last_at, last_good_at = None, None
+    last_at, last_good_at, failing_since = None, None, None
     causes: Counter[str] = Counter()
     # Not in one query: PostgreSQL would not know how few they are, and read all calls.
-    newest = next((pk for (pk,) in _NEWEST.rows(limit=1)), 0)
-    whose: dict[str, Any] = {"departments": ids, "behind": newest - RECENT_CALLS}
-    for cause, has_error, recent, at in _ENDED.rows(**whose, fresh=now - FRESH):
+    begins = [at for (at,) in _BEGINS.rows(departments=ids) if at is not None]
+    whose: dict[str, Any] = {"departments": ids, "begin": max(begins, default=_EVER)}
+    for cause, has_error, recent, at, first_at in _ENDED.rows(**whose, fresh=now - FRESH):
         ended, last_at = ended + recent, _later(last_at, at)
         if cause or has_error:
             # The API has answered, so the call names no cause; what is wrong with the answer stands beside it.
             failed, causes = failed + recent, causes + Counter({Cause(cause or Cause.INVALID).label: recent})
+            failing_since = min(filter(None, (failing_since, first_at)), default=None)
         else:
             last_good_at = at
-    since = _FAILED.rows(**whose, after=_later(last_good_at, now - FRESH)) if failed else []
-    since = since or (_FAILED.rows(**whose, after=now - FRESH) if failed else [])
+    if failed:
+        in_a_row = _FAILED.rows(limit=FAILING_CALLS, **whose, after=last_good_at or _EVER)
+        if len(in_a_row) == FAILING_CALLS:
+            # Nothing is answered any more; that may have begun long before what counts as fresh.
+            failing_since = in_a_row[0][0]
     return CallSigns(
         last_at=last_at or _last_call(ids),
         last_good_at=last_good_at,
         ended=ended,
         failed=failed,
         cause=causes.most_common(1)[0][0] if causes else "",
-        failing_since=min((at for (at,) in since), default=None),
+        failing_since=failing_since,
     )
 
 
@@ -70,31 +74,45 @@ def _later(one: datetime | None, other: datetime) -> datetime:
 
 
 def _newest_calls() -> QuerySet[ModelCall]:
-    """Those behind an id that are of these departments and have ended."""
+    """Those of these departments begun at a moment or later that have ended."""
     return (
-        ModelCall.objects.filter(Among("department_id", "departments"), pk__gt=Given("behind", BigIntegerField()))
+        ModelCall.objects.filter(Among("department_id", "departments"), started_at__gte=Given("begin", DateTimeField()))
         .filter(status=ModelCall.Status.FINISHED, ended_at__isnull=False)
         .order_by()
     )
 
 
-_NEWEST = Statement(lambda: ModelCall.objects.order_by("-pk").values_list("pk"))
+def _begins() -> QuerySet[Department, Any]:
+    """When each department began the first of its newest calls that have ended; None if it has not made so many.
+
+    Counted calls, not ids: those are of all departments, and some belong to no call.
+    """
+    calls = ModelCall.objects.filter(department=OuterRef("pk"), status=ModelCall.Status.FINISHED)
+    nth = calls.order_by("-started_at").values("started_at")[RECENT_CALLS - 1 : RECENT_CALLS]
+    return Department.objects.filter(Among("pk", "departments")).order_by().values_list(Subquery(nth))
+
+
+_BEGINS = Statement(_begins)
+_HAS_FAILED = ~Q(cause="") | ~Q(error="")
+_FRESH = Q(ended_at__gt=Given("fresh", DateTimeField()))
 _ENDED = Statement(
     lambda: (
         _newest_calls()
         .annotate(has_error=ExpressionWrapper(~Q(error=""), BooleanField()))
         .values_list("cause", "has_error")
         .annotate(
-            recent=Count("pk", filter=Q(ended_at__gt=Given("fresh", DateTimeField()))),
+            recent=Count("pk", filter=_FRESH),
             at=Max("ended_at"),
+            first_at=Min("ended_at", filter=_FRESH),
         )
     )
 )
 _FAILED = Statement(
     lambda: (
         _newest_calls()
-        .filter(~Q(cause="") | ~Q(error=""), ended_at__gt=Given("after", DateTimeField()))
+        .filter(_HAS_FAILED, ended_at__gt=Given("after", DateTimeField()))
         .values_list("ended_at")
+        .order_by("ended_at")
     )
 )
 

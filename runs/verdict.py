@@ -70,7 +70,7 @@ class CallSigns:
     failed: int = 0
     cause: str = ""
     failing_since: datetime | None = None
-    """When the first of the failures began after which no call was answered."""
+    """The end of the first failure after which no call was answered; while some are, of the first recent failure."""
 
 
 @dataclass(frozen=True, slots=True)

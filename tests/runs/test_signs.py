@@ -8,16 +8,19 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from django_q.models import OrmQ
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from agents.models import Department, Installation, ModelState
+from agents.statements import Statement
 from runs import traffic_signs
 from runs.models import AgentRun, Alert, Channel, Item, ModelCall, OutboxMessage, ShiftSlot
 from runs.signs import read_signs
-from runs.verdict import Line, Verdict, judge
+from runs.verdict import FAILING_CALLS, FRESH, Line, Verdict, judge
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -218,15 +221,85 @@ def test_calls_fail_since_the_first_that_failed_after_the_last_answer(desk: Depa
     assert traffic_signs.read_calls([desk.pk], now=now).failing_since == now - timedelta(minutes=9)
 
 
-def test_our_last_call_is_found_behind_thousands_of_others(desk: Department, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(traffic_signs, "RECENT_CALLS", 1)
-    other = factories.make_department(slug="other")
-    run = factories.make_agent_run(factories.make_lead(other).item, "intake", status="done")
-    for number in range(1, 5):
-        factories.make_model_call(run, number=number, ended_at=timezone.now())
-    line = line_of(desk, "model")
-    assert line.says == "no call was answered since then, so nobody knows."
-    assert line.since == ModelCall.objects.get(department=desk).started_at
+def test_nothing_is_answered_for_longer_than_what_is_recent(desk: Department) -> None:
+    """The first of the failures in a row is found, though it is hours old; while some are answered, the recent one."""
+    run = factories.make_agent_run(factories.make_lead(desk).item, "writer", status="failed")
+    now = timezone.now()
+    ModelCall.objects.all().delete()
+    for number, minutes in enumerate([200, 150, 20, 5, 3, 1], 1):
+        factories.make_model_call(run, number=number, cause="timeout", ended_at=now - timedelta(minutes=minutes))
+    assert traffic_signs.read_calls([desk.pk], now=now).failing_since == now - timedelta(minutes=200)
+    factories.make_model_call(run, number=7, ended_at=now - timedelta(minutes=4))
+    assert traffic_signs.read_calls([desk.pk], now=now).failing_since == now - timedelta(minutes=5)
+
+
+@pytest.fixture
+def few_looked_at(monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many of the newest calls are looked at."""
+    monkeypatch.setattr(traffic_signs, "RECENT_CALLS", 6)
+    monkeypatch.setattr(traffic_signs, "_BEGINS", Statement(traffic_signs._begins))
+    return 6
+
+
+def test_failures_are_seen_behind_ids_of_no_call_and_calls_of_others(desk: Department, few_looked_at: int) -> None:
+    """Ids that a rollback has burnt, other departments, and calls under way take no call of ours out of sight."""
+    ModelCall.objects.all().delete()
+    now, other = timezone.now(), factories.make_department(slug="other")
+    ours, theirs, under_way = (
+        factories.make_agent_run(factories.make_lead(one).item, "writer") for one in (desk, other, desk)
+    )
+    for number in range(1, few_looked_at + 1):
+        pk = number * 1_000
+        factories.make_model_call(ours, pk=pk, number=number, cause="timeout", ended_at=now)
+        factories.make_model_call(theirs, number=number, ended_at=now)
+    for number in range(1, few_looked_at + 1):
+        factories.make_model_call(under_way, number=number, status="started", ended_at=None, started_at=now)
+    assert "6 of the last 6 calls failed" in line_of(desk, "model").says
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    calls=st.lists(
+        st.tuples(
+            st.integers(0, 40), st.integers(1, 300), st.sampled_from(["", "", "timeout", "invalid"]), st.booleans()
+        ),
+        max_size=14,
+    )
+)
+def test_what_is_known_of_calls_equals_what_a_look_at_all_of_them_finds(
+    desk: Department, few_looked_at: int, calls: list[tuple[int, int, str, bool]]
+) -> None:
+    """``calls``: minutes since they ended, seconds they took, cause, whether ours; several departments at once."""
+    now = timezone.now()
+    with transaction.atomic():
+        ModelCall.objects.all().delete()
+        other = Department.objects.filter(slug="other").first() or factories.make_department(slug="other")
+        runs = [factories.make_agent_run(factories.make_lead(one).item, "writer") for one in (other, desk)]
+        for number, (minutes, seconds, cause, is_ours) in enumerate(calls):
+            ended_at = now - timedelta(minutes=minutes, microseconds=number)
+            values = {"cause": cause, "ended_at": ended_at, "started_at": ended_at - timedelta(seconds=seconds)}
+            factories.make_model_call(runs[is_ours], number=number, **values)
+        for ids in ([desk.pk], [desk.pk, other.pk]):
+            signs = traffic_signs.read_calls(ids, now=now)
+            seen = _newest(list(ModelCall.objects.filter(department__in=ids)), few_looked_at)
+            good = [call.ended_at for call in seen if not call.cause]
+            recent = [call for call in seen if call.ended_at > now - FRESH]
+            failed = [call.ended_at for call in recent if call.cause]
+            row = [call.ended_at for call in seen if call.cause and call.ended_at > max(good, default=call.started_at)]
+            since = min(row) if len(row) >= FAILING_CALLS and failed else min(failed, default=None)
+            assert (signs.ended, signs.failed, signs.failing_since) == (len(recent), len(failed), since)
+            assert signs.last_good_at == max(good, default=None)
+            assert signs.last_at == max((call.ended_at for call in seen), default=None)
+        transaction.set_rollback(True)
+
+
+def _newest(calls: list[Any], most: int) -> list[Any]:
+    """Those begun since the department that makes the most has begun the first of its newest ones."""
+    begins = []
+    for department in {call.department_id for call in calls}:
+        starts = sorted((call.started_at for call in calls if call.department_id == department), reverse=True)
+        begins += starts[most - 1 : most]
+    return [call for call in calls if not begins or call.started_at >= max(begins)]
 
 
 def test_the_number_of_queries_does_not_grow(desk: Department) -> None:
