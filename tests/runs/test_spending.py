@@ -359,6 +359,22 @@ class TestViews:
         assert run.due_at <= timezone.now()
         assert list(Action.objects.order_by("pk").values_list("verb", flat=True)) == ["allow_once", "change_budget"]
 
+    def test_each_way_to_raise_it_has_an_amount_of_its_own(self, client: Client) -> None:
+        budget = make_budget("5", limit_tokens=1_000)
+        client.force_login(_administrator(budget))
+        allow_once(budget=budget, usd=Decimal(2), user=User.objects.get(), reason="")
+        page = client.get(reverse("runs:costs")).content.decode()
+        for verb, dollars, tokens in (
+            ("allow", "on top of $12.00", "on top of 1,000"),
+            ("change", "instead of $10.00", "instead of 1,000"),
+        ):
+            address = reverse(f"runs:budget_{verb}", args=[budget.pk])
+            form = page.split(f'action="{address}"')[1].split("</form>")[0]
+            assert form.count('type="submit"') == form.count('name="usd"') == form.count('name="tokens"') == 1
+            assert f"US dollars {dollars}<" in form
+            assert f"Tokens {tokens}<" in form
+        assert "formaction" not in page
+
     def test_the_page_shows_the_button_to_administrators_only(self, client: Client) -> None:
         budget = make_budget("5")
         for user, is_shown in (
