@@ -18,7 +18,8 @@ from leads.filters import KEY, Filters, count_statuses
 from leads.models import Lead
 from leads.progress import STAGES, STATUSES
 from runs.access import Access
-from runs.cost_rollups import group_calls, unrolled_calls
+from runs.cost_moves import group_calls
+from runs.cost_unrolled import unrolled_calls
 from runs.models import AgentRun, Item, Output, Review
 from runs.money import dollars
 from runs.status_counts import MOST, Counted

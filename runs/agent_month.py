@@ -14,7 +14,7 @@ from django.db.models import Count, DateTimeField, IntegerField, QuerySet, Sum
 from agents.models import Agent, Soul
 from agents.pricing import PriceBook
 from agents.statements import Among, Given, Statement
-from runs.cost_rollups import SUMS
+from runs.cost_moves import SUMS
 from runs.cost_sums import Period
 from runs.costs import Ledger
 from runs.models import AgentRun, Item, Review

@@ -18,7 +18,7 @@ from agents.budgets import lock_period, period_begin
 from agents.causes import Cause
 from agents.models import Budget, BudgetPeriod
 from agents.statements import AnyOf
-from runs.cost_rollups import TOKENS
+from runs.cost_moves import TOKENS
 from runs.database import newest, update_rows
 from runs.models import CostCorrection, ModelCall
 from runs.money import dollars, in_units
@@ -26,7 +26,7 @@ from runs.money import dollars, in_units
 AGO = timedelta(minutes=10)
 """What began so long ago is written down by now: no claim's transaction takes as long."""
 UNBILLED = Q(cause=Cause.REFUSAL, output_tokens=0)
-"""Refused before any output: not billed, so in no budget. The same in Python is ``cost_rollups.is_billed``."""
+"""Refused before any output: not billed, so in no budget. The same in Python is ``cost_moves.is_billed``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,33 +84,31 @@ def make_reports(departments: Collection[Department], period: Period, dimensions
         ledger, prices = Ledger(departments), load_price_book()
         usages = read_usages(ledger, period, prices)
         counts = count_outcomes(departments, *period.moments)
-        apart = {
-            "try_outs": _sum_apart(_TRY_OUTS, departments, period),
-            "checks": _sum_apart(_CHECKS, departments, period),
-        }
+        checks, _ = ledger.checks(period)
+        apart = {"try_outs": _sum_try_outs(departments, period), "checks": Apart(checks.calls, checks.usd)}
         return [_report(ledger, period, by, usages, counts, prices, apart) for by in dimensions]
 
 
-def _ended(**which: Any) -> QuerySet[ModelCall, Any]:
+def _sum_try_outs(departments: Collection[Department], period: Period) -> Apart:
+    begin, end = period.moments
+    # Added up here: SQLite has no decimals.
+    amounts = [usd for (usd,) in _TRY_OUTS.rows(departments=[d.pk for d in departments], begin=begin, end=end)]
+    return Apart(len(amounts), sum(amounts, Decimal(0)))
+
+
+def _try_outs() -> QuerySet[ModelCall, Any]:
     """Costs of calls that have ended, as in the sums. Few, and found by an index."""
+    moment = DateTimeField()
     calls = ModelCall.objects.filter(
         Among("department_id", "departments"),
-        started_at__gte=Given("begin", DateTimeField()),
-        started_at__lt=Given("end", DateTimeField()),
-        **which,
+        started_at__gte=Given("begin", moment),
+        started_at__lt=Given("end", moment),
+        try_out__isnull=False,
     )
     return calls.exclude(status=ModelCall.Status.STARTED).order_by().values_list("cost_usd")
 
 
-_TRY_OUTS = Statement(lambda: _ended(try_out__isnull=False))
-_CHECKS = Statement(lambda: _ended(item=None))
-
-
-def _sum_apart(ended: Statement[ModelCall], departments: Collection[Department], period: Period) -> Apart:
-    begin, end = period.moments
-    # Added up here: SQLite has no decimals.
-    amounts = [usd for (usd,) in ended.rows(departments=[d.pk for d in departments], begin=begin, end=end)]
-    return Apart(len(amounts), sum(amounts, Decimal(0)))
+_TRY_OUTS = Statement(_try_outs)
 
 
 def _report(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as day_time
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from runs.cost_rollups import TOKENS
+from runs.cost_moves import TOKENS
 from runs.money import dollars
 
 
@@ -42,7 +42,7 @@ class Cost:
     tokens: dict[str, int] = field(default_factory=lambda: dict.fromkeys(TOKENS, 0))
     usd: Decimal = Decimal(0)
     waste_usd: Decimal = Decimal(0)
-    """Of calls that brought nothing that was used, as ``cost_rollups.is_of_use`` says."""
+    """Of calls that brought nothing that was used, as ``cost_moves.is_of_use`` says."""
     estimated_usd: Decimal = Decimal(0)
     """Of calls whose end was not seen: by what was reported and shown of them, or a bound."""
     items: int = 0
@@ -59,7 +59,7 @@ class Cost:
         return round(self.tokens["cache_read_tokens"] * 100 / self.prompt_tokens) if self.prompt_tokens else 0
 
     def add(self, sums: Sequence[int], *, is_waste: bool, is_estimate: bool) -> None:
-        """Add sums in the order of ``cost_rollups.SUMS``."""
+        """Add sums in the order of ``cost_moves.SUMS``."""
         calls, *tokens, cost_units = sums
         self.calls += calls
         for name, count in zip(TOKENS, tokens, strict=True):
@@ -68,6 +68,17 @@ class Cost:
         self.usd += usd
         self.waste_usd += usd if is_waste else 0
         self.estimated_usd += usd if is_estimate else 0
+
+    def minus(self, other: Cost) -> Cost:
+        """Without a part of these calls; ``items`` stay."""
+        return replace(
+            self,
+            calls=self.calls - other.calls,
+            tokens={name: count - other.tokens[name] for name, count in self.tokens.items()},
+            usd=self.usd - other.usd,
+            waste_usd=self.waste_usd - other.waste_usd,
+            estimated_usd=self.estimated_usd - other.estimated_usd,
+        )
 
 
 class Before(NamedTuple):

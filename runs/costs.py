@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from functools import cache, cached_property
@@ -19,8 +20,9 @@ from agents.models import Agent, Department, Soul
 from agents.spec import DepartmentSpec
 from agents.statements import Among, Given, Statement
 from runs.cost_items import STATUS, break_down_by_path, break_down_items
-from runs.cost_rollups import SUMS, Group, Sums, group_calls, settled_calls, sum_unrolled, sum_unrolled_items
-from runs.cost_sums import Before, Cost, Period, dearest_first
+from runs.cost_moves import SUMS, Group, Sums
+from runs.cost_sums import Before, Cost, Period, dearest_first, total
+from runs.cost_unrolled import sum_checks, sum_unrolled, sum_unrolled_items
 from runs.database import snapshot
 from runs.models import CostRollup
 
@@ -58,6 +60,7 @@ class Ledger:
     def __init__(self, departments: Collection[Department]) -> None:
         self.departments = list(departments)
         self._ids = [department.pk for department in self.departments]
+        self._checks: dict[Period, tuple[Cost, Cost]] = {}
 
     def break_down(self, period: Period, by: str) -> list[Cost]:
         """Costs in the period by one dimension, the dearest first; days in their order.
@@ -75,13 +78,8 @@ class Ledger:
             return [], Before({}, Decimal(0))
         if by in _CALL_DIMENSIONS:
             found, before = self._by_call_against_before(period, by)
-        elif by == ITEM:
-            live, live_before = self._live_items(period), self._live_items(period.before)
-            found, before = self._with_checks(period, *break_down_items(self.departments, period, live, live_before))
         elif by in dimensions([department.spec for department in self.departments]):
-            live, live_before = self._live_items(period), self._live_items(period.before)
-            by_path = break_down_by_path(self.departments, period, by, live, live_before)
-            found, before = self._with_checks(period, *by_path)
+            found, before = self._by_item(period, by)
         else:
             raise LookupError(f"Costs cannot be broken down by {by!r}.")
         return _in_order(found, by), before
@@ -131,23 +129,37 @@ class Ledger:
                     found[item][position] += amount
         return dict(found)
 
-    def _with_checks(self, period: Period, found: list[Cost], before: Before) -> tuple[list[Cost], Before]:
-        """What was spent on no item, as a line of its own."""
-        now, earlier = self._checks(period)
-        by_key = before.by_key | ({CHECKS: earlier.usd} if now.calls or earlier.calls else {})
-        return [*found, *([now] if now.calls else [])], Before(by_key, before.usd + earlier.usd)
+    def checks(self, period: Period) -> tuple[Cost, Cost]:
+        """What was spent on no item, in the period and in the days before."""
+        if period not in self._checks:
+            now, earlier = (Cost(CHECKS, "Checks of the agents") for _ in range(2))
+            for group, sums in sum_checks(self._ids, period.before.moments[0], period.moments[1]).items():
+                cost = now if group.day >= period.first else earlier
+                cost.add(sums.values, is_waste=group.is_waste, is_estimate=group.is_estimate)
+            self._checks[period] = now, earlier
+        return self._checks[period]
 
-    def _checks(self, period: Period) -> tuple[Cost, Cost]:
-        """In the period and before. Read from the calls: there are few, and the index by item holds them together."""
-        begin, end = period.before.moments[0], period.moments[1]
-        calls = settled_calls(item=None, department__in=self._ids, started_at__gte=begin, started_at__lt=end)
-        now, earlier = (Cost(CHECKS, "Checks of the agents") for _ in range(2))
-        for group, sums in group_calls(calls)[0].items():
-            cost = now if group.day >= period.first else earlier
-            cost.add(sums.values, is_waste=group.is_waste, is_estimate=group.is_estimate)
+    def _by_item(self, period: Period, by: str) -> tuple[list[Cost], Before]:
+        """By item or by what items are; what was spent on no item is a line of its own."""
+        checks, earlier = self.checks(period)
+        live, live_before = self._live_items(period), self._live_items(period.before)
+        if by == ITEM:
+            now, before = self._whole(period)
+            rest = (now.minus(checks), before.usd - earlier.usd)
+            found, by_key = break_down_items(self._ids, period, live, live_before, rest)
+        else:
+            found, by_key = break_down_by_path(self.departments, period, by, live, live_before)
+        if checks.calls or earlier.calls:
+            by_key[CHECKS] = earlier.usd
         # As the lines beside it: costs by item are kept without their tokens.
-        now.tokens, now.estimated_usd = dict.fromkeys(now.tokens, 0), Decimal(0)
-        return now, earlier
+        line = replace(checks, tokens=Cost().tokens, estimated_usd=Decimal(0))
+        return [*found, *([line] if checks.calls else [])], Before(by_key, sum(by_key.values(), Decimal(0)))
+
+    def _whole(self, period: Period) -> tuple[Cost, Cost]:
+        """All costs of the period, and of the days before."""
+        starts = [period.before.first, period.first]
+        earlier, now = self._sums_by(Period(starts[0], period.last), "department", starts)
+        return total(now), total(earlier)
 
     def _by_call(self, period: Period, by: str) -> list[Cost]:
         return self._labelled(by, self._sums_by(period, by, [period.first])[0])

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from django.db.models import F, Q, Sum, Value
 
 from runs.budget_counts import UNBILLED
-from runs.cost_rollups import TOKENS
+from runs.cost_moves import TOKENS
 from runs.models import ModelCall
 from runs.money import dollars, in_units
 

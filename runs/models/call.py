@@ -105,7 +105,7 @@ class ModelCall(models.Model):
         ]
         indexes = [
             models.Index(fields=["department", "started_at"], name="model_call_by_day"),
-            # cost_rollups: settled calls that are not in the rollups as they are now.
+            # cost_unrolled: settled calls that are not in the rollups as they are now.
             models.Index(
                 fields=["id"],
                 condition=Q(rolled="", status__in=["finished", "unseen"])

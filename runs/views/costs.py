@@ -19,8 +19,8 @@ from agents.models import Agent, Member
 from agents.statements import Among, Statement
 from runs.access import Access, access_of, signed_in
 from runs.cost_items import path_of
+from runs.cost_moves import TOKENS
 from runs.cost_report import Line, Report, make_reports
-from runs.cost_rollups import TOKENS
 from runs.cost_sums import Cost, Period
 from runs.costs import CHECKS, dimensions
 from runs.model_quality import judged_by_model

@@ -11,7 +11,8 @@ from typing import Any
 from django.http import HttpRequest
 
 from agents.models import Agent
-from runs.cost_rollups import group_calls, settled_calls
+from runs.cost_moves import group_calls
+from runs.cost_unrolled import settled_calls
 from runs.models import Item, ModelCall
 from runs.money import dollars
 from runs.views.paging import read_page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from copy import copy
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -17,21 +18,13 @@ from django.test.utils import CaptureQueriesContext
 from agents.causes import Cause
 from agents.models import Budget, Department
 from agents.pricing import Usage, load_price_book, sync_prices
-from runs import cost_items, cost_rollups
+from runs import cost_items, cost_rollups, cost_unrolled
 from runs.budget_counts import count_past
+from runs.cost_moves import TOKENS, group_calls
 from runs.cost_report import make_reports
-from runs.cost_rollups import (
-    BREATH_SECONDS,
-    TOKENS,
-    group_calls,
-    keep_up,
-    roll_up,
-    sum_unrolled,
-    sum_unrolled_items,
-    unrolled,
-    unrolled_calls,
-)
+from runs.cost_rollups import BREATH_SECONDS, keep_up, roll_up
 from runs.cost_sums import Cost, Period, total
+from runs.cost_unrolled import sum_unrolled, sum_unrolled_items, unrolled, unrolled_calls
 from runs.costs import Ledger, break_down
 from runs.database import snapshot
 from runs.models import AgentRun, CostRollup, Item, ItemCost, ModelCall
@@ -158,13 +151,14 @@ def test_alike_calls_are_read_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(12):
         make_model_call(run, number=number, started_at=PERIOD.moments[0], output_tokens=number // 6)
     read: list[int] = []
-    moves = cost_rollups._moves
+    moves_of = cost_unrolled.moves_of
 
-    def seen(row: dict[str, Any]) -> Any:
-        read.append(row["count"])
-        return moves(row)
+    def seen(rows: Iterable[dict[str, Any]]) -> Any:
+        found = list(rows)
+        read.extend(row["count"] for row in found)
+        return moves_of(found)
 
-    monkeypatch.setattr(cost_rollups, "_moves", seen)
+    monkeypatch.setattr(cost_unrolled, "moves_of", seen)
     (sums,) = sum_unrolled().values()
     assert sums.values[0] == 12
     assert sorted(read) == [6, 6], "those without output, which a refusal is asked for, and the others"
@@ -398,7 +392,7 @@ def test_what_the_same_items_cost_before_counts_also_what_is_not_in_the_sums(mon
                 make_model_call(runs[number], status="finished", cost_usd=usd, started_at=at)
     for _ in range(2):
         found, before = Ledger([department]).compare(PERIOD, "item")
-        assert [cost.label for cost in found] == ["Lead 1", "Lead 2", "1 others"]
+        assert [cost.label for cost in found] == ["Lead 1", "Lead 2", "1 other"]
         assert [cost.usd for cost in found] == [4, 2, 1]
         assert [before.by_key[cost.key] for cost in found] == [20, 0, 50]
         assert before.usd == 70

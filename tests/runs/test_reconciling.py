@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 
-from runs.cost_rollups import TOKENS
+from runs.cost_moves import TOKENS
 from runs.cost_sums import Period, total
 from runs.costs import break_down
 from runs.models import AgentRun, ModelCall

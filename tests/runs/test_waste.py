@@ -20,8 +20,10 @@ from agents.pricing import sync_prices
 from runs import control, leases, tryout_claims
 from runs.calls import LATE, UNUSED, CallAsk, abandon_calls, discard_answers, open_calls, settle_calls
 from runs.commits import commit
-from runs.cost_rollups import group_calls, roll_up, settled_calls
+from runs.cost_moves import group_calls
+from runs.cost_rollups import roll_up
 from runs.cost_sums import Period, total
+from runs.cost_unrolled import settled_calls
 from runs.costs import break_down
 from runs.models import AgentRun, CostRollup, ItemCost, ModelCall, TryOut
 from runs.models.costs import UNITS
