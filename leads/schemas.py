@@ -2,7 +2,8 @@
 
 Every schema begins with ``reasoning_summary``, forbids unknown keys and stays inside the API's limits: no
 maps, no recursion, no optional keys. The API drops bounds such as 0-100, so they are checked here when an
-answer comes back; a broken one is shown to the agent, which corrects it.
+answer comes back; a broken one is shown to the agent, which corrects it. A ``title`` is what people read for the
+field on pages and in rules; the API is not told it.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class Answer(Part):
 class Intake(Answer):
     """What kind of message this is."""
 
-    category: Category
+    category: Category = Field(title="kind of message")
     language: str = Field(pattern=r"^[a-z]{2,3}$", description="ISO 639 code of the message")
     country: str = Field(pattern=r"^([A-Z]{2})?$", description="ISO 3166 alpha-2, empty if unknown")
     summary: Line
@@ -163,10 +164,10 @@ class FollowUpDraft(Draft):
 class ReplyDraft(Answer):
     """What a reply means, and the answer to it. Subject and body are empty if no answer is needed."""
 
-    intent: Intent
-    urgency: Urgency
+    intent: Intent = Field(title="reply intent")
+    urgency: Urgency = Field(title="reply urgency")
     opt_out: bool
-    answer_needed: bool
+    answer_needed: bool = Field(title="need for an answer")
     confidence: Confidence
     subject: Annotated[Line, Field(max_length=160)]
     body: str = Field(max_length=6_000)
@@ -204,7 +205,7 @@ class FactCheck(Answer):
     """Each claim of the draft, checked."""
 
     checks: list[Check]
-    unsupported: int = Field(ge=0)
+    unsupported: int = Field(title="number of unsupported claims", ge=0)
 
     @model_validator(mode="after")
     def _count_is_right(self) -> Self:
@@ -233,7 +234,7 @@ class CrmChange(Part):
 class CrmUpdate(Answer):
     """What the decision changes in the CRM."""
 
-    stage: Stage
+    stage: Stage = Field(title="stage in the CRM")
     changes: list[CrmChange] = Field(max_length=8)
 
 

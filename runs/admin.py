@@ -220,7 +220,7 @@ class RuleAdmin(NotedAdmin[Rule]):
     @admin.display(description="rule", ordering="position")
     def sentence(self, rule: Rule) -> str:
         """What a person reads."""
-        return rule_sentence(rule, rule.department.spec.item_label) if rule.pk else "Shown once it is saved."
+        return rule_sentence(rule, rule.department.spec) if rule.pk else "Shown once it is saved."
 
 
 class BudgetPeriodInline(TabularInline[BudgetPeriod, Budget]):

@@ -15,7 +15,7 @@ from agents.spec import DepartmentSpec
 from runs.clauses import FACET, FAILED, HAS, LACKS, STATUS, TAGS, TRIGGER
 from runs.models import Trigger
 from runs.plan import AgentView
-from runs.wording import in_words
+from runs.wording import HAPPENED, facet_label, in_words
 
 WANT = "want"
 MARKS = "marks"
@@ -74,6 +74,8 @@ class Vocabulary:
 
     words: Mapping[str, tuple[tuple[str, str], ...]]
     facets: Mapping[str, tuple[Any, ...] | None]
+    labels: Mapping[str, str]
+    """What each promoted field is called."""
     numbers: frozenset[str] = frozenset()
     """Promoted fields that hold whole numbers."""
 
@@ -83,7 +85,7 @@ def vocabulary(kind: DepartmentSpec, agents: Sequence[AgentView], marks: Mapping
     keys = tuple((key, in_words(key)) for key in dict.fromkeys(agent.writes for agent in agents))
     words = {
         STATUS: tuple((status.slug, status.label) for status in kind.statuses),
-        TRIGGER: tuple((value, str(label)) for value, label in Trigger.Kind.choices),
+        TRIGGER: tuple((kind, HAPPENED[kind]) for kind in Trigger.Kind.values),
         HAS: keys,
         LACKS: keys,
         FAILED: tuple((agent.slug, in_words(agent.slug)) for agent in agents),
@@ -100,7 +102,7 @@ def vocabulary(kind: DepartmentSpec, agents: Sequence[AgentView], marks: Mapping
             if _bare(annotation) is int:
                 numbers.add(name)
             facets.setdefault(name, _values(annotation))
-    return Vocabulary(words, facets, frozenset(numbers))
+    return Vocabulary(words, facets, {name: facet_label(name, kind) for name in facets}, frozenset(numbers))
 
 
 def write_boxes(when: Mapping[str, Any], want: Sequence[str] | None, known: Vocabulary) -> list[Box]:
@@ -207,7 +209,7 @@ def _options(words: Sequence[tuple[str, str]], chosen: Sequence[str]) -> tuple[O
 
 
 def _facet_box(name: str, values: tuple[Any, ...] | None, chosen: Sequence[Any], known: Vocabulary) -> Box:
-    label = capfirst(in_words(name))
+    label = capfirst(known.labels[name])
     if values is not None:
         options = _options([(_text(v), in_words(_text(v))) for v in values], [_text(v) for v in chosen])
         return Box(facet_box(name), label, "one of these", options)

@@ -51,24 +51,24 @@ def marks_of(facts: Facts, desk: Desk) -> _Marks:
     return _Marks(facts, desk)
 
 
-def risk_sentence(rule: RiskRule, item_label: str = "item") -> str:
+def risk_sentence(rule: RiskRule, kind: DepartmentSpec | None = None) -> str:
     """The rule as a person says it: When the lead’s tier is Hot, the risk of a draft is at least high."""
-    condition = say_when(rule.when, item_label)
+    condition = say_when(rule.when, kind)
     said = f"the risk of a draft is at least {RISK_WORDS.get(rule.risk, rule.risk)}"
     return f"When {condition}, {said}." if rule.when else f"{said[:1].upper()}{said[1:]}, always."
 
 
-def approval_sentence(rule: AutoApproval, item_label: str = "item") -> str:
+def approval_sentence(rule: AutoApproval, kind: DepartmentSpec | None = None) -> str:
     """The automatic approval as a person says it, with the share that still goes to a person."""
-    when = f" when {say_when(rule.when, item_label)}" if rule.when else ""
+    when = f" when {say_when(rule.when, kind)}" if rule.when else ""
     risk = {1: "low risk", 2: "low or medium risk"}.get(rule.max_risk, "any risk")
     share = f"{rule.sample_percent} of 100 go to a person all the same" if rule.sample_percent else "without a sample"
     return f"Drafts of the {rule.agent.title} of {risk} are approved without a person{when}; {share}."
 
 
-def say_when(when: Mapping[str, Any], item_label: str = "item") -> str:
+def say_when(when: Mapping[str, Any], kind: DepartmentSpec | None = None) -> str:
     """The clauses of a risk rule or an automatic approval as a person says them; always, if there are none."""
-    return say_condition(when, item_label, {MARKS: _say_marks}) or "always"
+    return say_condition(when, kind, {MARKS: _say_marks}) or "always"
 
 
 def _say_marks(marks: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from runs.models import Trigger
 from runs.plan import OTHER, AgentView, Graph, find_cycles
 from runs.router import RuleView
 from runs.trials import simulate_rule
-from runs.wording import in_words
+from runs.wording import HAPPENED, OCCASIONS, facet_label, in_words
 
 __all__ = [
     "CLAUSES",
@@ -38,15 +38,6 @@ CLAUSES: dict[str, str] = {
 }
 """Every clause that ``when`` may have, with what it takes and when it holds."""
 
-_TRIGGERS = {
-    "created": "an arrival",
-    "reply": "a reply",
-    "follow_up": "a follow-up",
-    "decision": "a decision",
-    "schedule": "a scheduled look",
-    "operator": "an operator's call",
-    "resume": "a resumption",
-}
 _SCALARS = (str, int, float, bool, type(None))
 
 
@@ -100,32 +91,35 @@ def validate_when(when: Any, *, kind: DepartmentSpec, agents: Sequence[AgentView
     return found
 
 
-def rule_sentence(rule: AnyRule, item_label: str = "item") -> str:
+def rule_sentence(rule: AnyRule, kind: DepartmentSpec | None = None) -> str:
     """The rule as a person says it: When the lead is new and its tier is Hot, the email is wanted."""
     if not rule.want:
         return "Nothing is wanted yet: choose at least one output."
     wanted = _join([f"the {in_words(key)}" for key in rule.want], "and")
     verb = "is" if len(rule.want) == 1 else "are"
-    condition = say_condition(rule.when, item_label)
+    condition = say_condition(rule.when, kind)
     if not condition:
         return f"{wanted[:1].upper()}{wanted[1:]} {verb} always wanted."
     return f"When {condition}, {wanted} {verb} wanted."
 
 
 def say_condition(
-    when: Mapping[str, Any], item_label: str = "item", also: Mapping[str, Callable[[Any], str]] | None = None
+    when: Mapping[str, Any],
+    kind: DepartmentSpec | None = None,
+    also: Mapping[str, Callable[[Any], str]] | None = None,
 ) -> str:
     """The clauses as a person says them: the lead is new and its tier is Hot; empty if there are none.
 
-    ``also``: clauses that only some rules have, each with what says its value.
+    ``kind`` knows what statuses and promoted fields are called. ``also``: clauses that only some rules have, each
+    with what says its value.
     """
-    known = {**_SENTENCES, **(also or {})}
+    known = {**_sentences(kind), **(also or {})}
     parts = [say(when[clause]) for clause, say in known.items() if clause in when]
     parts += [f"the unknown clause “{clause}” holds" for clause in when if clause not in known]
     first = next((number for number, part in enumerate(parts) if part.startswith(("it ", "its "))), None)
     if first is not None:
         pronoun, _, rest = parts[first].partition(" ")
-        parts[first] = f"the {item_label}{'’s' if pronoun == 'its' else ''} {rest}"
+        parts[first] = f"the {kind.item_label if kind else 'item'}{'’s' if pronoun == 'its' else ''} {rest}"
     return _join(parts, "and") if len(parts) < 3 else f"{', '.join(parts[:-1])}, and {parts[-1]}"
 
 
@@ -238,15 +232,21 @@ def _join(parts: Sequence[str], word: str) -> str:
 def _kind(kind: str) -> str:
     if kind == OTHER:
         return "every other occasion"
-    return "the item" if kind == ITEM else _TRIGGERS.get(kind, f"a {in_words(kind)}")
+    return "the item" if kind == ITEM else OCCASIONS.get(kind, f"a {in_words(kind)}")
 
 
 def _say_value(value: Any) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else in_words(str(value))
 
 
-def _say_facets(wanted: Mapping[str, Sequence[Any]]) -> str:
-    return _join([f"its {in_words(name)} is {_join(say_values(v), 'or')}" for name, v in wanted.items()], "and")
+def _say_status(slug: str, kind: DepartmentSpec | None) -> str:
+    label = next((status.label for status in kind.statuses if status.slug == slug), "") if kind else ""
+    return label[:1].lower() + label[1:] or in_words(slug)
+
+
+def _say_facets(wanted: Mapping[str, Sequence[Any]], kind: DepartmentSpec | None) -> str:
+    parts = [f"its {facet_label(name, kind)} is {_join(say_values(v), 'or')}" for name, v in wanted.items()]
+    return _join(parts, "and")
 
 
 def say_values(values: Sequence[Any]) -> list[str]:
@@ -265,14 +265,15 @@ def say_values(values: Sequence[Any]) -> list[str]:
     return said
 
 
-_SENTENCES = {
-    TRIGGER: lambda kinds: f"{_join([_kind(kind) for kind in kinds], 'or')} is open",
-    STATUS: lambda slugs: f"it is {_join([in_words(slug) for slug in slugs], 'or')}",
-    TAGS: lambda tags: f"it is tagged {_join(tags, 'and')}",
-    HAS: lambda keys: f"it has {_join([f'the {in_words(key)}' for key in keys], 'and')}",
-    LACKS: lambda keys: f"it has no {_join([in_words(key) for key in keys], 'and no')}",
-    FAILED: lambda slugs: (
-        f"the {_join([in_words(s) for s in slugs], 'and')} {'has' if len(slugs) == 1 else 'have'} failed"
-    ),
-    FACET: _say_facets,
-}
+def _sentences(kind: DepartmentSpec | None) -> dict[str, Callable[[Any], str]]:
+    return {
+        TRIGGER: lambda kinds: _join([HAPPENED.get(each, f"a {in_words(each)} is open") for each in kinds], "or"),
+        STATUS: lambda slugs: f"it is {_join([_say_status(slug, kind) for slug in slugs], 'or')}",
+        TAGS: lambda tags: f"it is tagged {_join(tags, 'and')}",
+        HAS: lambda keys: f"it has {_join([f'the {in_words(key)}' for key in keys], 'and')}",
+        LACKS: lambda keys: f"it has no {_join([in_words(key) for key in keys], 'and no')}",
+        FAILED: lambda slugs: (
+            f"the {_join([in_words(s) for s in slugs], 'and')} {'has' if len(slugs) == 1 else 'have'} failed"
+        ),
+        FACET: lambda wanted: _say_facets(wanted, kind),
+    }

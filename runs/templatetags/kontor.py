@@ -22,6 +22,7 @@ from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 
 from agents.models import Agent
+from runs import wording
 from runs.access import access_of
 from runs.edit_patterns import Pattern
 from runs.payloads import as_text
@@ -205,6 +206,12 @@ def pretty_json(value: Any) -> str:
 def words(name: str) -> str:
     """A field's name as words: ``fit_reasons`` becomes ``Fit reasons``."""
     return capfirst(in_words(name))
+
+
+@register.filter
+def because(cause: str) -> str:
+    """What set off a pipeline run, in words."""
+    return capfirst(wording.because(cause))
 
 
 @register.filter

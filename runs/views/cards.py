@@ -12,6 +12,7 @@ from typing import Any
 
 from django.utils.text import capfirst
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from agents.spec import DepartmentSpec
 from runs.models import Output
@@ -30,6 +31,12 @@ class Field:
     value: Any
     hint: str = ""
     columns: tuple[str, ...] = ()
+    title: str = ""
+
+    @property
+    def label(self) -> str:
+        """What the field is called: as its schema says, else its name in words."""
+        return capfirst(self.title or in_words(self.name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +64,17 @@ def build_card(output: Output, spec: DepartmentSpec, stale: str = "") -> Card:
     """The card of an output of a department of this kind."""
     payload = output.payload if isinstance(output.payload, Mapping) else {"value": output.payload}
     schemas = [agent.schema for agent in spec.agents if agent.writes == output.key]
-    hints = _hints(schemas)
+    infos = _infos(schemas)
     mail = None
     if all(isinstance(payload.get(name), str) for name in _MAIL) and payload["body"]:
         mail = Mail(payload["subject"], payload["body"])
     skipped = {REASONING, *(_MAIL if mail else ())}
     # A JSON column does not keep the order of keys: the schema's is the one that was thought about.
-    names = [name for name in hints if name in payload] + [name for name in payload if name not in hints]
+    names = [name for name in infos if name in payload] + [name for name in payload if name not in infos]
     return Card(
         output=output,
         title=capfirst(in_words(output.key)),
-        fields=tuple(build_field(name, payload[name], hints.get(name, "")) for name in names if name not in skipped),
+        fields=tuple(build_field(name, payload[name], infos.get(name)) for name in names if name not in skipped),
         mail=mail,
         reasoning=str(payload.get(REASONING, "")),
         stale=stale or ("out of date" if output.is_stale else ""),
@@ -79,24 +86,25 @@ def build_fields(values: Mapping[str, Any]) -> tuple[Field, ...]:
     return tuple(build_field(name, value) for name, value in values.items() if value not in (None, "", [], {}))
 
 
-def build_field(name: str, value: Any, hint: str = "") -> Field:
-    """One field, by the shape of its value."""
+def build_field(name: str, value: Any, info: FieldInfo | None = None) -> Field:
+    """One field, by the shape of its value; its schema names and explains it."""
+    hint, title = (info.description or "", info.title or "") if info else ("", "")
     if isinstance(value, bool):
-        return Field(name, "flag", value, hint)
+        return Field(name, "flag", value, hint, title=title)
     if isinstance(value, list) and value and all(isinstance(entry, Mapping) for entry in value):
         columns = tuple(dict.fromkeys(key for entry in value for key in entry))
         rows = [[build_field(column, entry.get(column, "")) for column in columns] for entry in value]
-        return Field(name, "table", rows, hint, columns)
+        return Field(name, "table", rows, hint, columns, title)
     if isinstance(value, list):
-        return Field(name, "list", value, hint)
+        return Field(name, "list", value, hint, title=title)
     if isinstance(value, Mapping):
-        return Field(name, "json", value, hint)
-    return Field(name, "text", "" if value is None else value, hint)
+        return Field(name, "json", value, hint, title=title)
+    return Field(name, "text", "" if value is None else value, hint, title=title)
 
 
-def _hints(schemas: Iterable[type[BaseModel]]) -> dict[str, str]:
-    found: dict[str, str] = {}
+def _infos(schemas: Iterable[type[BaseModel]]) -> dict[str, FieldInfo]:
+    found: dict[str, FieldInfo] = {}
     for schema in schemas:
         for name, field in schema.model_fields.items():
-            found.setdefault(name, field.description or "")
+            found.setdefault(name, field)
     return found

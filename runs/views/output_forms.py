@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from runs.views.forms import read_number
-from runs.wording import in_words
+from runs.wording import field_label, in_words
 
 SPARE_ROWS = 2
 MOST_ROWS = 60
@@ -74,7 +74,7 @@ def errors_by_field(error: ValidationError) -> dict[str, list[str]]:
 
 def _input(name: str, label: str, info: FieldInfo, value: Any, errors: list[str]) -> Input:
     kind = _kind(info)
-    made = Input(name, capfirst(in_words(label)), kind, value, info.description or "", errors=list(errors))
+    made = Input(name, capfirst(field_label(label, info)), kind, value, info.description or "", errors=list(errors))
     if kind == "choice":
         made.choices = tuple(str(choice) for choice in get_args(info.annotation))
     elif kind == "lines":

@@ -99,10 +99,8 @@ class RuleForm:
         """The rule in words; empty as long as something in it is wrong."""
         if self.errors:
             return ""
-        label = self.department.spec.item_label
-        if self.has_want:
-            return rule_sentence(self.draft.view, label)
-        return say_when(self.when, label)
+        kind = self.department.spec
+        return rule_sentence(self.draft.view, kind) if self.has_want else say_when(self.when, kind)
 
     @property
     def problems(self) -> list[str]:

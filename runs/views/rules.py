@@ -185,7 +185,7 @@ def change_context(request: HttpRequest, rule: Rule, do: str, limit: int) -> dic
         "do": do,
         "limit": limit,
         "stamp": stamp(rule),
-        "sentence": rule_sentence(rule, department.spec.item_label),
+        "sentence": rule_sentence(rule, department.spec),
         "is_declared": is_declared(rule),
         "list_url": rules_url(department),
         **impact_context(department, foresee(department, after, limit=limit)),
@@ -214,7 +214,7 @@ def list_context(request: HttpRequest, department: Department) -> dict[str, Any]
             RuleRow(
                 rule,
                 place,
-                rule_sentence(rule, label),
+                rule_sentence(rule, department.spec),
                 holds.get(rule.name, 0),
                 used.get(rule.name),
                 is_declared(rule),
@@ -248,7 +248,7 @@ def _last_used(department: Department) -> dict[str, datetime]:
 
 def _beside(department: Department) -> dict[str, Any]:
     """The rules of risk and the automatic approvals."""
-    label = department.spec.item_label
+    kind = department.spec
     risk = list(RiskRule.objects.filter(department=department).order_by("position", "pk"))
     approvals = list(AutoApproval.objects.filter(department=department).select_related("agent").order_by("pk"))
     for rule in risk:
@@ -257,7 +257,7 @@ def _beside(department: Department) -> dict[str, Any]:
         "risk_rows": [
             {
                 "row": row,
-                "sentence": risk_sentence(row, label),
+                "sentence": risk_sentence(row, kind),
                 "risk": RISK_WORDS.get(row.risk, row.risk),
                 "is_declared": is_declared(row),
                 "stamp": stamp(row),
@@ -265,6 +265,6 @@ def _beside(department: Department) -> dict[str, Any]:
             for row in risk
         ],
         "approval_rows": [
-            {"row": row, "sentence": approval_sentence(row, label), "stamp": stamp(row)} for row in approvals
+            {"row": row, "sentence": approval_sentence(row, kind), "stamp": stamp(row)} for row in approvals
         ],
     }

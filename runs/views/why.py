@@ -11,10 +11,10 @@ from runs.clauses import FACET, FAILED, STATUS, TAGS, TRIGGER
 from runs.models import AgentRun, Item, Rule, Trigger
 from runs.router import Decision
 from runs.rules import rule_sentence, say_condition
-from runs.wording import in_words
+from runs.wording import HAPPENED, facet_label, in_words
 
 RUNS = 12
-_SO = {TRIGGER: "open now", FAILED: "failed", TAGS: "its tags"}
+_SO = {FAILED: "failed", TAGS: "its tags"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,8 @@ def why_context(item: Item, decision: Decision, facts: Facts) -> dict[str, Any]:
     numbers = [trigger.id for trigger in facts.triggers]
     triggers = {trigger.pk: trigger for trigger in Trigger.objects.filter(pk__in=numbers)}
     spec = item.department.spec
-    label = spec.item_label
     enabled = Rule.objects.filter(department=item.department_id, is_enabled=True)
-    sentences = {rule.name: rule_sentence(rule, label) for rule in enabled}
+    sentences = {rule.name: rule_sentence(rule, spec) for rule in enabled}
     runs = item.agent_runs.select_related("agent", "trigger").order_by("-pk")
     status = spec.status_spec(item.status)
     return {
@@ -77,7 +76,7 @@ def _rules(
             holds=rule["holds"],
             trigger=triggers.get(rule["occasion"]),
             clauses=tuple(
-                (say_condition({clause["clause"]: clause["listed"]}, spec.item_label), _instead(clause, spec))
+                (say_condition({clause["clause"]: clause["listed"]}, spec), _instead(clause, spec))
                 for clause in rule["clauses"]
                 if rule["holds"] or not clause["holds"]
             ),
@@ -96,7 +95,9 @@ def _instead(clause: Mapping[str, Any], spec: DepartmentSpec) -> str:
         return f"it is: {spec.status_spec(found).label}"
     if name == FACET:
         values = found if isinstance(found, Mapping) else {}
-        return ", ".join(f"its {in_words(key)} is {_value(values.get(key))}" for key in clause["listed"])
+        return ", ".join(f"its {facet_label(key, spec)} is {_value(values.get(key))}" for key in clause["listed"])
+    if name == TRIGGER:
+        return ", ".join(HAPPENED.get(kind, kind) for kind in found or ()) or "nothing is open now"
     return f"{_SO.get(name, 'it has')}: {_listed(found)}"
 
 

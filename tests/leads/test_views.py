@@ -214,8 +214,8 @@ def test_why_names_every_rule_with_the_clause_that_decided() -> None:
     for rule in scene.department.rules.all():
         assert rule.name in html
     assert '<span>The lead is new<span class="k-waits">it is: Waiting for approval</span></span>' in html
-    assert '<span>A follow-up is open<span class="k-waits">open now: reply</span></span>' in html
-    assert "its opt-out is not known, its answer needed is not known" in html
+    assert '<span>A follow-up is due<span class="k-waits">a reply came in</span></span>' in html
+    assert "its opt-out is not known, its need for an answer is not known" in html
     assert "CRM Scribe" in html
 
 

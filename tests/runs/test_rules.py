@@ -106,13 +106,24 @@ def test_every_mistake_is_told_at_once() -> None:
         (
             {"trigger": ["reply", "follow_up"], "status": ["a", "b", "opted_out"], "facet": {"opt_out": [False]}},
             "a b c",
-            "When a reply or a follow-up is open, the lead is a, b or opted out, and its opt-out is no, "
+            "When a reply came in or a follow-up is due, the lead is a, b or opted out, and its opt-out is no, "
             "the a, the b and the c are wanted.",
         ),
         (
             {"has": ["x", "y"], "lacks": ["z", "q"], "tags": ["vip"]},
             "email",
             "When the lead is tagged vip, it has the x and the y, and it has no z and no q, the email is wanted.",
+        ),
+        (
+            {"status": ["drafted"], "facet": {"unsupported": [1, 2, 3], "category": ["job_application"]}},
+            "email",
+            "When the lead is waiting for approval and its number of unsupported claims is 1 to 3 and its kind of "
+            "message is job application, the email is wanted.",
+        ),
+        (
+            {"trigger": ["created", "operator"], "facet": {"intent": ["not_now"]}},
+            "email",
+            "When the lead came in or an operator asked for it and its reply intent is not now, the email is wanted.",
         ),
         ({"failed": ["a", "b"]}, "email", "When the a and b have failed, the email is wanted."),
         ({"colour": ["red"]}, "email", "When the unknown clause “colour” holds, the email is wanted."),
@@ -122,7 +133,7 @@ def test_every_mistake_is_told_at_once() -> None:
     ],
 )
 def test_a_rule_reads_as_one_sentence(when: dict[str, Any], want: str, sentence: str) -> None:
-    assert rule_sentence(rule(want, **when), "lead") == sentence
+    assert rule_sentence(rule(want, **when), SALES) == sentence
 
 
 def test_the_shipped_configuration_of_sales_fits_together() -> None:

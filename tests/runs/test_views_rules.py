@@ -48,7 +48,7 @@ class TestList:
     def test_every_rule_is_a_sentence_in_its_order(self, office: Department, ada: User) -> None:
         html = page(ada)
         first = html.index("When the lead is new, the intake is wanted.")
-        assert first < html.index("When a decision is open, the CRM update is wanted.")
+        assert first < html.index("When a decision was made, the CRM update is wanted.")
 
     def test_it_says_for_how_many_a_rule_holds_and_when_it_was_used(self, office: Department, ada: User) -> None:
         for _ in range(3):
