@@ -5,6 +5,7 @@ Everything stands in the address. What cannot be read is left out and said; noth
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -26,6 +27,7 @@ from leads.progress import STAGES, STATUSES
 from runs.access import Access
 from runs.models import AgentRun, Item, Output, Review
 from runs.models.costs import UNITS
+from runs.status_counts import count_items
 from runs.views.ordering import within
 
 TIERS = ("Hot", "Warm", "Cold")
@@ -242,21 +244,10 @@ def count_statuses(departments: Sequence[int], *, most: int) -> dict[str, int]:
 
     In each department no more than ``most`` are counted; 0 only names the statuses.
     """
-    if not departments:
-        return {}
-    # In each department from one status to the next, by the index item_counted.
-    here = "FROM runs_item WHERE department_id = found.department_id AND status"
-    sql = (
-        "WITH RECURSIVE found(department_id, status) AS (SELECT id, CAST('' AS VARCHAR) FROM agents_department "  # noqa: S608
-        f"WHERE id IN ({', '.join(['%s'] * len(departments))}) "
-        f"UNION ALL SELECT department_id, (SELECT MIN(status) {here} > found.status) "
-        "FROM found WHERE status IS NOT NULL), "
-        f"each AS (SELECT status, (SELECT COUNT(*) FROM (SELECT 1 {here} = found.status LIMIT %s) counted) AS number "
-        "FROM found WHERE status > '') SELECT status, CAST(SUM(number) AS INTEGER) FROM each GROUP BY status"
-    )
-    with connection.cursor() as cursor:
-        cursor.execute(sql, [*departments, most])
-        return dict(cursor.fetchall())
+    found: Counter[str] = Counter()
+    for (_, status), number in count_items(departments, most=most).items():
+        found[status] += number
+    return dict(found)
 
 
 def find_owners(departments: Sequence[int]) -> list[User]:

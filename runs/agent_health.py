@@ -142,7 +142,7 @@ def begin_of_hour(moment: datetime) -> datetime:
 
 def counted_to() -> datetime | None:
     """Until when the sums are complete; None if nothing was ever counted."""
-    return HourCount.objects.filter(pk=1).values_list("counted_to", flat=True).first()
+    return next((at for (at,) in _COUNTED_TO.rows()), None)
 
 
 def load_agent_health(department_ids: Iterable[int], *, now: datetime) -> list[AgentHealth]:
@@ -177,14 +177,26 @@ _WEEK = Statement(
 
 def load_hours(department_ids: Iterable[int], *, now: datetime, hours: int = 24) -> list[Hour]:
     """The last hours, the one that runs included, the oldest first; two queries."""
-    ids, last = list(department_ids), begin_of_hour(now)
+    last = begin_of_hour(now)
     first = last - HOUR * (hours - 1)
-    steps = AgentHour.objects.filter(department__in=ids, hour__gte=first).order_by().values_list("hour")
-    found = {hour: (done, failed) for hour, done, failed in steps.annotate(Sum("done"), Sum("failed"))}
-    ends = DepartmentHour.objects.filter(department__in=ids, hour__gte=first).order_by().values_list("hour")
-    finished = dict(ends.annotate(sum=Sum(F("completed") + F("degraded"))))
+    given = {"departments": department_ids, "first": first}
+    found = {hour: (done, failed) for hour, done, failed in _STEPS_BY_HOUR.rows(**given)}
+    finished = dict(_RUNS_BY_HOUR.rows(**given))
     slots = [first + HOUR * position for position in range(hours)]
     return [Hour(hour, *found.get(hour, (0, 0)), finished.get(hour, 0)) for hour in slots]
+
+
+def _since(hours: QuerySet[Any]) -> QuerySet[Any, Any]:
+    """Of some departments, by hour."""
+    wanted = hours.filter(Among("department_id", "departments"), hour__gte=Given("first", DateTimeField()))
+    return wanted.order_by().values_list("hour")
+
+
+_COUNTED_TO = Statement(lambda: HourCount.objects.filter(pk=1).values_list("counted_to"))
+_STEPS_BY_HOUR = Statement(lambda: _since(AgentHour.objects.all()).annotate(Sum("done"), Sum("failed")))
+_RUNS_BY_HOUR = Statement(
+    lambda: _since(DepartmentHour.objects.all()).annotate(sum=Sum(F("completed") + F("degraded")))
+)
 
 
 def _health(agent: Agent, day: Sequence[int], earlier: Sequence[int]) -> AgentHealth:

@@ -1,17 +1,18 @@
-"""How many pipeline runs and agent runs there are in each status, for the lists that show them.
+"""How many items, pipeline runs and agent runs there are in each status, for the pages that show them.
 
-What is over is counted by a job and kept: a page may not count a million rows. What is under way or has failed is
-few rows, found by an index: a page counts those itself, up to ``MOST``, and they are right as they are shown.
+Runs that are over are counted by a job and kept: a page may not count a million rows. What is under way or has failed
+is few rows, found by an index: a page counts those itself, up to ``MOST``, and they are right as they are shown. So are
+items, of which there are a tenth as many as runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Count, Max, Min, QuerySet, Sum
 
 from runs.database import now as database_now
@@ -45,6 +46,29 @@ def read_counts(rows: str, departments: Iterable[int]) -> dict[str, Counted]:
     kept = StatusCount.objects.filter(rows=rows, department__in=list(departments)).order_by().values("status")
     sums = kept.annotate(number=Sum("count"), at=Min("counted_at")).values_list("status", "number", "at")
     return {status: Counted(number, at=at) for status, number, at in sums}
+
+
+def count_items(departments: Sequence[int], *, most: int | None = None) -> dict[tuple[int, str], int]:
+    """How many items have each status that there is, as they are now: ``{(department id, status): number}``; one query.
+
+    With ``most`` no more are counted of a status. In each department the index ``item_counted`` leads from one status
+    to the next, and each is counted in it: half the work of the same in groups.
+    """
+    if not departments:
+        return {}
+    here = "FROM runs_item WHERE department_id = found.department_id AND status"
+    counted = f"SELECT COUNT(*) {here} = found.status"
+    if most is not None:
+        counted = f"SELECT COUNT(*) FROM (SELECT 1 {here} = found.status LIMIT %s) counted"
+    sql = (
+        "WITH RECURSIVE found(department_id, status) AS (SELECT id, CAST('' AS VARCHAR) FROM agents_department "  # noqa: S608
+        f"WHERE id IN ({', '.join(['%s'] * len(departments))}) "
+        f"UNION ALL SELECT department_id, (SELECT MIN(status) {here} > found.status) "
+        f"FROM found WHERE status IS NOT NULL) SELECT department_id, status, ({counted}) FROM found WHERE status > ''"
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [*departments, *([] if most is None else [most])])
+        return {(department, status): number for department, status, number in cursor.fetchall()}
 
 
 def count_statuses() -> bool:

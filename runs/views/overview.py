@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
 
-from django.db.models import Count, DateTimeField, Exists, OuterRef, QuerySet, Sum
+from django.db.models import DateTimeField, Exists, OuterRef, QuerySet, Sum
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
@@ -33,6 +33,7 @@ from runs.models import CostRollup, DepartmentHour, Item, ModelCall, ShiftSlot
 from runs.money import dollars, in_units
 from runs.signs import read_rows
 from runs.spending import load_fills
+from runs.status_counts import count_items
 from runs.views.kinds import kinds_of
 from runs.views.menu import item_list_url
 from runs.views.moving import SHOWN_ROWS, count_work, read_moving
@@ -170,20 +171,10 @@ def read_flows(access: Access) -> list[Flow]:
     """For each kind at work its statuses in the kind's order, each with how many items have it; one query."""
     counts: dict[tuple[str, str], int] = {}
     kinds = {department.pk: department.kind for department in access.shown}
-    for department_id, status, count in _BY_STATUS.rows(departments=access.ids):
+    for (department_id, status), count in count_items(access.ids).items():
         key = (kinds[department_id], status)
         counts[key] = counts.get(key, 0) + count
     return [_flow(spec, counts) for spec in kinds_of(access.shown)]
-
-
-_BY_STATUS = Statement(
-    lambda: (
-        Item.objects.filter(Among("department_id", "departments"))
-        .order_by()
-        .values_list("department_id", "status")
-        .annotate(count=Count("*"))
-    )
-)
 
 
 def _flow(spec: DepartmentSpec, counts: dict[tuple[str, str], int]) -> Flow:

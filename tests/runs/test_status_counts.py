@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from runs.database import now as database_now
-from runs.models import AgentRun, PipelineRun, StatusCount
-from runs.status_counts import ROWS_A_SECOND, count_statuses, count_up_to, read_counts
+from runs.models import AgentRun, Item, PipelineRun, StatusCount
+from runs.status_counts import ROWS_A_SECOND, count_items, count_statuses, count_up_to, read_counts
 from tests.factories import make_agent_run, make_department, make_lead
 
 pytestmark = pytest.mark.django_db
@@ -35,6 +35,19 @@ def test_what_it_keeps_are_the_rows_of_each_department() -> None:
     assert _numbers(Rows.AGENT_RUNS, first.pk, second.pk) == {"done": 3, "failed": 1, "queued": 1}
     assert _numbers(Rows.PIPELINE_RUNS, first.pk, second.pk) == {"active": 3, "completed": 2}
     assert _numbers(Rows.AGENT_RUNS) == {}
+
+
+def test_items_are_counted_as_they_are_in_each_department_and_status() -> None:
+    first, second, third = make_department(), make_department(slug="other"), make_department(slug="third")
+    for department, statuses in ((first, "aab"), (second, "bcc"), (third, "a")):
+        for status in statuses:
+            Item.objects.filter(pk=make_lead(department).item.pk).update(status=status)
+    expected = {(first.pk, "a"): 2, (first.pk, "b"): 1, (second.pk, "b"): 1, (second.pk, "c"): 2}
+    assert count_items([first.pk, second.pk]) == expected
+    assert count_items([first.pk, second.pk], most=1) == dict.fromkeys(expected, 1)
+    Item.objects.filter(department=first, status="b").update(status="a")
+    assert count_items([first.pk]) == {(first.pk, "a"): 3}
+    assert count_items([]) == {}
 
 
 def test_what_is_gone_is_counted_no_more() -> None:
