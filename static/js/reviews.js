@@ -30,8 +30,8 @@
   const show = (note, textContent) => document.getElementById("review-notes")?.append(Object.assign(note, { textContent }));
   const isSaving = (path = "/") => document.querySelector(`#review-notes [data-saving][href^="${path}"]`) !== null;
   const whyNot = (html) => new DOMParser().parseFromString(html, "text/html").querySelector("#messages .k-message")?.textContent;
-  const why = (status, html) =>
-    (status === 401 && "Not saved, because you are signed out. Sign in and answer again:") ||
+  const why = (isOut, status, html) =>
+    (isOut && "Not saved, because you were signed out. Sign in and answer again:") ||
     (status < 500 && `${whyNot(html)?.trim() ?? "Not answered."} Open it again:`) ||
     "The server did not answer as it should. Open it to see whether your answer was saved:";
   const showAhead = () => {
@@ -56,13 +56,14 @@
     const response = await fetch(form.action, request).catch(() => null);
     const said = response?.headers.get("Kontor-Done");
     const html = said && (await response.text().catch(() => ""));
-    const [isDone, isHere] = [said === "1", path === location.pathname];
+    // 403: the page is from before somebody signed in anew.
+    const [isDone, isHere, isOut] = [said === "1", path === location.pathname, [401, 403].includes(response?.status)];
     delete note.dataset.saving;
     if (isDone || (html && isHere)) note.remove();
-    else show(note, `${why(said || !response?.ok ? response?.status : undefined, html)} ${ask}`);
+    else show(note, `${why(isOut, said || !response?.ok ? response?.status : undefined, html)} ${ask}`);
     const back = (move) => history[move]({ htmx: true }, "", url, place().replaceChildren(node));
     note.addEventListener("click", (event) => {
-      if (response?.status !== 401) note.remove();
+      if (!isOut) note.remove();
       if (!node.isConnected) refresh(back("pushState"), event.preventDefault());
     });
     // What is refused brings its own card back, with all that was typed into it.
@@ -74,7 +75,7 @@
       const typed = isDone ? [] : [...form.elements].map(({ id, value }) => ({ id, value }));
       htmx.swap(place(form.reset()), html, { swapStyle: !isDone || address.startsWith(path) ? "morph:innerHTML" : "innerHTML" }, { contextElement: place() });
       for (const { id, value } of typed) Object.assign(document.getElementById(id) ?? {}, { value });
-    } else if (isHere && response?.status !== 401) refresh(); // the login would come in the place of what was typed
+    } else if (isHere && !isOut) refresh(); // the login would come in the place of what was typed
   };
   const go = (name) => {
     if (name === "next" && isReady() && card().dataset.next === ahead.address && !isBegun()) refresh(showAhead());

@@ -138,6 +138,12 @@ def sign_out(page: Page) -> None:
     page.context.clear_cookies(name="sessionid")
 
 
+def sign_in_anew(page: Page) -> None:
+    """Their tab has a new token by now, and this page, which was not looked at, still the old one."""
+    page.context.clear_cookies(name="csrftoken")
+    page.context.add_cookies([{"name": "csrftoken", "value": "n" * 32, "url": page.url}])
+
+
 def cut_off(page: Page) -> None:
     page.context.set_offline(True)
 
@@ -154,7 +160,8 @@ def lead_to_login(page: Page) -> None:
 @pytest.mark.parametrize(
     ("strike", "said"),
     [
-        (sign_out, "Not saved, because you are signed out"),
+        (sign_out, "Not saved, because you were signed out"),
+        (sign_in_anew, "Not saved, because you were signed out"),
         (cut_off, "did not answer as it should"),
         (break_down, "did not answer as it should"),
         (lead_to_login, "did not answer as it should"),
