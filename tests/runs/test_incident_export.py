@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import zipfile
+from base64 import b64encode
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 from django.core.management import CommandError, call_command
+from django.db.models import CharField, JSONField, TextField
 from django.urls import reverse
 from django.utils import timezone
 
-from agents.models import Department, Member
+from agents.models import Agent, Department, Member, ModelState
+from agents.models.agent import SECTIONS
+from agents.souls import create_draft, publish
 from runs import incident_export
 from runs.incident_export import export_incident, export_run
-from runs.models import Action, AgentRun, Alert, AlertDelivery, Channel, LogEntry, PipelineRun, Review
+from runs.models import (
+    Action,
+    AgentRun,
+    Alert,
+    AlertDelivery,
+    Channel,
+    Item,
+    LogEntry,
+    ModelCall,
+    ModelCallBody,
+    PipelineRun,
+    Review,
+    Rule,
+    ShiftSlot,
+    ToolCall,
+)
 from runs.secrets import GONE, Redactor, known_secrets
 from tests import factories
 from tests.runs.scene import HTMX, Scene, make_scene
@@ -152,9 +174,122 @@ def test_no_secret_is_in_it_wherever_it_stands(of: str, monkeypatch: pytest.Monk
     assert json.loads(archive.read("calls.json"))[0]["output_tokens"] == 210
 
 
+EXPORTED = (
+    *(Review, PipelineRun, AgentRun, ModelCall, ModelCallBody, ToolCall, LogEntry, Action, Alert, AlertDelivery),
+    *(Department, Agent, Item, Rule, ModelState, ShiftSlot, User),
+)
+NEEDED = {
+    *("Department.kind", "Department.api_key_env", "Department.webhook_secret_env", "ModelState.api_key_env"),
+    *("Agent.slug", "Agent.job", "User.password"),
+}
+"""Without these nothing is exported, or no secret is known."""
+
+
+def plant(model: Any, secrets: list[str]) -> int:
+    """Write secrets into every column of all its rows that holds a text or JSON; how many columns these are.
+
+    A short column gets one, cut where the column ends.
+    """
+    planted: dict[str, Any] = {}
+    for number, column in enumerate(model._meta.concrete_fields):
+        if f"{model.__name__}.{column.name}" in NEEDED or column.choices or column.unique:
+            continue
+        if isinstance(column, JSONField):
+            planted[column.name] = {"said": secrets, " ".join(secrets): {"password": {"is": "swordfish"}}}
+        elif isinstance(column, TextField):
+            planted[column.name] = "\n".join(secrets)
+        elif isinstance(column, CharField):
+            planted[column.name] = f"Said {secrets[number % len(secrets)]}"[: column.max_length]
+    model.objects.update(**planted)
+    return len(planted)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("of", ["incident", "run"])
+def test_no_text_of_any_exported_row_brings_a_secret(of: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = make_scene()
+    for name, value in PLANTED.items():
+        monkeypatch.setenv(name, value)
+    Department.objects.filter(pk=scene.department.pk).update(api_key_env="ACME_KEY", webhook_secret_env="ACME_HOOK")
+    Channel.objects.create(department=scene.department, kind="email", secret_env="ACME_SMTP")
+    review = make_incident(scene, items=1)
+    run = AgentRun.objects.get(incident=review)
+    now = timezone.now() + timedelta(minutes=1)
+    Action.objects.create(department=scene.department, item=run.item, user=scene.operator, verb="x")
+    alert = Alert.objects.create(
+        department=scene.department, key="k", kind="system", text="x", first_at=now, last_at=now
+    )
+    AlertDelivery.objects.create(alert=alert, target="slack", status="failed", due_at=now)
+    ModelState.objects.create(model="claude-x", api_key_env="ACME_KEY")
+    ShiftSlot.objects.create(number=1, started_at=now, heartbeat_at=now, lease_expires_at=now)
+    secrets = [*PLANTED.values(), *HIDDEN]
+    agent = scene.department.agents.get(slug="writer")
+    soul = create_draft(agent=agent, sections=dict.fromkeys(SECTIONS, "\n".join(secrets)), author=None, note=FORMED[0])
+    assert publish(soul=soul, author=None)
+    Rule.objects.exclude(pk=Rule.objects.order_by("pk").values("pk")[:1]).delete()  # their names differ
+    for model in EXPORTED:
+        assert model.objects.exists(), model
+        assert plant(model, secrets), model
+    review, pipeline = Review.objects.get(pk=review.pk), PipelineRun.objects.get(pk=run.pipeline_run_id)
+    pieces = (
+        export_incident(review=review, user=None, sees_system=True)
+        if of == "incident"
+        else export_run(run=pipeline, user=None, sees_system=True)
+    )
+    archive = zipfile.ZipFile(io.BytesIO(b"".join(pieces)))
+    texts = {name: archive.read(name).decode() for name in archive.namelist()}
+    for name, text in texts.items():
+        # Of what was cut, eight characters are enough to go by.
+        found = [secret for secret in (*secrets, "swordfish") if secret in text or said_begins(text, secret)]
+        assert found == [], name
+    full = [name for name, text in texts.items() if GONE in text]
+    assert full == [name for name in texts if name != "versions.json"], "every file had something to hide"
+
+
+def said_begins(text: str, secret: str) -> bool:
+    """Whether a text tells how a secret begins. An address begins as any other."""
+    return "://" not in secret and f"Said {secret[:8]}" in text
+
+
+SPOKEN = 's3cr3t-p@ss/w"rd&\\x'
+
+
+@pytest.mark.parametrize(
+    ("spelled", "without"),
+    [
+        (quote(SPOKEN, safe=""), GONE),
+        (quote(SPOKEN), GONE),
+        (html.escape(SPOKEN), GONE),
+        (json.dumps(SPOKEN), f'"{GONE}"'),
+        (json.dumps(json.dumps({"sent": SPOKEN})), f'"{{\\"sent\\": \\"{GONE}\\"}}"'),
+        (repr(SPOKEN), f"'{GONE}'"),
+        # At the ends of base64 some letters belong to what stands beside it, too.
+        (b64encode(SPOKEN.encode()).decode(), f"{GONE}A=="),
+        (b64encode(b"\0me\0" + SPOKEN.encode()).decode(), f"AG1lAH{GONE}g="),
+        (b64encode(b"mailer:" + SPOKEN.encode() + b"!").decode(), f"bWFpbGVyOn{GONE}gh"),
+        (SPOKEN[:11], GONE),
+        (f"{SPOKEN[:8]}…", GONE),
+    ],
+)
+def test_a_known_secret_is_found_however_it_is_spelled(spelled: str, without: str) -> None:
+    assert Redactor([SPOKEN]).text(f"It said: {spelled}") == f"It said: {without}"
+
+
+def test_what_only_begins_like_a_secret_stays() -> None:
+    assert Redactor(["correct-horse-battery"]).text("It is correct-hors") == f"It is {GONE}"
+    for text in ("It is correct", "correct-hors is not the end"):
+        assert Redactor(["correct-horse-battery"]).text(text) == text
+
+
 @pytest.mark.parametrize(
     ("text", "without"),
     [
+        ("500 unrecognized: AUTH PLAIN AG1lAHNlY3JldA==", f"500 unrecognized: AUTH PLAIN {GONE}"),
+        ("x-api-key: short1", f"x-api-key: {GONE}"),
+        ("{'Authorization': 'Token abc-123', 'Accept': '*'}", f"{{'Authorization': 'Token {GONE}', 'Accept': '*'}}"),
+        ("smtp://me:p@ss@mail.example:587", f"smtp://{GONE}@mail.example:587"),
+        ("The password: swordfish.", f"The password: {GONE}"),
+        ("Passwords are kept by Kontor, not by me: none.", "Passwords are kept by Kontor, not by me: none."),
         ("GET /?sessionid=s3ss10nvalue&x=1", f"GET /?sessionid={GONE}&x=1"),
         ("a=b; sessionid=s3ss10nvalue; csrftoken=c5rf", f"a=b; sessionid={GONE} csrftoken={GONE}"),
         ("Cookie: theme=dark; odd=s3cr3t\nAccept: */*", f"Cookie: {GONE}\nAccept: */*"),
