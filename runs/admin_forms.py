@@ -67,6 +67,10 @@ class DepartmentForm(ModelForm[Department]):
     class Meta:
         model = Department
         fields = ("name", "time_zone", "schedule", "api_key_env", "webhook_secret_env")
+        labels = {
+            "api_key_env": "Environment variable of the API key",
+            "webhook_secret_env": "Environment variable of the webhooks’ secret",
+        }
 
     def clean_schedule(self) -> str:
         """A cron expression of five fields, or nothing."""

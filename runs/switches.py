@@ -169,8 +169,8 @@ def _write(held: Department | Installation, user: User, state: str, reason: str,
 
 
 def _is(held: Department | Installation) -> str:
-    """``is stopped by olga: why``, without a full stop."""
-    who = f" by {held.state_by}" if held.state_by else ""
+    """``is stopped, as olga decided: why``, without a full stop."""
+    who = f", as {held.state_by} decided" if held.state_by else ""
     why = f": {held.state_reason.rstrip('.')}" if held.state_reason else ""
     return f"is {State(held.state).label}{who}{why}"
 

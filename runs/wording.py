@@ -6,7 +6,7 @@ from pydantic.fields import FieldInfo
 
 from agents.spec import DepartmentSpec
 
-_SPELT = {"crm": "CRM", "icp": "ICP", "url": "URL", "id": "ID", "api": "API"}
+_SPELT = {"crm": "CRM", "icp": "ICP", "url": "URL", "id": "ID", "api": "API", "soul": "SOUL"}
 
 HAPPENED = {
     "created": "it came in",

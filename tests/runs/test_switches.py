@@ -87,7 +87,7 @@ def test_it_is_switched_and_says_who_why_and_since_when(what: str, state: str, o
     assert action.department == (office if what == "department" else None)
     assert "ada" in LogEntry.objects.get(kind="switch").text
     banner = find_banners([office], Installation.read())[0]
-    assert "by ada: The price list is wrong." in banner.title
+    assert ", as ada decided: The price list is wrong." in banner.title
     assert "Since" in banner.text
 
 

@@ -386,13 +386,13 @@ def test_a_department_is_switched_by_its_administrator_with_a_reason() -> None:
     assert "Say why" in client.post(url, {"state": "stopped"}, headers=HTMX).content.decode()
     assert "Choose" in client.post(url, {"state": "x", "reason": "y"}, headers=HTMX).content.decode()
     html = client.post(url, {"state": "stopped", "reason": "Wrong price list"}, headers=HTMX).content.decode()
-    assert "stopped by ada: Wrong price list" in html
+    assert "stopped, as ada decided: Wrong price list" in html
     assert not AgentRun.objects.filter(status="running").exists()
     assert (
         "It is stopped already." in client.post(url, {"state": "stopped", "reason": "y"}, headers=HTMX).content.decode()
     )
     page = scene.client(scene.viewer).get(reverse("leads:list")).content.decode()
-    assert "Sales is stopped by ada: Wrong price list." in page, "everybody sees it on every page"
+    assert "Sales is stopped, as ada decided: Wrong price list." in page, "everybody sees it on every page"
     assert client.get(url).status_code == 405
     for user in (scene.operator, scene.viewer, scene.stranger):
         assert scene.client(user).post(url, {"state": "running"}).status_code == 404
@@ -411,9 +411,9 @@ def test_the_installation_is_switched_by_a_superuser() -> None:
     assert scene.client(scene.operator).post(url, {"state": "stopped", "reason": "y"}).status_code == 404
     root = scene.client(make_user("root", is_superuser=True))
     html = root.post(url, {"state": "draining", "reason": "Moving house"}, headers=HTMX).content.decode()
-    assert "The installation is draining by root: Moving house." in html
+    assert "The installation is draining, as root decided: Moving house." in html
     page = scene.client(scene.stranger).get(reverse("leads:list")).content.decode()
-    assert "The installation is draining by root: Moving house." in page
+    assert "The installation is draining, as root decided: Moving house." in page
     assert "The whole installation" not in scene.client(ada).get(reverse("runs:switches")).content.decode()
 
 

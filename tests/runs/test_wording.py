@@ -6,6 +6,7 @@ import pytest
 from django.template import Context, Template
 
 from leads.department import SALES
+from runs.admin_forms import DepartmentForm
 from runs.models import Trigger
 from runs.wording import HAPPENED, OCCASIONS, because, facet_label
 
@@ -42,3 +43,9 @@ def test_a_promoted_field_is_called_as_its_schema_says_else_by_its_name() -> Non
 def test_pages_begin_the_words_with_a_capital() -> None:
     said = Template("{% load kontor %}{{ cause|because }}").render(Context({"cause": "reply"}))
     assert said == "A reply came in"
+
+
+def test_the_form_of_a_department_names_no_column() -> None:
+    labels = [str(field.label) for field in DepartmentForm.base_fields.values()]
+    assert "Environment variable of the API key" in labels
+    assert not [label for label in labels if label.endswith("env")]
