@@ -14,7 +14,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from agents.models import Member
+from agents.models import Department, Member
 from leads.columns import COLUMNS, LIST, ORDERS, choose, order_of
 from leads.exporting import write_csv
 from leads.filters import (
@@ -84,6 +84,8 @@ def lead_list(request: HttpRequest) -> HttpResponse:
         "views": [(view, _view_query(view), can_change(view, access, user), view == current) for view in views],
         "begun": begun,
         "can_operate": bool(operated),
+        "operated": {department.pk for department in operated},
+        "narrower": _narrower(operated, filters, sort),
         "shareable": [department for department in access.shown if can_share(department, access)],
         "bulk_allowed": _bulk_allowed(access, filters),
         "department": operated[0] if len(operated) == 1 else None,
@@ -145,10 +147,17 @@ def _bulk_allowed(access: Access, filters: Filters) -> Allowed:
     """Whether one action may be done to all that the list shows: in one department, and not without a filter."""
     operated = [department for department in access.shown if access.can(department.pk, Role.OPERATOR)]
     if len(operated) != 1:
-        return no("Choose one department first: an action on many is about one client's leads.")
+        return no("An action on all that match is about one client's leads. Choose one:")
     if filters.problems:
         return no("A filter could not be read. Correct it first.")
     return can_act_on_many(operated[0], read_filter(operated[0].spec, filters.params)[0], access)
+
+
+def _narrower(operated: Sequence[Department], filters: Filters, sort: str) -> list[tuple[Department, str]]:
+    """Of several departments the way to the same list of each: an action on all that match is about one of them."""
+    if len(operated) < 2:
+        return []
+    return [(each, urlencode({**_params(filters, sort), "department": each.slug})) for each in operated]
 
 
 def _params(filters: Filters, sort: str) -> dict[str, str]:

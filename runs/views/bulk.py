@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from django.db.models import QuerySet
+from django.db.models import Count, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
 from agents.models import Department, Member
+from agents.statements import AnyOf
 from runs import bulk as bulks
 from runs import selections
 from runs.access import access_of, get_visible, require, signed_in
@@ -32,8 +33,18 @@ TYPED = ("verb", "reason", "until", "choice_")
 @signed_in
 @require_safe
 def bulk_new(request: HttpRequest) -> HttpResponse:
-    """What an action would do to everything that fits the filter: in each department on its own."""
-    department = _department(request, request.GET)
+    """What an action would do to everything that fits the filter: in each department on its own.
+
+    Of rows that are ticked while several departments are shown the page asks first which department is meant.
+    """
+    ticked = [] if request.GET.get("department") else _ticked(request)
+    if len(ticked) == 1:
+        department = ticked[0][0]
+    elif not request.GET.get("department") and len(_operated(request)) > 1:
+        rows = [(each, count, _for_department(request, each)) for each, count in ticked]
+        return render(request, "runs/bulk_departments.html", {"access": access_of(request), "ticked": rows})
+    else:
+        department = _department(request, request.GET)
     require(request, department.pk, Role.OPERATOR)
     chosen, problems = selections.read_filter(department.spec, request.GET, request.user.pk)
     verb = request.GET.get("verb", "")
@@ -143,6 +154,28 @@ def _url(bulk: BulkAction) -> str:
     if incident := bulk.selection.get("incident"):
         return reverse("runs:incident", args=[incident])
     return reverse("runs:bulk", args=[bulk.pk])
+
+
+def _operated(request: HttpRequest) -> list[Department]:
+    access = access_of(request)
+    return [department for department in access.departments if access.can(department.pk, Role.OPERATOR)]
+
+
+def _ticked(request: HttpRequest) -> list[tuple[Department, int]]:
+    """To which of the departments that the person operates the ticked rows belong, and how many to each."""
+    operated = _operated(request)
+    numbers = (read_number(text.strip()) for text in ",".join(request.GET.getlist("ids")).split(","))
+    items = Item.objects.filter(AnyOf("pk", [number for number in numbers if number is not None]))
+    counts = dict(
+        items.filter(department__in=operated).values_list("department").annotate(count=Count("pk")).order_by()
+    )
+    return [(department, counts[department.pk]) for department in operated if department.pk in counts]
+
+
+def _for_department(request: HttpRequest, department: Department) -> str:
+    params = request.GET.copy()
+    params["department"] = department.slug
+    return params.urlencode()
 
 
 def _department(request: HttpRequest, values: Mapping[str, Any]) -> Department:

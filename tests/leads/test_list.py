@@ -344,13 +344,56 @@ def test_what_is_due_is_looked_at_next_only_where_something_starts(
     assert ("looked at next" in browser.get(LIST).content.decode()) is is_looked_at
 
 
-def test_several_departments_say_why_nothing_is_done_to_many(browser: Client, olga: User) -> None:
-    other = factories.make_department(slug="other")
-    other.members.create(user=olga, role="operator")
+@pytest.fixture
+def other(olga: User) -> Department:
+    department = factories.make_department(slug="other", name="Other")
+    department.members.create(user=olga, role="operator")
+    return department
+
+
+def test_of_several_departments_all_that_match_are_acted_on_in_one_that_is_chosen(
+    browser: Client, other: Department
+) -> None:
     factories.make_lead(other)
     html = browser.get(f"{LIST}?status=new").content.decode()
-    assert "Choose one department first: an action on many is about one client" in html
+    assert "An action on all that match is about one client" in html
+    assert 'href="?status=new&amp;department=other"' in html
     assert "Act on all 1 that match" not in html
+
+
+def test_ticked_leads_of_one_department_are_acted_on_while_all_are_shown(browser: Client, other: Department) -> None:
+    sales = Department.objects.get(slug="sales")
+    leads = [factories.make_lead(department) for department in (other, other, sales)]
+    html = browser.get(LIST).content.decode()
+    assert html.count('name="ids"') == 3
+    page = browser.get(reverse("runs:bulk_new"), {"ids": [lead.pk for lead in leads[:2]]}).content.decode()
+    assert "2 leads at once" in page
+    assert '<input type="hidden" name="department" value="other">' in page
+
+
+def test_ticked_leads_of_several_departments_are_acted_on_in_each(browser: Client, other: Department) -> None:
+    sales = Department.objects.get(slug="sales")
+    ids = [factories.make_lead(department).pk for department in (other, other, sales)]
+    page = browser.get(reverse("runs:bulk_new"), {"ids": ids}).content.decode()
+    links = re.findall(r'<a href="(\?[^"]*)">([^<]*)</a>', page)
+    asked = {text: link.replace("&amp;", "&") for link, text in links if " of " in text}
+    assert set(asked) == {"2 leads of Other", "1 lead of Sales"}
+    html = browser.get(reverse("runs:bulk_new") + asked["2 leads of Other"]).content.decode()
+    assert "2 leads at once" in html
+
+
+def test_nothing_ticked_of_several_departments_is_said(browser: Client, other: Department) -> None:
+    assert "Nothing is ticked" in browser.get(reverse("runs:bulk_new")).content.decode()
+
+
+def test_rows_of_a_department_that_a_person_only_sees_cannot_be_ticked(browser: Client, other: Department) -> None:
+    other.members.update(role="viewer")
+    mine, theirs = factories.make_lead(Department.objects.get(slug="sales")), factories.make_lead(other)
+    html = browser.get(LIST).content.decode()
+    assert f'name="ids" value="{mine.pk}"' in html
+    assert f'name="ids" value="{theirs.pk}"' not in html
+    page = browser.get(reverse("runs:bulk_new"), {"ids": [theirs.pk]}).content.decode()
+    assert "Nothing fits the filter" in page
 
 
 def test_running_keeps_every_filter(browser: Client, olga: User) -> None:
