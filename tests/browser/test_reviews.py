@@ -342,8 +342,10 @@ def test_on_a_phone_the_answers_stay_in_sight(drafts: list[Review], visit: Open)
     box = bar.get_by_role("button", name="Approve").bounding_box()
     assert box is not None
     assert box["height"] >= 44
-    bar.get_by_role("link", name="Send back").click()
-    expect(page.locator("textarea[name=note]")).to_be_in_viewport()
+    for name, field in (("Approve with changes", "#text-subject"), ("Send back", "textarea[name=note]")):
+        bar.get_by_role("link", name=name).click()
+        expect(page.locator(field)).to_be_in_viewport()
+        expect(page.locator(field)).to_be_focused()
     bar.get_by_role("button", name="Approve").click()
     expect(page.locator("h1")).to_have_text("Send mail 1?")
     wait_for(lambda: answers()[0] == "approve", "the answer is saved", LIMIT_SECONDS)

@@ -54,3 +54,16 @@ def test_an_address_that_only_takes_forms_says_what_to_do(olga: User) -> None:
     assert reverse("runs:overview") in html
     assert client.put(reverse("runs:view_save")).content == b""
     assert b"<html" not in Client().get(reverse("runs:mail_events", args=["sales"])).content
+
+
+@pytest.mark.parametrize("is_signed_in", [True, False])
+def test_a_form_from_before_somebody_signed_in_anew_is_refused_in_words(olga: User, is_signed_in: bool) -> None:
+    client = Client(enforce_csrf_checks=True)
+    if is_signed_in:
+        client.force_login(olga)
+    response = client.post(reverse("runs:view_save"), {"name": "Mine", "csrfmiddlewaretoken": "x" * 32})
+    assert response.status_code == 403
+    html = response.content.decode()
+    assert "Nothing was changed." in html
+    assert "copy what you have written, load that page anew" in html
+    assert ("Sign out" in html) is is_signed_in
