@@ -103,9 +103,6 @@ def _read(sql: str, departments: Sequence[int], period: Period, *, values: str =
         departments=", ".join(map(str, departments)),
     )
     with connection.cursor() as cursor:
-        if values and connection.vendor == "postgresql" and connection.in_atomic_block:
-            # Several people look at once: a second process for one of them costs the others more than it saves.
-            cursor.execute("SET LOCAL max_parallel_workers_per_gather = 0")
         cursor.execute(sql, {name: adapt(day) for name, day in days.items()} | {"limit": limit})
         return list(cursor.fetchall())
 

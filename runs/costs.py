@@ -26,7 +26,7 @@ from runs.cost_unrolled import sum_checks, sum_unrolled, sum_unrolled_items
 from runs.database import snapshot
 from runs.models import CostRollup
 
-_CALL_DIMENSIONS = {
+CALL_DIMENSIONS = {
     "agent": "agent_id",
     "model": "model",
     "soul": "soul_id",
@@ -42,7 +42,7 @@ _Key = tuple[tuple[Any, ...], bool, bool]
 def dimensions(specs: Iterable[DepartmentSpec]) -> tuple[str, ...]:
     """What costs can be broken down by in departments of these kinds."""
     of_items = dict.fromkeys(name for spec in specs for name in spec.cost_dimensions)
-    return (*_CALL_DIMENSIONS, ITEM, STATUS, *of_items)
+    return (*CALL_DIMENSIONS, ITEM, STATUS, *of_items)
 
 
 def break_down(departments: Collection[Department], period: Period, by: str) -> list[Cost]:
@@ -67,7 +67,7 @@ class Ledger:
 
         ``item`` brings the dearest hundred and the sum of the rest. LookupError for a dimension nobody has.
         """
-        if by in _CALL_DIMENSIONS and self.departments:
+        if by in CALL_DIMENSIONS and self.departments:
             # Without the days before, which are as much work again.
             return _in_order(self._by_call(period, by), by)
         return self.compare(period, by)[0]
@@ -76,7 +76,7 @@ class Ledger:
         """The same, and what the same lines came to in as many days before."""
         if not self.departments:
             return [], Before({}, Decimal(0))
-        if by in _CALL_DIMENSIONS:
+        if by in CALL_DIMENSIONS:
             found, before = self._by_call_against_before(period, by)
         elif by in dimensions([department.spec for department in self.departments]):
             found, before = self._by_item(period, by)
@@ -173,7 +173,7 @@ class Ledger:
     def _sums_by(self, period: Period, by: str, starts: Sequence[date]) -> list[list[Cost]]:
         """For each span of days, without labels, which the days before need not have."""
         spans: list[dict[Any, Cost]] = [{} for _ in starts]
-        summed = self.sum_calls(period, [_CALL_DIMENSIONS[by]], starts=starts)
+        summed = self.sum_calls(period, [CALL_DIMENSIONS[by]], starts=starts)
         for ((value, span), waste, estimate), sums in summed.items():
             spans[span].setdefault(value, Cost(value)).add(sums, is_waste=waste, is_estimate=estimate)
         return [[cost for cost in found.values() if cost.calls] for found in spans]

@@ -48,6 +48,11 @@ def take_turns(lock: int) -> None:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [lock])
 
 
+# Several people look at once: a second process for one of them costs the others more than it saves.
+_ONE_STATE = """SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;
+SET LOCAL max_parallel_workers_per_gather = 0"""
+
+
 @contextmanager
 def snapshot() -> Iterator[None]:
     """Several queries that see one state of the database, and hold nobody up. Only for reading."""
@@ -57,7 +62,7 @@ def snapshot() -> Iterator[None]:
     if connection.vendor == "postgresql":
         with transaction.atomic():
             with connection.cursor() as cursor:
-                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                cursor.execute(_ONE_STATE)
             yield
         return
     # Not atomic(): on SQLite it takes the only write lock at once, which a reader need not have.

@@ -22,7 +22,7 @@ from runs.cost_items import path_of
 from runs.cost_moves import TOKENS
 from runs.cost_report import Line, Report, make_reports
 from runs.cost_sums import Cost, Period
-from runs.costs import CHECKS, dimensions
+from runs.costs import CALL_DIMENSIONS, CHECKS, dimensions
 from runs.model_quality import judged_by_model
 from runs.models import ModelCall
 from runs.review_figures import Verdicts
@@ -97,6 +97,7 @@ def costs_context(request: HttpRequest, access: Access, choice: Choice) -> dict[
         "dimensions": dimensions([department.spec for department in access.shown]),
         "report": report,
         "rows": _rows(request, access, choice, report, pauses),
+        "has_tokens": choice.by in CALL_DIMENSIONS,
         "what_if": _what_if(request, report, agents, judged_by_model([d.pk for d in access.shown], choice.period)),
         "budgets": fills,
         "administered": [d.pk for d in access.shown if access.can(d.pk, Member.Role.ADMINISTRATOR)],

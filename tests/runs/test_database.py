@@ -1,4 +1,4 @@
-"""Many rows at once: inserted, updated to values of their own, increased; the same on both databases."""
+"""Many rows at once: inserted, updated to values of their own, increased; the same on both databases. And snapshots."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from django.db import DataError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from runs.database import increase_rows, insert_rows, update_rows
+from runs.database import increase_rows, insert_rows, snapshot, update_rows
 from runs.models import AgentRun, Item, LogEntry, ModelCall
 from tests.factories import make_agent_run, make_department, make_item, make_model_call
 
@@ -98,3 +98,18 @@ def test_what_is_too_long_is_refused_and_not_cut() -> None:
     calls = [make_model_call(run) for run in make_runs(2)]
     with pytest.raises(DataError), transaction.atomic():
         update_rows(ModelCall, ["stop_reason"], [(call.pk, "x" * 41) for call in calls])
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has one process for all")
+def test_a_snapshot_only_reads_with_one_process_and_says_so_no_longer_afterwards() -> None:
+    names = ("transaction_isolation", "transaction_read_only", "max_parallel_workers_per_gather")
+
+    def settings() -> list[str]:
+        with connection.cursor() as cursor:
+            return [cursor.execute(f"SHOW {name}").fetchone()[0] for name in names]
+
+    before = settings()
+    with snapshot():
+        assert settings() == ["repeatable read", "on", "0"]
+    assert settings() == before != ["repeatable read", "on", "0"]

@@ -64,6 +64,19 @@ def test_it_can_be_broken_down_by_everything(client: Client, by: str) -> None:
     assert [row.line.cost.usd for row in response.context["rows"]] == [Decimal("0.25")]
 
 
+@pytest.mark.parametrize(("by", "has_tokens"), [("agent", True), ("day", True), ("item", False), ("source", False)])
+def test_lines_by_items_have_no_columns_for_tokens_that_they_do_not_know(
+    by: str, has_tokens: bool, client: Client
+) -> None:
+    department = make_department()
+    make_costs(department)
+    page = signed_in(department, client).get(reverse("runs:costs"), {**CUSTOM, "by": by}).content.decode()
+    heads = [strip_tags(part) for part in page.partition("<table")[2].partition("</thead>")[0].split("<th")[2:]]
+    assert ('data-label="tokens in"' in page) == ("Tokens in" in str(heads)) == has_tokens
+    cells = page.partition("<tbody>")[2].partition("</tr>")[0].count("<td")
+    assert cells == len(heads), heads
+
+
 def test_a_dimension_nobody_has_is_not_found(client: Client) -> None:
     department = make_department()
     assert signed_in(department, client).get(reverse("runs:costs"), {"by": "colour"}).status_code == 404
