@@ -211,7 +211,8 @@ def chips(filters: Filters, names: Mapping[int, str]) -> list[Chip]:
 def describe_filters(filters: Filters, access: Access) -> str:
     """The selection in words, for the question before a large run."""
     if filters.item is not None:
-        return f"lead {filters.item}"
+        titles = Item.objects.filter(pk=filters.item, department__in=[one.pk for one in access.departments])
+        return titles.values_list("title", flat=True).first() or f"lead {filters.item}"
     parts = [label[0].lower() + label[1:] for _, label in _labels(filters, {})]
     where = f" of {access.current}" if access.current else ""
     return f"leads{where} with {' and '.join(parts)}" if parts else f"all leads{where}"

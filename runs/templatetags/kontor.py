@@ -103,7 +103,14 @@ def clock(value: datetime | None) -> SafeString | str:
     return _time(value, f"{local:%H:%M:%S}.{local.microsecond // 1000:03d}", "data-moment")
 
 
+@register.filter
+def after(value: datetime, beginning: datetime) -> SafeString:
+    """How long after a beginning it was: ``+2.4 s``, with the date and time as the title."""
+    return _time(value, f"+{duration((value - beginning).total_seconds())}", "")
+
+
 def _time(value: datetime, text: str, mark: str) -> SafeString:
+    """``mark`` names what the page keeps up to date."""
     return format_html(
         '<time datetime="{}" title="{}" {}>{}</time>',
         value.isoformat(),

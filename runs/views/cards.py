@@ -1,7 +1,7 @@
 """Outputs as readable cards, made from their payload and the schema of whoever writes them. Pure.
 
 Nothing here knows a kind of department: a payload with ``subject`` and ``body`` is shown as a mail, every
-other field by what it is: text, a list of texts, a list of objects as a table, yes or no.
+other field by what it is: text, a list of texts, a list of objects as a table, an object as its fields, yes or no.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MAIL = ("subject", "body")
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of a payload. ``kind`` is text, list, table, flag or json; ``columns`` belong to a table."""
+    """One field of a payload. ``kind`` is text, list, table, object, flag or json; ``columns`` belong to a table."""
 
     name: str
     kind: str
@@ -96,9 +96,10 @@ def build_field(name: str, value: Any, info: FieldInfo | None = None) -> Field:
         rows = [[build_field(column, entry.get(column, "")) for column in columns] for entry in value]
         return Field(name, "table", rows, hint, columns, title)
     if isinstance(value, list):
-        return Field(name, "list", value, hint, title=title)
+        is_flat = not any(isinstance(entry, list | Mapping) for entry in value)
+        return Field(name, "list" if is_flat else "json", value, hint, title=title)
     if isinstance(value, Mapping):
-        return Field(name, "json", value, hint, title=title)
+        return Field(name, "object", build_fields(value), hint, title=title)
     return Field(name, "text", "" if value is None else value, hint, title=title)
 
 

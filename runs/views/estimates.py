@@ -59,6 +59,11 @@ class Estimate:
         return sum((entry.usd or Decimal(0) for entry in self.agents), Decimal(0))
 
     @property
+    def has_unpriced(self) -> bool:
+        """Whether the sum leaves out an agent because its model has no price."""
+        return any(entry.usd is None for entry in self.agents)
+
+    @property
     def is_inferred(self) -> bool:
         """Whether the numbers come from a sample."""
         return self.sampled < self.total

@@ -87,11 +87,13 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Waterfall:
-    """All lanes on one time axis of ``seconds``. ``now`` is where now is while something goes on, else None."""
+    """All lanes on one time axis of ``seconds`` that begins at ``starts_at``. ``now`` is where now is while something
+    goes on, else None."""
 
     lanes: tuple[Lane, ...]
     ticks: tuple[Tick, ...]
     seconds: float
+    starts_at: datetime
     now: float | None = None
     began_at: datetime | None = None
     """When the first attempt of any step began."""
@@ -161,6 +163,7 @@ def build_waterfall(
         # The last mark would lie under the line that says now.
         ticks=tuple(tick for tick in _ticks(axis.seconds) if not is_live or tick.x < 90),
         seconds=axis.seconds,
+        starts_at=axis.starts,
         now=axis.place(now, now)[0] if is_live else None,
         began_at=min((attempt.starts for lane in lanes for attempt in lane.attempts), default=None),
     )

@@ -171,6 +171,14 @@ def test_a_selection_is_said_in_words(desk: dict[str, Lead]) -> None:
     assert describe_filters(Filters(tier="Hot", flag="yes"), access) == "leads with tier Hot and flagged"
 
 
+def test_one_lead_is_said_by_its_name_to_who_may_see_it(desk: dict[str, Lead]) -> None:
+    lead = desk["hot"]
+    outside = factories.make_user("outside", department=factories.make_department(slug="elsewhere"))
+    stranger, owner = access_for(outside), access_for(lead.owner)
+    assert describe_filters(Filters(item=lead.pk), owner) == lead.item.title
+    assert describe_filters(Filters(item=lead.pk), stranger) == f"lead {lead.pk}"
+
+
 def test_mine_names_the_person_for_somebody_else_to_carry_out() -> None:
     assert Filters(owner="me").fixed(7).owner == "7"
     assert Filters(owner="nobody").fixed(7).owner == "nobody"

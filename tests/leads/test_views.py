@@ -11,10 +11,10 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from agents.models import Member
+from agents.models import Member, ModelPrice
 from leads import views
 from leads.models import Lead
-from runs.models import Action, Item, Message, Output, Trigger
+from runs.models import Action, AgentRun, Item, Message, Output, Trigger
 from runs.views import estimates
 from tests import factories
 from tests.runs.scene import HTMX, Scene, make_scene
@@ -254,6 +254,21 @@ def test_the_preview_of_all_leads_counts_them_without_looking_up_each(monkeypatc
         assert wanted in client.get(reverse("leads:run_preview")).content.decode()
     assert not [query["sql"] for query in asked if "leads_lead" in query["sql"]]
     assert wanted in client.get(reverse("leads:run_preview") + "?cost_max=9").content.decode()
+
+
+def test_the_preview_of_one_lead_names_it_and_says_of_what_costs_nothing_that_it_does() -> None:
+    scene = make_scene()
+    over = factories.make_lead(scene.department, name="Fresh Start", automation="closed")
+    fresh = factories.make_lead(scene.department, name="Fresh Start")
+    client, url = scene.client(scene.operator), reverse("leads:run_preview")
+    html = client.get(url, {"item": over.pk}).content.decode()
+    assert "Run the pipeline on Fresh Start?" in html
+    assert "It costs nothing" in html
+    assert f'href="{reverse("leads:detail", args=[over.pk])}">Cancel' in html
+    assert "At most about $0.0" in client.get(url, {"item": fresh.pk}).content.decode()
+    AgentRun.objects.update(status="cancelled")  # so that no latest ones say what one costs
+    ModelPrice.objects.all().delete()
+    assert "What it costs is not known: no price" in client.get(url, {"item": fresh.pk}).content.decode()
 
 
 def test_running_marks_exactly_the_chosen_leads_due() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import re
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from django.utils import timezone
 from agents import prompts
 from agents.models import Agent
 from agents.statements import Statement
-from runs.models import PipelineRun
+from runs.models import LogEntry, PipelineRun
 from runs.runbook import section_of_cause, url_of
 from runs.views import run_rows
 from tests import factories
@@ -81,6 +82,33 @@ def test_the_input_tab_shows_what_the_agent_was_given() -> None:
     html = _panel(scene, step=step.pk, tab="input")
     assert "Weber &lt;data&gt; GmbH" in html
     assert "Output “intake”" in html
+
+
+def test_the_input_is_read_as_fields_down_to_the_last_object() -> None:
+    scene = make_scene()
+    value = {"attributes": {"lead_source": "Fair", "rooms": [{"floor": 1}]}}
+    request = {"messages": [{"role": "user", "content": prompts.data_block("item", value)}]}
+    factories.make_model_call(scene.failed, attempt=3, request=request)
+    html = _panel(scene, step=scene.failed.pk, tab="input", attempt=3)
+    assert re.search(r"<dt >Lead source</dt>\s*<dd><span class=\"k-pre\">Fair</span>", html)
+    assert "<th>Floor</th>" in html
+    assert html.count("&quot;lead_source&quot;") == 1, "as JSON only behind the fold"
+    assert html.index("<summary>JSON</summary>") < html.index("&quot;lead_source&quot;")
+
+
+def test_every_time_is_relative_with_the_exact_one_as_its_title() -> None:
+    scene = make_scene()
+    at = scene.run.started_at + timedelta(seconds=90)
+    LogEntry.objects.create(
+        department=scene.department, item=scene.lead.item, pipeline_run=scene.run, kind="started", text="x", at=at
+    )
+    html = _panel(scene, step=scene.failed.pk, tab="attempts")
+    times = re.findall(r'<time datetime="([^"]+)" title="([^"]+)" [^>]*>([^<]+)</time>', html)
+    assert len(times) >= 6
+    for moment, title, text in times:
+        assert title == f"{timezone.localtime(datetime.fromisoformat(moment)):%Y-%m-%d %H:%M:%S %Z}"
+        assert re.fullmatch(r"(in )?\d+ (s|min|h|d)( ago)?|just now|now|\+\d+ .+", text), text
+    assert (at.isoformat(), "+1 min 30 s") in [(moment, text) for moment, _, text in times]
 
 
 def test_the_output_tab_shows_the_payload_and_its_json() -> None:

@@ -227,7 +227,7 @@ def test_a_payload_with_subject_and_body_is_a_mail() -> None:
 def test_a_payload_that_fits_no_schema_is_shown_all_the_same() -> None:
     item = factories.make_lead().item
     odd = factories.make_output(item, "qualification", payload={"surprise": {"a": [1]}, "tier": None}, facets={})
-    assert {field.name: field.kind for field in build_card(odd, SALES).fields} == {"tier": "text", "surprise": "json"}
+    assert {field.name: field.kind for field in build_card(odd, SALES).fields} == {"tier": "text", "surprise": "object"}
     listed = factories.make_output(item, "research", payload=["not", "an", "object"], facets={})
     assert build_card(listed, SALES).fields[0].value == ["not", "an", "object"]
 
