@@ -18,11 +18,11 @@ from django.db.models import IntegerField, Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseBase
 from django.shortcuts import get_object_or_404, resolve_url
 from django.utils.cache import patch_cache_control
-from django.utils.http import url_has_allowed_host_and_scheme
 
 from agents.models import Department, Installation, Member
 from agents.statements import Among, Given, Statement
 from runs.backends import ROLE_PERMISSIONS, includes
+from runs.late_forms import answer_signed_out
 
 Role = Member.Role
 ViewT = TypeVar("ViewT", bound=Callable[..., HttpResponseBase])
@@ -158,7 +158,7 @@ def signed_in(view: ViewT) -> ViewT:
         if request.headers.get("HX-Request") == "true":
             stays = request.user.is_authenticated or request.method == "POST" or "Kontor-Refresh" in request.headers
             return HttpResponse(status=401, headers={} if stays else {"HX-Redirect": _login_url(request)})
-        return redirect_to_login(request.get_full_path()) if request.method != "POST" else _login_from_form(request)
+        return redirect_to_login(request.get_full_path()) if request.method != "POST" else answer_signed_out(request)
 
     return cast(ViewT, guarded)
 
@@ -176,14 +176,6 @@ def _login_url(request: HttpRequest) -> str:
     if not page.path:
         return resolve_url(settings.LOGIN_URL)
     return redirect_to_login(urlunsplit(("", "", page.path, page.query, ""))).url
-
-
-def _login_from_form(request: HttpRequest) -> HttpResponse:
-    """Sign in, and back to the page with the form: the address it was sent to may answer nothing else."""
-    came_from = request.headers.get("Referer", "")
-    is_ours = url_has_allowed_host_and_scheme(came_from, request.get_host())
-    page = urlsplit(came_from if is_ours else resolve_url(settings.LOGIN_REDIRECT_URL))
-    return redirect_to_login(urlunsplit(("", "", page.path, page.query, "")))
 
 
 def _has_zero(request: HttpRequest) -> bool:
