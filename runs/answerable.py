@@ -21,7 +21,7 @@ from runs.allowed import YES, Allowed, can_retry, can_take_over, has_left, no
 from runs.backends import includes
 from runs.models import Item, OutboxMessage, Output, Review, SendBack
 from runs.payloads import classifications_of, texts_of
-from runs.sendable import why_not_send
+from runs.sendable import address_of, why_not_send
 
 Answer, Kind, Role = Review.Answer, Review.Kind, Member.Role
 HIGH_RISK = 3
@@ -84,12 +84,17 @@ class Asked:
         return rounds_of(self.review.output) if self.review.output is not None else []
 
     @cached_property
+    def address(self) -> str:
+        """Whom a mail about its item goes to; empty if nobody knows."""
+        return address_of(self.review.item) if self.review.item is not None else ""
+
+    @cached_property
     def may_leave(self) -> Allowed:
         """Whether what is asked about may still go to the item's person."""
         review = self.review
         if review.kind != Kind.DRAFT or review.item is None or review.output is None:
             return YES
-        reason = why_not_send(review.item, review.output)
+        reason = why_not_send(review.item, review.output, address=self.address)
         return no(reason) if reason else _goes_on(review.item)
 
 

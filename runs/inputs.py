@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -18,7 +18,7 @@ from agents.statements import Among, Statement
 from agents.tools import tool_definitions
 from runs.gates import Choice
 from runs.models import AgentRun, Message, Output, Review, SendBack
-from runs.staff import Desk, Staff
+from runs.staff import Desk
 
 LAST_MESSAGES = 3
 LAST_NOTES = 5
@@ -50,8 +50,8 @@ class Prepared:
     fingerprint: str
 
 
-def gather_inputs(runs: Sequence[AgentRun], staff: Staff) -> dict[int, Prepared]:
-    """The inputs of every run: ``{run id: Prepared}``. Runs need ``trigger`` selected."""
+def gather_inputs(runs: Sequence[AgentRun], desks: Mapping[int, Desk]) -> dict[int, Prepared]:
+    """The inputs of every run: ``{run id: Prepared}``. Runs need ``trigger`` selected, their departments a desk."""
     item_ids = {run.item_id for run in runs}
     outputs: dict[Node, tuple[int, Any]] = {}
     for pk, item_id, key, trigger_id, payload in _OUTPUTS.rows(items=item_ids):
@@ -62,10 +62,9 @@ def gather_inputs(runs: Sequence[AgentRun], staff: Staff) -> dict[int, Prepared]
     rounds: dict[Node, list[tuple[str, str, Any]]] = {}
     for item_id, key, trigger_id, *told in _SENT_BACK.rows(items=item_ids):
         rounds.setdefault((item_id, key, trigger_id), []).append(tuple(told))
-    fields = _load_fields(runs, staff)
+    fields = _load_fields(runs, desks)
     return {
-        run.pk: _prepare(run, staff.desks[run.department_id], outputs, fields[run.item_id], messages, rounds)
-        for run in runs
+        run.pk: _prepare(run, desks[run.department_id], outputs, fields[run.item_id], messages, rounds) for run in runs
     }
 
 
@@ -190,12 +189,12 @@ def _capped(value: Any, limit: int) -> Any:
     return value if len(text) <= limit else f"{text[:limit]} … [{len(text) - limit} characters cut]"
 
 
-def _load_fields(runs: Sequence[AgentRun], staff: Staff) -> dict[int, dict[str, Any]]:
+def _load_fields(runs: Sequence[AgentRun], desks: Mapping[int, Desk]) -> dict[int, dict[str, Any]]:
     by_kind: dict[str, list[AgentRun]] = {}
     for run in runs:
-        by_kind.setdefault(staff.desks[run.department_id].spec.kind, []).append(run)
+        by_kind.setdefault(desks[run.department_id].spec.kind, []).append(run)
     fields: dict[int, dict[str, Any]] = {run.item_id: {} for run in runs}
     for group in by_kind.values():
-        spec = staff.desks[group[0].department_id].spec
+        spec = desks[group[0].department_id].spec
         fields.update(spec.load_fields({run.item_id for run in group}))
     return fields

@@ -186,7 +186,7 @@ def _expired(now: datetime) -> Q:
 
 def _take(runs: list[AgentRun], choices: dict[int, Choice], staff: Staff, *, now: datetime, worker: str) -> list[Work]:
     runs = [run for run in runs if run.pk in choices]
-    prepared = gather_inputs(runs, staff)
+    prepared = gather_inputs(runs, staff.desks)
     asks, caches = [], staff.caches.draft()
     for run in runs:
         desk = staff.desks[run.department_id]

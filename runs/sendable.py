@@ -25,14 +25,16 @@ def address_of(item: Item) -> str:
     return str(spec.load_fields([item.pk]).get(item.pk, {}).get(spec.address_field) or "")
 
 
-def why_not_send(item: Item, output: Output) -> str:
+def why_not_send(item: Item, output: Output, *, address: str | None = None) -> str:
     """Why this output must not go to the item's person any more; empty if it may, or does not go there at all.
 
-    The suppression list counts by address in every department, whoever entered it and when.
+    The suppression list counts by address in every department, whoever entered it and when. ``address``: the item's,
+    where it was just read.
     """
     if not _reaches_person(item, output):
         return ""
-    if SUPPRESSED_TAG in item.tags or suppressions.is_suppressed(address_of(item)):
+    address = address_of(item) if address is None else address
+    if SUPPRESSED_TAG in item.tags or suppressions.is_suppressed(address):
         return "The person's address is on the list of those nobody writes to."
     return "A reply came in after it was written." if _is_overtaken(item, output) else ""
 

@@ -7,12 +7,12 @@ from datetime import timedelta
 
 from django.db import transaction
 
-from agents.models import Soul
+from agents.models import Department, Soul
 from runs.commits import lock_items
 from runs.database import now as database_now
 from runs.inputs import gather_inputs
 from runs.models import Item, Output
-from runs.staff import load_staff
+from runs.staff import load_desks
 
 OLDER_SOUL = "made with an older SOUL"
 OLDER_INPUTS = "made from older inputs"
@@ -30,8 +30,9 @@ def find_stale(item: Item, outputs: Sequence[Output]) -> dict[int, str]:
     made = [output for output in outputs if output.agent_run is not None and output.fingerprint]
     if not made:
         return {}
-    staff = load_staff(only=item.department_id)
-    desk = staff.desks.get(item.department_id)
+    # Neither prices nor what the installation is doing says anything of it.
+    desks = load_desks([item.department], Department.State.RUNNING)
+    desk = desks.get(item.department_id)
     if desk is None:
         return {}
     runs = []
@@ -40,7 +41,7 @@ def find_stale(item: Item, outputs: Sequence[Output]) -> dict[int, str]:
         if run is not None and run.agent_id in desk.agents:
             run.trigger = output.trigger
             runs.append(run)
-    prepared = gather_inputs(runs, staff)
+    prepared = gather_inputs(runs, desks)
     found = {}
     for output in made:
         run = output.agent_run

@@ -250,7 +250,7 @@ def _expired(row: TryOut, now: datetime) -> bool:
 def _prepare(row: TryOut, staff: Staff) -> tuple[Prepared, dict[str, Any]]:
     """Inputs and request as the engine would build them, with this SOUL and model."""
     run = stand_in(row)
-    prepared = gather_inputs([run], staff)[run.pk]
+    prepared = gather_inputs([run], staff.desks)[run.pk]
     return prepared, build_request(row, staff.desks[row.department_id], prepared)
 
 

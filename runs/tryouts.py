@@ -76,7 +76,7 @@ def preview(
     for number, row in enumerate(rows, start=1):
         row.pk = number  # never saved: only to tell them apart
     desk = staff.desks[agent.department_id]
-    inputs = gather_inputs([stand_in(row) for row in rows], staff)
+    inputs = gather_inputs([stand_in(row) for row in rows], staff.desks)
     found = []
     for row in rows:
         if problem := missing(desk.agents[agent.pk], inputs[row.pk]):

@@ -29,7 +29,6 @@ from runs.answerable import (
 from runs.database import now as database_now
 from runs.models import AgentRun, Item, Message, Output, Review
 from runs.payloads import Classification, classifications_of, texts_of
-from runs.sendable import address_of
 from runs.snoozing import CHOICES, local_time
 from runs.staleness import find_stale
 from runs.views.cards import build_card
@@ -99,7 +98,7 @@ def card_context(
         "buttons": buttons_of(asked, access) if review.status == Review.Status.OPEN else [],
         "texts": _texts(review, shown, given or {}),
         "given": given or {},
-        "address": address_of(item) if item is not None and review.kind == Kind.DRAFT else "",
+        "address": asked.address if review.kind == Kind.DRAFT else "",
         "claims": claims,
         "unsupported": [claim for claim in claims if claim.is_supported is False and not claim.is_removed],
         "unchecked": any(claim.is_supported is None for claim in claims),

@@ -27,7 +27,7 @@ def office() -> Department:
 def prepared(run: AgentRun) -> Prepared:
     """The input of one run."""
     fresh = AgentRun.objects.select_related("trigger").get(pk=run.pk)
-    return gather_inputs([fresh], load_staff())[run.pk]
+    return gather_inputs([fresh], load_staff().desks)[run.pk]
 
 
 def mail(item: Item, number: int, direction: str = "in") -> Message:
@@ -204,7 +204,7 @@ def test_items_do_not_see_each_other() -> None:
     make_output(first.item, "research", payload={"company_summary": "of the first"})
     make_message(first.item)
     runs = list(AgentRun.objects.select_related("trigger").order_by("pk"))
-    found = gather_inputs(runs, load_staff())
+    found = gather_inputs(runs, load_staff().desks)
     assert "of the first" in str(found[first.pk].data)
     assert "of the first" not in str(found[second.pk].data)
 
@@ -215,9 +215,9 @@ def test_it_asks_as_often_for_many_as_for_one(django_assert_num_queries: Any) ->
         make_output(make_queued("writer").item, "research")
     runs = list(AgentRun.objects.select_related("trigger"))
     with django_assert_num_queries(4):
-        gather_inputs(runs[:1], staff)
+        gather_inputs(runs[:1], staff.desks)
     with django_assert_num_queries(4):
-        gather_inputs(runs, staff)
+        gather_inputs(runs, staff.desks)
 
 
 def test_a_schema_has_a_version_of_its_own() -> None:

@@ -55,6 +55,14 @@ def test_what_was_just_made_is_fresh(item: Item) -> None:
     assert stale(item) == {}
 
 
+def test_it_reads_what_the_agents_are_given_and_no_more(item: Item, django_assert_num_queries: Any) -> None:
+    """Agents, SOULs and rules; outputs, messages, notes of who sent back, and the item's own fields."""
+    outputs = list(item.outputs.filter(is_current=True).select_related("agent_run__agent", "trigger"))
+    for some in (outputs[:1], outputs):
+        with django_assert_num_queries(7):
+            assert find_stale(item, some) == {}
+
+
 def test_an_older_soul_is_said_at_once_and_marked_within_a_minute(office: Department, item: Item) -> None:
     publish_new(office, "writer")
     assert stale(item) == {"draft": OLDER_SOUL}

@@ -108,7 +108,7 @@ def test_the_request_is_the_engines_own(item: Item, simulator: SimulatorServer) 
     staff = load_staff()
     desk = staff.desks[item.department_id]
     run = factories.make_agent_run(item, "qualifier")
-    data = gather_inputs([run], staff)[run.pk].data
+    data = gather_inputs([run], staff.desks)[run.pk].data
     wanted = build_params(desk.agents[agent.pk], desk.souls[agent.pk], desk, data, Choice(MODEL))
     assert ModelCall.objects.get(try_out=row).body.request == wanted
     assert "intake" in data.outputs
