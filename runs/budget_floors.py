@@ -88,10 +88,12 @@ def _wanted(budget: Budget, desk: Desk) -> Iterator[tuple[Agent, str]]:
     """Which agents' steps count against the budget, and on which model."""
     declared = {spec.slug for spec in desk.spec.agents}
     for agent in desk.agents.values():
-        is_its = budget.agent_id in (None, agent.pk)
-        if is_its and agent.is_enabled and agent.slug in declared and agent.pk in desk.souls:
-            models = {agent.model, *agent.fallback_models} & {budget.model} if budget.model else {agent.model}
-            yield from ((agent, model) for model in models)
+        if not agent.is_enabled or agent.slug not in declared or agent.pk not in desk.souls:
+            continue
+        # A budget of one model must let the steps start that fall back to it, too; any other those that do not.
+        for model in {agent.model, *(agent.fallback_models if budget.model else ())}:
+            if budget.covers(department_id=agent.department_id, agent_id=agent.pk, model=model):
+                yield agent, model
 
 
 def _lately(agent: Agent, model: str, least: tuple[Decimal, int]) -> tuple[Decimal, int]:
