@@ -7,14 +7,15 @@ items, of which there are a tenth as many as runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import Count, Max, Min, QuerySet, Sum
+from django.db.models import CharField, Count, Max, Min, Sum
 
+from agents.statements import Among, Given, Statement, count_each
 from runs.database import now as database_now
 from runs.models import AgentRun, PipelineRun, StatusCount
 
@@ -35,17 +36,27 @@ class Counted:
     at: datetime | None = None
 
 
-def count_up_to(rows: QuerySet[Any], most: int = MOST) -> Counted:
-    """How many rows there are, in a time that does not grow with them."""
-    found = rows.order_by()[: most + 1].count()
-    return Counted(min(found, most), is_more=found > most)
+def count_up_to(statements: Mapping[str, Statement[Any]], *, most: int = MOST, **given: Any) -> dict[str, Counted]:
+    """How many rows each of them has, in a time that does not grow with them; one query for all."""
+    found = count_each(statements, limit=most + 1, **given)
+    return {name: Counted(min(number, most), is_more=number > most) for name, number in found.items()}
 
 
 def read_counts(rows: str, departments: Iterable[int]) -> dict[str, Counted]:
     """What the job has counted in these departments: ``{status: Counted}``."""
-    kept = StatusCount.objects.filter(rows=rows, department__in=list(departments)).order_by().values("status")
-    sums = kept.annotate(number=Sum("count"), at=Min("counted_at")).values_list("status", "number", "at")
-    return {status: Counted(number, at=at) for status, number, at in sums}
+    found = _KEPT.rows(rows=rows, departments=departments)
+    return {status: Counted(number, at=at) for status, number, at in found}
+
+
+_KEPT = Statement(
+    lambda: (
+        StatusCount.objects.filter(Among("department_id", "departments"), rows=Given("rows", CharField()))
+        .order_by()
+        .values("status")
+        .annotate(number=Sum("count"), at=Min("counted_at"))
+        .values_list("status", "number", "at")
+    )
+)
 
 
 def count_items(departments: Sequence[int], *, most: int | None = None) -> dict[tuple[int, str], int]:

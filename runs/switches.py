@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import transaction
+from django.db.models import QuerySet
 
 from agents.models import Department, Installation, Member
+from agents.statements import Among, Statement, count_each
 from runs import log
 from runs.access import Access
 from runs.alerts import close_alert
@@ -69,14 +72,19 @@ def describe_halt(installation: Installation) -> str:
 
 
 def foresee(departments: Collection[int]) -> Consequence:
-    """What is under way, waits, and waits to be sent in these departments."""
-    runs = AgentRun.objects.filter(department__in=departments)
-    unsent = OutboxMessage.objects.filter(department__in=departments, status=OutboxMessage.Status.PENDING)
-    return Consequence(
-        running=runs.filter(status=AgentRun.Status.RUNNING).count(),
-        queued=runs.filter(status=AgentRun.Status.QUEUED).count(),
-        unsent=unsent.count(),
-    )
+    """What is under way, waits, and waits to be sent in these departments; one query."""
+    return Consequence(**count_each(_FORESEEN, departments=departments))
+
+
+def _of(rows: QuerySet[Any], status: str) -> Statement[Any]:
+    return Statement(lambda: rows.filter(Among("department_id", "departments"), status=status).values_list("pk"))
+
+
+_FORESEEN: dict[str, Statement[Any]] = {
+    "running": _of(AgentRun.objects.all(), AgentRun.Status.RUNNING),
+    "queued": _of(AgentRun.objects.all(), AgentRun.Status.QUEUED),
+    "unsent": _of(OutboxMessage.objects.all(), OutboxMessage.Status.PENDING),
+}
 
 
 def switch_department(*, department: Department, user: User, state: str, reason: str = "") -> Allowed:

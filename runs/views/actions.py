@@ -88,7 +88,10 @@ def action_log(request: HttpRequest) -> HttpResponse:
     """Newest first; person, verb, item, days and department filter by the query string."""
     access, chosen = access_of(request), read_chosen(request)
     visible = visible_actions(request, access)
-    page = read_page(request, filter_actions(visible, chosen), size=ACTION_ROWS)
+    # Departments are read already: a join reads all settings anew with every row.
+    actions = filter_actions(visible, chosen).select_related(None).select_related("user", "item", "bulk")
+    page = read_page(request, actions, size=ACTION_ROWS)
+    access.give_departments([*page.rows, *(action.item for action in page.rows if action.item)])
     context = {
         "access": access,
         "chosen": chosen,

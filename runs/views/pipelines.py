@@ -15,6 +15,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from agents.models import Member
+from agents.statements import Among, Statement
 from runs.access import Access, access_of, get_visible, signed_in
 from runs.models import AgentRun, ModelCall, PipelineRun, StatusCount, ToolCall
 from runs.money import dollars, in_units
@@ -96,12 +97,22 @@ def run_chips(access: Access, *, counted: bool) -> list[Chip]:
     if not counted:
         return [Chip(status.value, status.label.capitalize(), None) for status in PipelineRun.Status]
     kept = read_counts(StatusCount.Rows.PIPELINE_RUNS, access.ids)
-    active = PipelineRun.objects.filter(item__department__in=access.ids, status=PipelineRun.Status.ACTIVE)
     none = Counted(0) if kept else None
-    counts = {**kept, PipelineRun.Status.ACTIVE.value: count_up_to(active)}
+    counts = {**kept, **count_up_to(_ACTIVE, departments=access.ids)}
     return [
         Chip(status.value, status.label.capitalize(), counts.get(status.value, none)) for status in PipelineRun.Status
     ]
+
+
+_ACTIVE: dict[str, Statement[Any]] = {
+    PipelineRun.Status.ACTIVE.value: Statement(
+        lambda: (
+            PipelineRun.objects.filter(Among("item__department_id", "departments"), status=PipelineRun.Status.ACTIVE)
+            .order_by()
+            .values_list("pk")
+        )
+    )
+}
 
 
 def _rows(runs: list[PipelineRun]) -> list[RunRow]:

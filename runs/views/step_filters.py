@@ -11,6 +11,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from agents.causes import Cause
 from agents.models import Agent
+from agents.statements import Given
 from runs.access import Access
 from runs.models import AgentRun, Item, ModelCall
 
@@ -109,7 +110,7 @@ def steps_of(access: Access) -> QuerySet[AgentRun]:
     return AgentRun.objects.filter(department__in=access.ids)
 
 
-def with_status(rows: QuerySet[AgentRun], status: str, now: datetime) -> QuerySet[AgentRun]:
+def with_status(rows: QuerySet[AgentRun], status: str, now: datetime | Given) -> QuerySet[AgentRun]:
     """Those in one of ``STATUSES``; all without one."""
     if status == LOST:
         return rows.filter(status=AgentRun.Status.RUNNING, lease_expires_at__lt=now)

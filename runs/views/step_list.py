@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib import messages
-from django.db.models import QuerySet
+from django.db.models import DateTimeField, QuerySet
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect
 from django.urls import reverse
@@ -18,6 +19,7 @@ from django.views.decorators.http import require_safe
 from agents.causes import Cause
 from agents.models import Agent
 from agents.pricing import load_price_book
+from agents.statements import Among, Given, Statement
 from runs.access import Access, access_of, signed_in
 from runs.models import AgentRun, ModelCall, StatusCount
 from runs.status_counts import Counted, count_up_to, read_counts
@@ -114,11 +116,19 @@ def count_steps(access: Access, now: datetime) -> list[Chip]:
     """Every status with its count."""
     kept = read_counts(StatusCount.Rows.AGENT_RUNS, access.ids)
     none = Counted(0) if kept else None
-    live = {value: count_up_to(with_status(steps_of(access), value, now)) for value in _LIVE}
+    live = count_up_to(_COUNTED, departments=access.ids, now=now)
     return [
         Chip(value, label, live.get(value) or kept.get(value, none), is_of_now=value in live)
         for value, label in STATUSES
     ]
+
+
+def _in_status(value: str) -> Statement[Any]:
+    everything = AgentRun.objects.filter(Among("department_id", "departments"))
+    return Statement(lambda: with_status(everything, value, Given("now", DateTimeField())).order_by().values_list("pk"))
+
+
+_COUNTED = {value: _in_status(value) for value in _LIVE}
 
 
 def _read(request: HttpRequest, filters: StepFilters, access: Access, now: datetime) -> Window[AgentRun]:

@@ -83,8 +83,9 @@ def _context(request: HttpRequest) -> dict[str, Any]:
         rows.append(_row(request, department, [department.pk], reverse("runs:department_switch", args=[department.pk])))
     everything = None
     if getattr(request.user, "is_superuser", False):
-        ids = list(Department.objects.values_list("pk", flat=True))
-        everything = _row(request, Installation.read(), ids, reverse("runs:installation_switch"))
+        # Who may switch it sees all departments.
+        ids = [department.pk for department in access.departments]
+        everything = _row(request, access.installation, ids, reverse("runs:installation_switch"))
     return {"access": access, "rows": rows, "everything": everything}
 
 

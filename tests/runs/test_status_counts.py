@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from agents.statements import Statement
 from runs.database import now as database_now
 from runs.models import AgentRun, Item, PipelineRun, StatusCount
-from runs.status_counts import ROWS_A_SECOND, count_items, count_statuses, count_up_to, read_counts
+from runs.status_counts import ROWS_A_SECOND, Counted, count_items, count_statuses, count_up_to, read_counts
 from tests.factories import make_agent_run, make_department, make_lead
 
 pytestmark = pytest.mark.django_db
@@ -82,7 +83,8 @@ def test_a_count_from_a_clock_that_was_put_back_does_not_last() -> None:
 def test_a_page_counts_no_further_than_it_must(django_assert_num_queries: Any) -> None:
     for _ in range(4):
         make_agent_run(make_lead().item, "intake", status="done")
+    rows = {name: Statement(AgentRun.objects.filter(status=name).values_list) for name in ("done", "failed")}
     with django_assert_num_queries(1):
-        some = count_up_to(AgentRun.objects.all(), 3)
-    assert (some.number, some.is_more, some.at) == (3, True, None)
-    assert count_up_to(AgentRun.objects.all(), 4).is_more is False
+        some = count_up_to(rows, most=3)
+    assert some == {"done": Counted(3, is_more=True), "failed": Counted(0)}
+    assert count_up_to(rows, most=4)["done"].is_more is False

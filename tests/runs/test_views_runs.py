@@ -166,7 +166,7 @@ def test_the_list_takes_as_many_queries_for_many_runs(django_assert_num_queries:
     scene = make_scene()
     client, numbers = scene.client(scene.operator), []
     for _ in range(2):
-        with django_assert_num_queries(18, exact=False) as found:
+        with django_assert_num_queries(15, exact=False) as found:
             client.get(reverse("runs:list"))
         numbers.append(len(found))
         for _ in range(5):
