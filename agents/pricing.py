@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from decimal import ROUND_HALF_UP, Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,18 @@ class Usage:
     def total_tokens(self) -> int:
         """Prompt and output: what counts against a budget in tokens."""
         return self.prompt_tokens + self.output_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPrice:
+    """What a batch, answered within 24 hours, costs of the usual prices: the same ``share`` of each, of every model."""
+
+    share: Decimal
+    source: str
+
+    def of(self, usd: Decimal) -> Decimal:
+        """What calls of this cost had been as batches; US dollars, 8 places, half up."""
+        return (usd * self.share).quantize(_PLACES, ROUND_HALF_UP)
 
 
 def cost_usd(usage: Usage, price: ModelPrice) -> Decimal:
@@ -225,9 +238,15 @@ class PriceSync:
 
 def shipped_prices(path: Path = PRICES_FILE) -> list[ModelPrice]:
     """The rows of ``prices.toml``, unsaved. ValueError names the row that cannot be read."""
-    with path.open("rb") as file:
-        entries: list[dict[str, Any]] = tomllib.load(file, parse_float=Decimal)["price"]
+    entries: list[dict[str, Any]] = _load(path)["price"]
     return [_read(entry) for entry in entries]
+
+
+@cache
+def shipped_batch_price(path: Path = PRICES_FILE) -> BatchPrice:
+    """The discount of ``prices.toml`` for batches. Only to be shown: Kontor makes none."""
+    entry = _load(path)["batch"]
+    return BatchPrice(Decimal(entry["share"]), entry["source"])
 
 
 def sync_prices() -> PriceSync:
@@ -246,6 +265,11 @@ def sync_prices() -> PriceSync:
     # Two machines may start at once: whoever is second finds the row there.
     ModelPrice.objects.bulk_create(missing, ignore_conflicts=True)
     return PriceSync(tuple(str(price) for price in missing), tuple(differences))
+
+
+def _load(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return tomllib.load(file, parse_float=Decimal)
 
 
 def _read(entry: dict[str, Any]) -> ModelPrice:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from django.db.models import DateTimeField, QuerySet
 
 from agents.models import Department
-from agents.pricing import PriceBook, UnknownPrice, load_price_book
+from agents.pricing import PriceBook, UnknownPrice, load_price_book, shipped_batch_price
 from agents.statements import Among, Given, Statement
 from runs.cost_sums import Before, Cost, Period, total
 from runs.costs import Ledger
@@ -76,6 +76,11 @@ class Report:
         """What the same tokens had cost with these models (agent id to model); None where nothing is chosen."""
         known = {agent_id: model for agent_id, model in choices.items() if model in self.prices.models}
         return what_if(self.usages, known, self.prices) if known else None
+
+    def as_batches(self, usd: Decimal) -> Decimal:
+        """What the same tokens at this cost had cost as batches. Of calls whose end was not seen the bound stays."""
+        bound = self.whole.cost.estimated_usd
+        return bound + shipped_batch_price().of(usd - bound)
 
 
 def make_reports(departments: Collection[Department], period: Period, dimensions: Iterable[str]) -> list[Report]:

@@ -16,6 +16,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from agents.models import Agent, Member
+from agents.pricing import shipped_batch_price
 from agents.statements import Among, Statement
 from runs.access import Access, access_of, signed_in
 from runs.cost_items import path_of
@@ -250,12 +251,16 @@ def _load_agents(report: Report, access: Access) -> list[Agent]:
 def _what_if(
     request: HttpRequest, report: Report, agents: Sequence[Agent], judged: Mapping[str, Verdicts]
 ) -> dict[str, Any]:
-    """The same tokens on one model only, with what people thought of what it wrote, and on the model chosen for each
-    agent by ``if_<agent id>``."""
+    """The same tokens on one model only, with what people thought of what it wrote, as batches, and on the model chosen
+    for each agent by ``if_<agent id>``."""
     chosen = {agent.pk: request.GET.get(f"if_{agent.pk}", "") for agent in agents}
     now_usd = report.whole.cost.usd
     return {
-        "single": [(model, usd, usd - now_usd, judged.get(model)) for model, usd in report.by_model],
+        "batched_usd": report.as_batches(now_usd),
+        "batch": shipped_batch_price(),
+        "single": [
+            (model, usd, usd - now_usd, report.as_batches(usd), judged.get(model)) for model, usd in report.by_model
+        ],
         "agents": [(agent, chosen[agent.pk]) for agent in agents],
         "several": len({agent.department_id for agent in agents}) > 1,
         "models": report.prices.models,

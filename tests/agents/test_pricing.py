@@ -20,6 +20,7 @@ from agents.pricing import (
     load_price_book,
     reserve_bound,
     reserved_usd,
+    shipped_batch_price,
     shipped_prices,
     sync_prices,
 )
@@ -181,3 +182,11 @@ class TestSync:
         found = sync_prices()
         assert [(d.field, d.in_code, d.in_database) for d in found.differences] == [("input_usd", "4", "3.5")]
         assert ModelPrice.objects.get(model="claude-opus-5-5").input_usd == Decimal("3.5")
+
+
+def test_batches_have_a_price_with_its_source_that_no_call_is_priced_by() -> None:
+    batch = shipped_batch_price()
+    assert (batch.share, batch.source[-10:]) == (Decimal("0.5"), "2026-11-14")
+    assert batch.of(Decimal("0.00000003")) == Decimal("0.00000002"), "half up"
+    price, usage = BOOK.price_for("claude-opus-5-5", date(2026, 11, 14)), Usage(1_000_000, output_tokens=1_000_000)
+    assert (cost_usd(usage, price), batch.of(cost_usd(usage, price))) == (Decimal(24), Decimal(12))

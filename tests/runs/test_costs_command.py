@@ -81,6 +81,9 @@ def test_it_says_what_other_models_had_cost_and_what_the_cache_saved() -> None:
     found = report("--what-if", "intake=claude-opus-5-5")
     dearer = Decimal(found["what_if"]["one_model"]["claude-opus-5-5"])
     assert Decimal(found["what_if"]["chosen_usd"]) == dearer > Decimal("4")
+    batches = found["what_if"]["as_batches"]
+    assert Decimal(batches["one_model"]["claude-opus-5-5"]) == dearer / 2
+    assert Decimal(batches["as_it_was"]) == Decimal(found["total"]["cost_usd"]) / 2
     (line,) = found["by"]["agent"]
     assert line["prompt_cache"] == found["prompt_cache"]
     assert line["prompt_cache"]["read_percent"] == 50

@@ -340,7 +340,10 @@ def test_what_other_models_had_cost(client: Client) -> None:
     usd = (Decimal(1_234_567) * 4 + 210 * 20) / 1_000_000
     assert context["what_if"]["chosen_usd"] == usd
     assert {model: cost for model, cost, *_ in context["what_if"]["single"]}["claude-opus-5-5"] == usd
+    assert {model: batched for model, _, _, batched, _ in context["what_if"]["single"]}["claude-opus-5-5"] == usd / 2
+    assert context["what_if"]["batched_usd"] == call.cost_usd / 2
     page = response.content.decode()
+    assert "only to compare, as Kontor sends none (Models overview" in page
     assert page.count("<option selected>claude-opus-5-5</option>") == 1
     assert "<option>claude-sonnet-5-5</option>" in page
 

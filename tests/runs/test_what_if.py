@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
 
 from agents.models import Agent, ModelPrice
 from agents.pricing import PRICE_FIELDS, Usage, cost_usd, load_price_book, sync_prices
+from runs.cost_moves import TOKENS
+from runs.cost_report import make_reports
 from runs.cost_rollups import roll_up
 from runs.cost_sums import Period
 from runs.models import AgentRun
@@ -123,3 +127,46 @@ def test_calls_that_were_refused_do_not_choose_the_band() -> None:
         wanted = cost_usd(Usage(150_000, output_tokens=10), prices.price_for("claude-haiku-4-5", DAY.first, 150_000))
         assert what_if([row], {run.agent_id: "claude-haiku-4-5"}, prices) == wanted
         roll_up()
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_batches_are_priced_at_half_of_every_price_but_for_what_is_only_known_as_a_bound(seed: int) -> None:
+    """Against an oracle of fractions that halves the rates of each call's own row; tokens are whole thousands."""
+    sync_prices()
+    department, chance, prices = make_department(), random.Random(seed), load_price_book()
+    run = make_agent_run(make_lead(department).item, "intake")
+    halves = {model: Fraction(0) for model in ("as it was", *prices.models)}
+    for number in range(6):
+        tokens = {name: 1_000 * chance.randrange(90) for name in TOKENS}
+        mine = prices.price_for(chance.choice(prices.models), DAY.first, sum(tokens.values()) - tokens["output_tokens"])
+        make_model_call(
+            run, number=number, model_asked=mine.model, model_used=mine.model, cost_usd=cost_usd(Usage(**tokens), mine),
+            started_at=NOON, **tokens,
+        )  # fmt: skip
+        halves["as it was"] += _half(tokens, mine)
+    for row in load_usages([department], DAY, prices):
+        for model in prices.models:
+            price = prices.price_for(model, DAY.first, row.prompt_tokens)
+            tokens = {name: getattr(row.usage, name) for name in TOKENS}
+            halves[model] += Fraction(row.cost.usd) / 2 if model == row.model else _half(tokens, price)
+    bound = Decimal("0.34")
+    make_model_call(run, number=9, status="unseen", is_estimate=True, reserved_usd=bound, cost_usd=bound,
+                    started_at=NOON, input_tokens=0, output_tokens=0)  # fmt: skip
+    for _ in range(2):
+        (report,) = make_reports([department], DAY, ["agent"])
+        found = {"as it was": report.as_batches(report.whole.cost.usd)}
+        found |= {model: report.as_batches(usd) for model, usd in report.by_model}
+        assert {name: Fraction(usd - bound) for name, usd in found.items()} == halves
+        roll_up()
+
+
+def _half(tokens: dict[str, int], price: ModelPrice) -> Fraction:
+    rates = (
+        price.input_usd,
+        price.cache_write_5m_usd,
+        price.cache_write_1h_usd,
+        price.cache_read_usd,
+        price.output_usd,
+    )
+    millionths = sum(tokens[name] * Fraction(rate) for name, rate in zip(TOKENS, rates, strict=True))
+    return Fraction(millionths) / 2_000_000

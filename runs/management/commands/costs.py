@@ -13,6 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from agents.models import Agent, Department
+from agents.pricing import shipped_batch_price
 from runs.cost_report import Line, Report, make_reports
 from runs.cost_sums import Period
 from runs.costs import dimensions
@@ -90,6 +91,11 @@ def _as_json(reports: Sequence[Report], departments: Sequence[Department], choic
         "outcomes": [{"outcome": one.name, "count": one.count, "usd_each": _usd(one.usd)} for one in report.outcomes],
         "what_if": {
             "one_model": {model: _usd(usd) for model, usd in report.by_model},
+            "as_batches": {
+                "source": shipped_batch_price().source,
+                "as_it_was": _usd(report.as_batches(whole.usd)),
+                "one_model": {model: _usd(report.as_batches(usd)) for model, usd in report.by_model},
+            },
             "judged": {
                 model: {"decided": one.decided, "approved_as_written": one.approved} for model, one in judged.items()
             },
