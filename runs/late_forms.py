@@ -27,7 +27,7 @@ def answer_signed_out(request: HttpRequest) -> HttpResponse:
     is_ours = url_has_allowed_host_and_scheme(came_from, request.get_host())
     page = urlsplit(came_from if is_ours else resolve_url(settings.LOGIN_REDIRECT_URL))
     door = redirect_to_login(urlunsplit(("", "", page.path, page.query, "")))
-    written = _written(request)
+    written = _written(request) if is_ours else []  # else there is no form to go back to
     if not written:
         return door
     return render(request, "too_late.html", {"written": written, "login_url": door.url}, status=401)

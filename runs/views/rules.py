@@ -80,7 +80,10 @@ def rule_move(request: HttpRequest, pk: int) -> HttpResponse:
     else:
         messages.warning(request, allowed.reason)
     if is_htmx(request):
-        return render(request, "runs/_rule_list.html", {**list_context(request, rule.department), "is_part": True})
+        # The menu in which a place was typed is closed by now: the keys go on from its row.
+        moved = rule.pk if "to" in request.POST else None
+        context = {**list_context(request, rule.department), "is_part": True, "moved": moved}
+        return render(request, "runs/_rule_list.html", context)
     return redirect(f"{rules_url(rule.department)}#rule-{rule.pk}")
 
 

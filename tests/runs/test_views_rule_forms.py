@@ -137,6 +137,14 @@ class TestSave:
             assert value[:100] in html, "nothing typed is lost"
         assert list(Rule.objects.values_list()) == rules
 
+    def test_what_is_wrong_is_said_above_the_form_too_and_at_what_is_wanted(
+        self, office: Department, client: Client
+    ) -> None:
+        html = text_of(client.post(self.URL, {**NEW, "want": ""}))
+        told = "Choose at least one output that is wanted."
+        assert f'role="alert"><div>Not saved. {told} </div>' in html
+        assert f'id="wrong-want">{told}' in html
+
     def test_errors_stand_beside_their_field(self, office: Department, client: Client) -> None:
         html = text_of(client.post(self.URL, {**NEW, "facet-score": "much"}))
         box = html[html.index('id="box-facet-score"') :]

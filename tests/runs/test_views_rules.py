@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -110,7 +111,10 @@ class TestMove:
         assert order(office)[:3] == [names[0], names[2], names[1]]
         client.post(url, {"by": "up"})
         assert order(office) == names
-        client.post(url, {"to": "1"})
+        part = client.post(url, {"to": "1"}, headers=HTMX).content.decode()
+        assert re.search(rf'id="rule-{rule.pk}-more"[^>]* autofocus', part), "the menu it was typed in is gone"
+        assert part.count("autofocus") == 1
+        assert "autofocus" not in client.post(url, {"by": "up"}, headers=HTMX).content.decode()
         assert order(office)[:2] == [names[1], names[0]]
         client.post(url, {"to": "99"})
         assert order(office)[-1] == names[1]
