@@ -32,7 +32,7 @@ def unchecked_sentences(before: str, after: str) -> list[str]:
 
 
 def _pieces(before: list[str], after: list[str]) -> Iterator[Piece]:
-    for tag, i, j, k, m in SequenceMatcher(a=before, b=after, autojunk=False).get_opcodes():
+    for tag, i, j, k, m in SequenceMatcher(_is_gap, before, after, autojunk=False).get_opcodes():
         if tag == "equal":
             yield Piece("same", "".join(before[i:j]))
             continue
@@ -40,6 +40,12 @@ def _pieces(before: list[str], after: list[str]) -> Iterator[Piece]:
             yield Piece("gone", "".join(before[i:j]))
         if k < m:
             yield Piece("new", "".join(after[k:m]))
+
+
+def _is_gap(token: str) -> bool:
+    """Whether it is nothing that two texts have in common, else a new sentence would be mixed word by word with the old
+    one. Lines end where they did."""
+    return token.isspace() and "\n" not in token
 
 
 def _bare(sentence: str) -> str:

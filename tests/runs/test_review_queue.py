@@ -281,6 +281,16 @@ def test_a_difference_loses_nothing_of_either_text() -> None:
     assert "".join(piece.text for piece in pieces if piece.kind != "gone") == now
 
 
+def test_another_sentence_stands_behind_the_old_one_and_not_between_its_words() -> None:
+    was, now = "Hello.\n\nMay I show it, tomorrow or later?\n\nMara", "Hello.\n\nDoes Thursday suit you?\n\nMara"
+    assert [(piece.kind, piece.text) for piece in diff_texts(was, now)] == [
+        ("same", "Hello.\n\n"),
+        ("gone", "May I show it, tomorrow or later?"),
+        ("new", "Does Thursday suit you?"),
+        ("same", "\n\nMara"),
+    ]
+
+
 def test_a_sentence_that_was_not_there_is_unchecked() -> None:
     was = "Dear Lena,\n\nYou ship 1,200 loads. We check them.\nMara"
     now = "Dear Lena,\n\nYou ship 1,300 loads.  We check them. We halve your costs!\nMara"
