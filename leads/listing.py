@@ -51,7 +51,7 @@ class LeadRow:
     @property
     def name(self) -> str:
         """What the lead is called."""
-        return str(self.lead)
+        return self.lead.item.title if self.lead.item.is_erased else str(self.lead)
 
     @property
     def address(self) -> str:

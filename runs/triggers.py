@@ -14,6 +14,7 @@ from runs.database import now as database_now
 from runs.database import update_rows
 from runs.effects import withdraw_drafts
 from runs.models import Action, BulkAction, Item, Message, Trigger
+from runs.wording import trigger_words
 
 BATCH = 500
 
@@ -138,6 +139,6 @@ def _add(
         item.priority = item.priority if priority is None else min(item.priority, priority)
         rows.append((item.pk, item.route_due_at, item.priority))
     update_rows(Item, ["route_due_at", "priority"], rows)
-    who = f" by {by}" if by else ""
-    log.write(log.item_entry(item, "trigger", f"Trigger: {kind.label}{who}.", at=now) for item in items)
+    text = f"{trigger_words(kind, is_planned=due_at > now)}{f' ({by})' if by else ''}."
+    log.write(log.item_entry(item, "trigger", text, at=now) for item in items)
     return triggers

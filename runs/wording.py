@@ -47,6 +47,12 @@ def facet_label(name: str, kind: DepartmentSpec | None) -> str:
     return field_label(name, promoting[0].model_fields.get(name) if promoting else None)
 
 
+def trigger_words(kind: str, *, is_planned: bool = False) -> str:
+    """What a trigger says, as a sentence without a full stop; ``is_planned``: it is due later."""
+    said = f"{OCCASIONS[kind]} is planned" if is_planned else HAPPENED[kind]
+    return f"{said[0].upper()}{said[1:]}"
+
+
 def because(cause: str) -> str:
     """What set off a pipeline run, from the kinds of triggers it keeps (``created, follow-up``); others as they are."""
     kinds = cause.split(", ")

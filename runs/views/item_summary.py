@@ -17,6 +17,7 @@ from runs.sendable import address_of
 from runs.staleness import find_stale
 from runs.views.cards import Card
 from runs.views.output_cards import OutputCard, build_output_card
+from runs.views.review_buttons import waits_in_outbox
 from runs.views.steps import Occasion
 
 
@@ -28,6 +29,8 @@ class Question:
     card: Card | None
     checks: Card | None
     can_answer: bool
+    waits: str = ""
+    """What an approved mail waits for, in sentences; empty if it leaves after its undo time."""
     missing: str = ""
     """What the run lacked in which the asked-about output was made, or failed to be."""
 
@@ -114,6 +117,9 @@ def _questions(
     rows = _OPEN.objects(item=item.pk, department=item.department_id)
     known, known_runs = {output.pk: output for output in outputs}, {run.pk: run for run in runs}
     for row in rows:
+        row.department = item.department
+        if row.item_id == item.pk:
+            row.item = item
         if row.output_id in known:
             row.output = known[row.output_id]
         if row.agent_run_id in known_runs:
@@ -123,13 +129,15 @@ def _questions(
     prefetch_related_objects([row.output for row in rows if row.output], "agent_run")
     runs_told = [*(row.agent_run for row in rows), *(row.output.agent_run for row in rows if row.output)]
     prefetch_related_objects([run for run in runs_told if run], "pipeline_run")
-    can_answer = access_of(request).can(item.department_id, "reviewer")
+    access = access_of(request)
+    can_answer = access.can(item.department_id, "reviewer")
     found = []
     for review in rows:
         card, output = None, review.output
         if output is not None:
             card = (cards.get(output.pk) or build_output_card(output, item.department.spec)).card
-        found.append(Question(review, card, _checks(output, outputs, cards), can_answer, _missing(review)))
+        waits = "" if review.item_id is None else waits_in_outbox(review, access.installation)
+        found.append(Question(review, card, _checks(output, outputs, cards), can_answer, waits, _missing(review)))
     return found
 
 

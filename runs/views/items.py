@@ -157,6 +157,8 @@ def _next(item: Item, runs: Sequence[AgentRun], triggers: Sequence[Trigger], hal
             f"{_titles(running)}: {why.label}. {why.note}", why.colour, why.icon, since=why.since, is_live=True
         )
     department = item.department
+    if item.is_erased:
+        return Shown("The person was erased. Nothing more happens.", "neutral", "ban")
     if halt or department.state not in department.WORKING:
         return Shown(f"Nothing new starts. {halt or describe_state(department)}", "warning", "ban")
     if department.stopped_by_error:

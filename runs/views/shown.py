@@ -108,8 +108,10 @@ def show_model_call(call: ModelCall) -> Shown:
 
 
 def show_item(item: Item, spec: DepartmentSpec) -> Shown:
-    """The item's status as its kind names and colours it; what a person has switched comes first."""
+    """The item's status as its kind names and colours it. Of one that was closed on its way it is where it was left."""
     status = spec.status_spec(item.status)
+    if item.automation == Item.Automation.CLOSED and not (status.is_closing or status.is_resting):
+        return Shown(f"was: {status.label}", "neutral", "circle")
     return Shown(status.label, status.colour, "circle")
 
 
@@ -117,6 +119,8 @@ def show_automation(item: Item) -> Shown | None:
     """What a person has switched on the item, None while the department works on it by itself."""
     if item.automation == Item.Automation.ACTIVE:
         return None
+    if item.is_erased:
+        return Shown("person erased", "neutral", "ban")
     return Shown(
         item.get_automation_display(),
         "neutral" if item.automation == Item.Automation.CLOSED else "warning",

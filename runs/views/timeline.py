@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
+from runs.erasure import ERASED
 from runs.models import Action, Item, LogEntry, Message, OutboxMessage, Trigger
+from runs.views.actions import ActionRow
 from runs.views.forms import read_time
-from runs.wording import in_words
+from runs.wording import in_words, trigger_words
 
 ROWS = 60
+_AT_ONCE = timedelta(seconds=1)
+"""What is due no later was not planned."""
+_FROM_OUTSIDE = (Trigger.Kind.CREATED, Trigger.Kind.REPLY)
 AT_ONCE = 1_000
 """The most that is shown of one sort at one and the same time."""
 _ICONS = {
@@ -32,6 +37,20 @@ _ICONS = {
 _LEVELS = {LogEntry.Level.WARNING: "warning", LogEntry.Level.ERROR: "bad"}
 # "started" is told by the run's page; triggers, answers and retries are rows of their own.
 _LEFT_OUT = ("started", "trigger", "retry", "answer", "sent", "outbox")
+_TOLD_BY_LOG = (
+    *("pause", "resume", "take_over", "hand_back", "close", "reopen"),
+    *("edit_lead", "assign_owner", "set_tags", "erase_person"),
+)
+"""Actions of which the log has a line with the same words: among people's actions, and there alone, they stand too."""
+_ERASED = {
+    "decision": "An agent was wanted",
+    "output": "An agent wrote something",
+    "status": "The status changed",
+    "review": "A person was asked",
+    "finished": "A run ended",
+    "failed": "A step failed",
+}
+"""What is said of a line of the log whose words were erased with the person."""
 _OF_RUNS = ("output", "failed", "lost", "waiting", "cancelled", "stopped", "retired")
 
 # These wake the router for the item as a whole: that no rule names them does not mean that nothing was started.
@@ -49,6 +68,8 @@ class Moment:
     colour: str = ""
     run_id: int | None = None
     step_id: int | None = None
+    due_at: datetime | None = None
+    """When it is to happen, of what is planned."""
     dom_id: str = ""
     """The row it was told from. A line of the log has the id by which the live page knows it too."""
 
@@ -100,6 +121,8 @@ def _read(item: Item, sorts: list[str], condition: Mapping[str, datetime], limit
     found: list[Moment] = []
     for sort in (SORTS[slug] for slug in sorts):
         rows = sort.rows(item).filter(**{f"{sort.at}__{way}": moment for way, moment in condition.items()})
+        if sort is SORTS["people"] and "decisions" in sorts:
+            rows = rows.exclude(verb__in=_TOLD_BY_LOG)
         newest = rows.order_by(f"-{sort.at}", "-pk")[:limit]
         found += [replace(sort.tell(row), dom_id=_dom_id(row)) for row in newest]
     return sorted(found, key=lambda moment: moment.at, reverse=True)
@@ -110,10 +133,13 @@ def _dom_id(row: Any) -> str:
 
 
 def _from_entry(entry: LogEntry) -> Moment:
+    text = entry.text
+    if text == ERASED:
+        text = f"{_ERASED.get(entry.kind, 'Something happened')}; its words were erased."
     return Moment(
         entry.at,
         _ICONS.get(entry.kind, "circle"),
-        entry.text,
+        text,
         colour=_LEVELS.get(LogEntry.Level(entry.level), ""),
         run_id=entry.pipeline_run_id,
         step_id=entry.agent_run_id,
@@ -122,19 +148,19 @@ def _from_entry(entry: LogEntry) -> Moment:
 
 def _from_action(action: Action) -> Moment:
     what = in_words(action.verb)
-    return Moment(action.at, "user", f"{action.user or 'Somebody'}: {what} {action.target}".strip(), action.reason)
+    text = f"{action.user or 'Somebody'}: {what} {ActionRow(action, []).target}".strip()
+    return Moment(action.at, "user", text, action.reason)
 
 
 def _from_trigger(trigger: Trigger) -> Moment:
-    source = f" from {trigger.source}" if trigger.source else ""
-    if trigger.status == Trigger.Status.NOTED and trigger.kind in _ASKS_FOR_NOTHING:
-        state = ""
-    elif trigger.status == Trigger.Status.OPEN:
-        state = "open"
-    else:
-        state = f"{trigger.get_status_display()}. {trigger.settled_note}".strip()
-    text = f"Trigger: {trigger.get_kind_display()}{source}"
-    return Moment(trigger.created_at, "git-branch", text, state)
+    is_planned = trigger.due_at > trigger.created_at + _AT_ONCE
+    source = f", from {trigger.source.replace(':', ' ')}" if trigger.source and trigger.kind in _FROM_OUTSIDE else ""
+    text = f"{trigger_words(trigger.kind, is_planned=is_planned)}{source}"
+    if trigger.status == Trigger.Status.OPEN:
+        due_at = trigger.due_at if is_planned else None
+        return Moment(trigger.created_at, "git-branch", text, "" if due_at else "It waits for a worker.", due_at=due_at)
+    is_plain = trigger.status == Trigger.Status.NOTED and trigger.kind in _ASKS_FOR_NOTHING
+    return Moment(trigger.created_at, "git-branch", text, "" if is_plain else trigger.settled_note)
 
 
 def _from_message(message: Message) -> Moment:

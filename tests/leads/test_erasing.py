@@ -222,6 +222,21 @@ def test_the_address_and_the_name_appear_nowhere_afterwards() -> None:
     assert (item.automation, item.route_due_at) == ("closed", None)
 
 
+def test_the_page_of_somebody_erased_says_so_and_shows_no_empty_cards() -> None:
+    scene = make_known_everywhere()
+    assert erase_lead(lead=scene.lead, user=scene.operator)
+    client, page = scene.client(scene.operator), reverse("leads:detail", args=[scene.lead.pk])
+    html = client.get(page).content.decode()
+    assert f"<h1>Erased lead {scene.lead.pk}</h1>" in html
+    assert "The person was erased. Nothing more happens." in html
+    assert "what was written about them and to them is gone" in html
+    assert "k-output" not in html
+    lines = client.get(page, {"tab": "timeline"}).content.decode()
+    assert "its words were erased." in lines
+    assert ">Erased.<" not in lines
+    assert f">Erased lead {scene.lead.pk}</a>" in client.get(reverse("leads:list")).content.decode()
+
+
 def test_money_and_counts_stay_what_they_were() -> None:
     scene = make_known_everywhere()
     item = scene.lead.item

@@ -36,7 +36,7 @@ def test_asking_for_a_run_records_who_asked_and_why() -> None:
     assert item.route_due_at is not None
     assert item.priority == Item.Priority.PERSON
     assert not AgentRun.objects.exists()
-    assert LogEntry.objects.get().text == "Trigger: operator."
+    assert LogEntry.objects.get().text == "An operator asked for it."
 
 
 def test_a_whole_list_does_not_overtake_those_who_wait() -> None:

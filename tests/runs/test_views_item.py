@@ -15,6 +15,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from agents.models import Soul
+from runs.control import close_item
 from runs.cost_rollups import roll_up
 from runs.models import AgentRun, Item, ItemCost, ItemTotal, LogEntry, ModelCall, Output
 from runs.models.costs import UNITS
@@ -204,12 +205,61 @@ def test_each_sort_shows_its_own_and_all_together_everything() -> None:
     item = scene.lead.item
     factories.make_log_entry(item, kind="output", text="Intake wrote intake.")
     factories.make_outbox(item, output=scene.output)
-    item.actions.create(department=scene.department, user=scene.operator, verb="pause")
+    item.actions.create(department=scene.department, user=scene.operator, verb="approve", target="review:5")
     whole, _ = read_timeline(item, sorts=[*SORTS])
     parts = [read_timeline(item, sorts=[slug])[0] for slug in SORTS]
     assert all(parts), [slug for slug, part in zip(SORTS, parts, strict=True) if not part]
     assert sorted(m.text for part in parts for m in part) == sorted(m.text for m in whole)
     assert [m.at for m in whole] == sorted((m.at for m in whole), reverse=True)
+
+
+def test_what_the_log_tells_of_a_person_is_not_told_twice_and_stands_among_peoples_actions() -> None:
+    scene = make_scene()
+    assert close_item(item=scene.lead.item, user=scene.operator, reason="Bought elsewhere")
+    everything = [moment.text for moment in read_timeline(scene.lead.item, sorts=[*SORTS])[0]]
+    assert [text for text in everything if text.startswith("olga")] == ["olga closed it: Bought elsewhere."]
+    people = [moment.text for moment in read_timeline(scene.lead.item, sorts=["people"])[0]]
+    assert people == ["olga: close"]
+
+
+def test_triggers_and_targets_are_said_in_words() -> None:
+    item, user = factories.make_lead().item, factories.make_user("olga")
+    factories.make_trigger(item, "created", source="import:fair.csv", status="noted")
+    factories.make_trigger(item, "reply", source="pasted", status="handled", settled_note="All is settled.")
+    factories.make_trigger(item, "follow_up", source="effect", due_at=timezone.now() + timedelta(days=3))
+    factories.make_trigger(item, "operator")
+    item.actions.create(department=item.department, user=user, verb="approve", target="review:5")
+    moments = read_timeline(item, sorts=["triggers", "people"])[0]
+    assert {(moment.text, moment.detail, moment.due_at is not None) for moment in moments} == {
+        ("It came in, from import fair.csv", "", False),
+        ("A reply came in, from pasted", "All is settled.", False),
+        ("A follow-up is planned", "", True),
+        ("An operator asked for it", "It waits for a worker.", False),
+        ("olga: approve question 5", "", False),
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "automation", "label"),
+    [
+        ("drafted", "active", "Waiting for approval"),
+        ("drafted", "paused", "Waiting for approval"),
+        ("drafted", "closed", "was: Waiting for approval"),
+        ("won", "closed", "Won"),
+    ],
+)
+def test_a_closed_item_waits_for_nothing_any_more(status: str, automation: str, label: str) -> None:
+    item = factories.make_lead(status=status, automation=automation).item
+    assert _context(item, "summary")["shown"].label == label
+
+
+def test_the_question_of_an_item_that_rests_promises_nothing_that_will_not_happen() -> None:
+    scene = make_scene()
+    assert "after the undo time at the earliest." in _html(scene)
+    Item.objects.filter(pk=scene.lead.pk).update(automation="paused", automation_reason="Trade fair")
+    html = _html(scene)
+    assert "It waits in the outbox until the automation goes on. It is paused: Trade fair." in html
+    assert "after the undo time at the earliest." not in html
 
 
 @pytest.mark.parametrize("at", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "2020-01-01", "x"])
