@@ -127,7 +127,7 @@ def _beside(shape: Filters, is_behind: bool) -> Statement[Review]:
     """Those behind a place, or before it, the nearest first."""
     risk, pk = Given("at_risk", IntegerField()), Given("at_pk", BigIntegerField())
     due = Given("at_deadline", DateTimeField())
-    rows = _in_order(shape)
+    rows: Any = _in_order(shape)  # "due" is no field
     if is_behind:
         further = Q(due__gt=due) | Q(due=due, pk__gt=pk)
         rows = rows.filter(Q(risk__lt=risk) | (Q(risk=risk) & further))

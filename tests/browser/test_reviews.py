@@ -264,21 +264,24 @@ def test_a_begun_card_is_not_left_without_asking(drafts: list[Review], visit: Op
         asked.append(dialog.type)
         (dialog.accept if leaves else dialog.dismiss)()
 
+    def are_asked(times: int) -> None:
+        wait_for(lambda: bool(page.evaluate("1")) and len(asked) == times, "they are asked", LIMIT_SECONDS)
+
     page.on("dialog", decide)
-    for number, key in enumerate("jk", start=1):
+    for times, key in enumerate("jk", start=1):
         page.keyboard.press(key)
-        wait_for(lambda n=number: bool(page.evaluate("1")) and len(asked) == n, "they are asked", LIMIT_SECONDS)
+        are_asked(times)
         expect(page.locator("h1")).to_have_text("Send mail 1?")
         expect(page.locator("textarea[name=note]")).to_have_value("Half a sen")
     page.get_by_role("link", name="Overview").first.click()
-    wait_for(lambda: bool(page.evaluate("1")) and asked == ["beforeunload"] * 3, "they are asked", LIMIT_SECONDS)
+    are_asked(3)
     expect(page.locator("textarea[name=note]")).to_have_value("Half a sen")
     leaves.append(True)
     page.keyboard.press("j")
     expect(page.locator("h1")).to_have_text("Send mail 2?")
     page.keyboard.press("k")
     expect(page.locator("h1")).to_have_text("Send mail 1?")
-    assert len(asked) == 4, "nothing is asked where nothing was begun"
+    assert asked == ["beforeunload"] * 4, "nothing is asked where nothing was begun"
     assert opened.complaints == []
 
 
