@@ -73,6 +73,15 @@ class Budget(models.Model):
         if self.limit_usd is None and self.limit_tokens is None:
             raise ValidationError("Set a limit in US dollars, in tokens, or both.")
 
+    def validate_constraints(self, exclude: Any = None) -> None:
+        """In words. Of a budget without a limit ``clean`` has said it."""
+        try:
+            super().validate_constraints(exclude=exclude)
+        except ValidationError as error:
+            if self.limit_usd is not None or self.limit_tokens is not None:
+                text = "There is a budget for this in the same kind of period: change that one."
+                raise ValidationError(text) from error
+
 
 class BudgetPeriod(models.Model):
     """What one budget has reserved and spent in one period.

@@ -105,3 +105,19 @@ def test_the_page_refuses_it_and_changes_nothing(client: Client) -> None:
     assert budget.limit_usd == 5
     assert not Action.objects.exists()
     assert "6.00 USD a day now" in client.post(url, {"usd": "6"}, headers=HTMX).content.decode()
+
+
+def test_a_second_budget_of_the_same_is_refused_in_words() -> None:
+    department = make_department()
+    data = {"department": department.pk, "period": "month", "limit_usd": "50", "is_enabled": "on"}
+    form = BudgetForm(data)
+    assert form.is_valid(), form.errors
+    form.save()
+    again = BudgetForm(data)
+    assert again.non_field_errors() == ["There is a budget for this in the same kind of period: change that one."]
+    assert BudgetForm({**data, "period": "day"}).is_valid()
+
+
+def test_a_budget_without_a_limit_is_told_once() -> None:
+    form = BudgetForm({"department": make_department().pk, "period": "month", "is_enabled": "on"})
+    assert form.non_field_errors() == ["Set a limit in US dollars, in tokens, or both."]
