@@ -34,7 +34,7 @@ from runs.inputs import schema_version
 from runs.models import AgentRun, Item, LogEntry, ModelCall, Output
 from runs.outputs import cancel_run
 from runs.staff import Staff
-from runs.wording import in_words
+from runs.wording import in_words, say_value
 from runs.work import Finished, SeenCall
 
 logger = logging.getLogger(__name__)
@@ -256,7 +256,8 @@ def _end_done(done: Sequence[tuple[Finished, AgentRun]], now: datetime) -> list[
     )
     entries = []
     for one, run in done:
-        found = ", ".join(f"{name} {value}" for name, value in one.facets.items() if value not in ("", None))
+        said = (f"{in_words(name)} {say_value(value)}" for name, value in one.facets.items() if value not in ("", None))
+        found = ", ".join(said)
         text = f"{one.work.agent.title} wrote {in_words(one.work.agent.writes)}{': ' + found if found else ''}."
         entries.append(log.run_entry(run, "output", text, at=now))
     return entries

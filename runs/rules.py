@@ -13,7 +13,7 @@ from runs.models import Trigger
 from runs.plan import OTHER, AgentView, Graph, find_cycles
 from runs.router import RuleView
 from runs.trials import simulate_rule
-from runs.wording import HAPPENED, OCCASIONS, facet_label, in_words
+from runs.wording import HAPPENED, OCCASIONS, facet_label, in_words, say_value
 
 __all__ = [
     "CLAUSES",
@@ -235,10 +235,6 @@ def _kind(kind: str) -> str:
     return "the item" if kind == ITEM else OCCASIONS.get(kind, f"a {in_words(kind)}")
 
 
-def _say_value(value: Any) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else in_words(str(value))
-
-
 def _say_status(slug: str, kind: DepartmentSpec | None) -> str:
     label = next((status.label for status in kind.statuses if status.slug == slug), "") if kind else ""
     return label[:1].lower() + label[1:] or in_words(slug)
@@ -261,7 +257,7 @@ def say_values(values: Sequence[Any]) -> list[str]:
             said.append(f"{start} to {value}" if value - start > 1 else f"{start} or {value}")
             start = None
         else:
-            said.append(_say_value(value))
+            said.append(say_value(value))
     return said
 
 

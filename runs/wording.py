@@ -36,6 +36,11 @@ def in_words(slug: str) -> str:
     return words.replace("opt out", "opt-out")
 
 
+def say_value(value: object) -> str:
+    """A value of a classification: ``yes``, ``not now``."""
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else in_words(str(value))
+
+
 def field_label(name: str, info: FieldInfo | None = None) -> str:
     """A field as its schema calls it (``Field(title=…)``), else its name in words."""
     return (info and info.title) or in_words(name)

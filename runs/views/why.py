@@ -11,7 +11,7 @@ from runs.clauses import FACET, FAILED, STATUS, TAGS, TRIGGER
 from runs.models import AgentRun, Item, Rule, Trigger
 from runs.router import Decision
 from runs.rules import rule_sentence, say_condition
-from runs.wording import HAPPENED, facet_label, in_words
+from runs.wording import HAPPENED, facet_label, in_words, say_value
 
 RUNS = 12
 _SO = {FAILED: "failed", TAGS: "its tags"}
@@ -102,9 +102,7 @@ def _instead(clause: Mapping[str, Any], spec: DepartmentSpec) -> str:
 
 
 def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "not known" if value is None else str(value)
+    return "not known" if value is None else say_value(value)
 
 
 def _listed(found: Any) -> str:
