@@ -192,6 +192,14 @@ def signed(number: int) -> str:
 
 
 @register.filter
+@lru_cache(maxsize=10)
+def risk(level: int) -> SafeString:
+    """How risky what is asked is, from 1 to 3, as a badge."""
+    colour, label = ("bad", "high") if level >= 3 else ("warning", "medium") if level == 2 else ("neutral", "low")
+    return format_html('<span class="k-status" data-colour="{}">{}</span>', colour, label)
+
+
+@register.filter
 def percent(share: float | None) -> str:
     """A share of one in whole per cent: ``84 %``; empty without one."""
     return "" if share is None else f"{share * 100:.0f} %"
