@@ -21,6 +21,7 @@ from leads.cleaning import LIMITS
 from leads.filters import Filters, describe_filters, filter_leads, find_owners, read_filters
 from leads.models import Lead
 from runs.access import access_of, require, signed_in
+from runs.allowed import can_record_reply
 from runs.facts import SUPPRESSED_TAG
 from runs.models import Item
 from runs.triggers import record_reply, request_run
@@ -154,6 +155,8 @@ def simulate_reply(request: HttpRequest, pk: int) -> HttpResponse:
     lead = _get_lead(request, pk)
     require(request, lead.item.department_id, Role.OPERATOR)
     url = reverse("leads:detail", args=[lead.pk])
+    if not (may := can_record_reply(lead.item)):
+        return answer(request, may.reason, changed=False, url=url)
     body = request.POST.get("body", "").strip()
     if not body:
         return answer(request, "Write what the lead answers.", changed=False, url=url)
@@ -257,6 +260,7 @@ def _lead_context(request: HttpRequest, pk: int) -> dict[str, Any]:
         "person_fields": build_fields({name: getattr(lead, name) for name in FACTS}),
         "attributes": build_fields(lead.attributes if isinstance(lead.attributes, dict) else {}),
         "can_simulate": can_simulate(),
+        "can_reply": can_record_reply(lead.item, access).ok,
         "can_edit": editing.can_edit_lead(lead, access),
         "can_erase": access.can(lead.department_id, Role.ADMINISTRATOR) and not lead.item.is_erased,
         "candidates": find_owners([lead.department_id]),

@@ -43,7 +43,7 @@ _TOLD_BY_LOG = (
 )
 """Actions of which the log has a line with the same words: among people's actions, and there alone, they stand too."""
 _ERASED = {
-    "decision": "An agent was wanted",
+    "decision": "Something was decided",
     "output": "An agent wrote something",
     "status": "The status changed",
     "review": "A person was asked",

@@ -14,6 +14,16 @@ from runs.rules import rule_sentence, say_condition
 from runs.wording import HAPPENED, facet_label, in_words, say_value
 
 RUNS = 12
+_STATES = {
+    "starts": "starts next",
+    "active": "at work or queued",
+    "skipped": "left out",
+    "current": "has written",
+    "failed": "has failed",
+    "disabled": "switched off",
+}
+"""The states of agents in the trace that are no words yet."""
+_WANTED = {"current": "is there"}
 _SO = {FAILED: "failed", TAGS: "its tags"}
 
 
@@ -51,12 +61,13 @@ def why_context(item: Item, decision: Decision, facts: Facts) -> dict[str, Any]:
             {
                 **agent,
                 "title": titles.get(agent["agent"], agent["agent"]),
+                "said": _STATES.get(agent["state"], agent["state"]),
                 "trigger": triggers.get(agent["occasion"]),
                 "keys": [in_words(key) for key in agent.get("keys", ())],
             }
             for agent in decision.trace["agents"]
         ],
-        "wanted": decision.trace["wanted"],
+        "wanted": [(entry["key"], _WANTED.get(entry["state"], entry["state"])) for entry in decision.trace["wanted"]],
         "started": list(runs[:RUNS]),
         "failed": list(runs.filter(status=AgentRun.Status.FAILED)[:RUNS]),
         "coming": sorted(

@@ -54,7 +54,7 @@ from runs.views.item_costs import sum_costs
 from tests import factories
 from tests.crossings import paths
 from tests.engine import claim, in_threads
-from tests.runs.scene import Scene, make_scene
+from tests.runs.scene import HTMX, Scene, make_scene
 
 pytestmark = pytest.mark.django_db
 
@@ -222,7 +222,8 @@ def test_the_address_and_the_name_appear_nowhere_afterwards() -> None:
     assert (item.automation, item.route_due_at) == ("closed", None)
 
 
-def test_the_page_of_somebody_erased_says_so_and_shows_no_empty_cards() -> None:
+def test_the_page_of_somebody_erased_says_so_and_shows_no_empty_cards(settings: Any) -> None:
+    settings.SIMULATED = True
     scene = make_known_everywhere()
     assert erase_lead(lead=scene.lead, user=scene.operator)
     client, page = scene.client(scene.operator), reverse("leads:detail", args=[scene.lead.pk])
@@ -231,6 +232,10 @@ def test_the_page_of_somebody_erased_says_so_and_shows_no_empty_cards() -> None:
     assert "The person was erased. Nothing more happens." in html
     assert "what was written about them and to them is gone" in html
     assert "k-output" not in html
+    assert "Simulate a reply" not in html
+    url = reverse("leads:simulate_reply", args=[scene.lead.pk])
+    assert "The person was erased" in client.post(url, {"body": "It is me."}, headers=HTMX).content.decode()
+    assert "It is me." not in list(scene.lead.item.messages.values_list("body", flat=True))
     lines = client.get(page, {"tab": "timeline"}).content.decode()
     assert "its words were erased." in lines
     assert ">Erased.<" not in lines

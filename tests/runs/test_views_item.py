@@ -300,6 +300,15 @@ def test_why_says_what_failed_what_comes_and_which_clause_decided() -> None:
     assert {rule.name for rule in context["rules"]} == {rule.name for rule in lead.department.rules.all()}
 
 
+def test_why_says_of_each_agent_and_each_wanted_output_how_it_stands() -> None:
+    lead = factories.make_lead(status="new")
+    factories.make_agent_run(lead.item, "intake", status="failed")
+    context = _context(lead.item, "why")
+    said = {agent["agent"]: agent["said"] for agent in context["agents"]}
+    assert (said["intake"], said["qualifier"], said["writer"]) == ("has failed", "starts next", "not wanted")
+    assert ("intake", "cannot come") in context["wanted"]
+
+
 def test_why_shows_rules_that_hold_first_with_everything_that_held() -> None:
     lead = factories.make_lead(status="new")
     rules = _context(lead.item, "why")["rules"]
