@@ -14,7 +14,7 @@ from agents.models import Department
 from agents.pricing import PriceBook, UnknownPrice, load_price_book, shipped_batch_price
 from agents.statements import Among, Given, Statement
 from runs.cost_sums import Before, Cost, Period, total
-from runs.costs import Ledger
+from runs.costs import CALL_DIMENSIONS, Ledger
 from runs.database import snapshot
 from runs.models import ModelCall
 from runs.outcomes import count_outcomes
@@ -23,11 +23,25 @@ from runs.what_if import CacheUse, Usages, cache_by_agent, cache_saving, read_us
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One value of the dimension. ``before_usd`` None: two periods do not compare by it. ``cache`` of agents only."""
+    """One value of the dimension. ``before_usd`` None: two periods do not compare by it. ``cache`` of agents only.
+
+    Costs by item are kept without tokens and estimates (``is_of_items``): these are unknown then.
+    """
 
     cost: Cost
     before_usd: Decimal | None
     cache: CacheUse | None = None
+    is_of_items: bool = False
+
+    @property
+    def tokens(self) -> dict[str, int | None]:
+        """By kind; None where they are unknown."""
+        return {name: None if self.is_of_items else count for name, count in self.cost.tokens.items()}
+
+    @property
+    def estimated_usd(self) -> Decimal | None:
+        """Of calls whose end was not seen; None where it is unknown."""
+        return None if self.is_of_items else self.cost.estimated_usd
 
     @property
     def change_percent(self) -> int | None:
@@ -147,9 +161,10 @@ def _report(
 def _lines(found: Sequence[Cost], before: Before, by: str, caches: Mapping[int, CacheUse]) -> list[Line]:
     if by == "day" and found:
         found = _every_day(found)
+    is_of_items = by not in CALL_DIMENSIONS
     # Days of two periods do not compare.
     return [
-        Line(cost, before.by_key.get(cost.key, Decimal(0)) if by != "day" else None, caches.get(cost.key))
+        Line(cost, before.by_key.get(cost.key, Decimal(0)) if by != "day" else None, caches.get(cost.key), is_of_items)
         for cost in found
     ]
 

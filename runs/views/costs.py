@@ -123,9 +123,9 @@ def costs_csv(request: HttpRequest) -> StreamingHttpResponse:
 def csv_row(line: Line, saved_usd: Decimal | None) -> list[Any]:
     """One line of an export. What is not known is empty; amounts have 8 places."""
     cost = line.cost
-    amounts = (cost.usd, cost.waste_usd, cost.estimated_usd, line.before_usd, saved_usd)
+    amounts = (cost.usd, cost.waste_usd, line.estimated_usd, line.before_usd, saved_usd)
     texts = ("" if usd is None else f"{usd:.8f}" for usd in amounts)
-    return [cost.key, cost.label, cost.calls, cost.items or "", *cost.tokens.values(), *texts]
+    return [cost.key, cost.label, cost.calls, cost.items or "", *line.tokens.values(), *texts]
 
 
 @signed_in

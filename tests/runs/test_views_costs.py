@@ -201,6 +201,9 @@ def test_the_export_says_what_the_page_and_the_command_say(client: Client, by: s
 
     assert rows == [as_in_file(line, line.get("prompt_cache", {}).get("saved_usd")) for line in said["by"][by]]
     assert whole == as_in_file(said["total"], said["prompt_cache"]["saved_usd"])
+    of_items = by in ("item", "status", "source")
+    assert all((row["input_tokens"] == row["estimated_usd"] == "") == of_items for row in rows), "unknown is no 0"
+    assert whole["input_tokens"] == "1234577"
     assert whole["cache_saved_usd"].startswith("-0."), "a loss is a number, not a formula"
     if by == "day":
         assert [(row["key"], row["calls"], row["before_usd"]) for row in rows] == [

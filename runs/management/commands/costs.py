@@ -106,17 +106,17 @@ def _as_json(reports: Sequence[Report], departments: Sequence[Department], choic
 
 
 def _line(line: Line) -> dict[str, Any]:
-    """Amounts as text, because JSON's numbers do not keep the last digit."""
+    """Amounts as text, because JSON's numbers do not keep the last digit. What is not known is null."""
     cost, cache = line.cost, line.cache
     found = {
         "key": str(cost.key) if isinstance(cost.key, date) else cost.key,
         "label": cost.label,
         "calls": cost.calls,
         "items": cost.items or None,
-        "tokens": cost.tokens,
+        "tokens": line.tokens,
         "cost_usd": _usd(cost.usd),
         "waste_usd": _usd(cost.waste_usd),
-        "estimated_usd": _usd(cost.estimated_usd),
+        "estimated_usd": _usd(line.estimated_usd),
         "before_usd": _usd(line.before_usd),
         "change_percent": line.change_percent,
     }
