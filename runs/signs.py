@@ -12,6 +12,7 @@ from typing import NamedTuple
 from django.conf import settings
 from django.db import connection
 from django.db.models import Count, DateTimeField, Min, Q
+from django.utils.text import capfirst
 
 from agents.models import Department, Installation, ModelState
 from agents.statements import Among, Given, Statement
@@ -202,7 +203,7 @@ def _model(state: ModelState, since: datetime | None) -> Problem:
     if state.breaker == ModelState.Breaker.CLOSED:
         return Problem(
             section="the-model-is-busy",
-            says=f"{state.model} takes no calls for a moment. {state.reason}".strip(),
+            says=f"{state.model} takes no calls for a moment. {capfirst(state.reason)}".strip(),
             next_step="Calls start again by themselves, fewer at once.",
             will_heal=True,
             state="warning",
@@ -212,7 +213,7 @@ def _model(state: ModelState, since: datetime | None) -> Problem:
     is_probing = state.breaker == ModelState.Breaker.PROBING
     return Problem(
         section="the-breaker-is-open",
-        says=f"{state.model} is not working. {state.reason}".strip(),
+        says=f"{state.model} is not working. {capfirst(state.reason)}".strip(),
         next_step="One call is trying it now; it works again as soon as that is answered."
         if is_probing
         else "One call tries it; fallback models stand in where there are any, other runs wait and lose nothing.",

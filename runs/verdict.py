@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -21,6 +21,7 @@ FRESH = timedelta(minutes=15)
 """What was seen longer ago says nothing of now."""
 QUIET = timedelta(days=1)
 """A channel over which nothing has left for so long is not called well."""
+NOBODY_TRIES = "No worker is at work: nothing is tried again before one is."
 FAILING_CALLS = 5
 FAILING_SHARE = 0.2
 """So many of the recent calls, and such a share of them, have failed: the model is in trouble."""
@@ -187,11 +188,17 @@ def judge(signs: Signs) -> Verdict:
 
 
 def _line(part: Part, signs: Signs, found: Sequence[Problem], otherwise: Line) -> Line:
-    """The worst problem of this part speaks, the others are named; without one what else is known."""
+    """The worst problem of this part speaks, the others are named; without one what else is known.
+
+    What heals by itself a worker tries again: without one it does not.
+    """
     problems = [*(problem for of, problem in signs.problems if of == part), *found]
     if not problems:
         return otherwise
     worst = max(problems, key=lambda problem: _RANK[problem.state])
+    also = tuple(problem.says for problem in problems if problem is not worst)
+    if worst.will_heal and not signs.work.alive:
+        worst = replace(worst, will_heal=False, next_step=NOBODY_TRIES, next_at=None)
     return Line(
         part=part,
         state=worst.state,
@@ -202,7 +209,7 @@ def _line(part: Part, signs: Signs, found: Sequence[Problem], otherwise: Line) -
         next_at=worst.next_at,
         will_heal=worst.will_heal,
         link=worst.link,
-        also=tuple(problem.says for problem in problems if problem is not worst),
+        also=also,
     )
 
 
@@ -322,6 +329,8 @@ def _database_else(signs: Signs) -> Line:
             "database", "bad", "it does not answer.", "the-database-does-not-answer", None, step, will_heal=True
         )
     name = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}.get(base.vendor, base.vendor)
+    if not signs.work.alive:
+        return Line("database", "good", f"{name} answers; no worker is at work to write to it.")
     if base.written_at is None or base.written_at < signs.now - FRESH:
         return Line("database", "good", f"{name} answers; no worker has written to it lately.")
     return Line("database", "good", f"{name} answers, and workers write to it.")

@@ -38,6 +38,20 @@ def line_of(verdict: Verdict, part: Part) -> Line:
     return next(line for line in verdict.lines if line.part == part)
 
 
+def test_nothing_heals_by_itself_where_no_worker_is_at_work() -> None:
+    """What waits for the model or the mail is tried again by a worker, and nothing else writes to the database."""
+    alone = replace(WELL, work=replace(WELL.work, alive=0))
+    model = Problem("the-breaker-is-open", "x is not working.", "One call tries it.", True, "bad", AGO, NOW)
+    mail = replace(WELL.mail, refused=1, refusal="450 later", refused_next_at=NOW)
+    verdict = judge(replace(alone, mail=mail, problems=(("model", model),)))
+    for part in ("model", "mail"):
+        line = line_of(verdict, part)
+        assert (line.will_heal, line.next_at) == (False, None)
+        assert line.next_step == "No worker is at work: nothing is tried again before one is."
+    assert line_of(verdict, "database").says == "PostgreSQL answers; no worker is at work to write to it."
+    assert line_of(judge(replace(WELL, problems=(("model", model),))), "model").will_heal
+
+
 def test_all_four_are_well_when_all_were_seen_lately() -> None:
     verdict = judge(WELL)
     assert [(line.part, line.state) for line in verdict.lines] == [
