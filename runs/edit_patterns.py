@@ -150,15 +150,17 @@ def edit_patterns(
     return _gather_by_agent(rows).get(agent.pk, [])[:limit]
 
 
-def patterns_by_agent(department_ids: Iterable[int], *, limit: int = 3) -> list[tuple[Agent, list[Pattern]]]:
+def patterns_by_agent(
+    department_ids: Iterable[int], *, now: datetime | None = None, limit: int = 3
+) -> list[tuple[Agent, list[Pattern]]]:
     """The same for every agent of some departments, in two queries; agents without a pattern are left out."""
-    by_agent = _gather_by_agent(_OF_DEPARTMENTS.rows(departments=list(department_ids), since=_since(None)))
+    by_agent = _gather_by_agent(_OF_DEPARTMENTS.rows(departments=list(department_ids), since=_since(None, now)))
     agents = Agent.objects.filter(pk__in=by_agent).select_related("department").order_by("department", "slug")
     return [(agent, found[:limit]) for agent in agents if (found := by_agent[agent.pk])]
 
 
-def _since(since: datetime | None) -> date:
-    return (since or database_now() - WINDOW).date()
+def _since(since: datetime | None, now: datetime | None = None) -> date:
+    return (since or (now or database_now()) - WINDOW).date()
 
 
 def _rows() -> Any:

@@ -53,7 +53,7 @@ def review_list(request: HttpRequest) -> HttpResponse:
         "risks": RISKS.items(),
         "assignees": ASSIGNEES.items(),
         "figures": review_figures.read_figures(access.ids, now=now),
-        "patterns": edit_patterns.patterns_by_agent(access.ids),
+        "patterns": edit_patterns.patterns_by_agent(access.ids, now=now),
         "queue": query_of(filters),
     }
     return show(request, "runs/reviews.html", "runs/_reviews.html", context)

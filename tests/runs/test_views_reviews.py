@@ -378,7 +378,7 @@ def test_every_question_is_on_one_page_of_the_list(office: Office, django_assert
     queue(office.department, 120)
     client, url, seen = office.client("vera"), reverse("runs:reviews"), []
     while url:
-        with django_assert_max_num_queries(16):
+        with django_assert_max_num_queries(15):
             html = client.get(url).content.decode()
         seen += asks(html)
         later = html.split('">Later')[0].rsplit('href="', 1)[1] if ">Later" in html else ""
