@@ -71,18 +71,24 @@ def test_every_page_is_accessible_in_both_themes_and_fits_a_phone(share: int, pl
     anna.page.emulate_media(reduced_motion="reduce")
     assert {"runs:overview", "leads:detail", "runs:detail", "runs:review", "runs:live"} <= {name for name, _ in pages}
     for name, url in pages[share::SHARES]:
-        anna.complaints.clear()
-        anna.page.set_viewport_size({"width": 1440, "height": 900})
-        anna.page.goto(anna.site + url)
-        for scheme in ("light", "dark"):
-            anna.page.evaluate("theme => { document.documentElement.dataset.bsTheme = theme }", scheme)
-            wrong += [f"{name} {url}, {scheme}: {violation}" for violation in find_violations(anna)]
-        anna.page.set_viewport_size({"width": 375, "height": 800})
-        anna.page.evaluate(LAID_OUT)
-        if (pixels := anna.overflow()) > 0:
-            wrong.append(f"{name} {url}: {pixels} px wider than a phone because of {anna.page.evaluate(TOO_WIDE)}")
-        wrong += [f"{name} {url}: {complaint}" for complaint in anna.complaints]
+        wrong += [f"{name} {fault}" for fault in find_faults(anna, url)]
     assert not wrong, "\n".join(wrong)
+
+
+def find_faults(visit: Visit, url: str) -> list[str]:
+    """What is wrong with one page: for axe in both themes, on a phone, and in the console."""
+    page, wrong = visit.page, []
+    visit.complaints.clear()
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.goto(visit.site + url)
+    for scheme in ("light", "dark"):
+        page.evaluate("theme => { document.documentElement.dataset.bsTheme = theme }", scheme)
+        wrong += [f"{url}, {scheme}: {violation}" for violation in find_violations(visit)]
+    page.set_viewport_size({"width": 375, "height": 800})
+    page.evaluate(LAID_OUT)
+    if (pixels := visit.overflow()) > 0:
+        wrong.append(f"{url}: {pixels} px wider than a phone because of {page.evaluate(TOO_WIDE)}")
+    return wrong + [f"{url}: {complaint}" for complaint in visit.complaints]
 
 
 def find_violations(visit: Visit) -> list[str]:
