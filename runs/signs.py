@@ -81,7 +81,7 @@ def read_signs(
     base, findings = _database(slots)
     ids = [department.pk for department in departments]
     halted = _halted([installation, *departments])
-    problems = [*findings, *halted, *_lines(departments, alerts), *_models(models, alerts)]
+    problems = [*findings, *halted, *_lines(departments, alerts), *_models(models, alerts, now)]
     return Signs(
         now=now,
         work=_work(slots, queue, now),
@@ -194,12 +194,12 @@ def _lines(departments: Iterable[Department], alerts: Sequence[Alert]) -> list[F
     ]
 
 
-def _models(models: Iterable[ModelState], alerts: Sequence[Alert]) -> list[Found]:
+def _models(models: Iterable[ModelState], alerts: Sequence[Alert], now: datetime) -> list[Found]:
     since = {alert.key: alert.first_at for alert in alerts if alert.kind == Alert.Kind.BREAKER}
-    return [("model", _model(state, since.get(f"breaker:{state.model}"))) for state in models]
+    return [("model", _model(state, since.get(f"breaker:{state.model}"), now)) for state in models]
 
 
-def _model(state: ModelState, since: datetime | None) -> Problem:
+def _model(state: ModelState, since: datetime | None, now: datetime) -> Problem:
     if state.breaker == ModelState.Breaker.CLOSED:
         return Problem(
             section="the-model-is-busy",
@@ -211,6 +211,16 @@ def _model(state: ModelState, since: datetime | None) -> Problem:
             next_at=state.closed_until,
         )
     is_probing = state.breaker == ModelState.Breaker.PROBING
+    if not is_probing and state.closed_until is not None and state.closed_until < now - STALE:
+        # A step that waited for it would have tried it by now.
+        return Problem(
+            section="the-breaker-is-open",
+            says=f"{state.model} was not working when it was tried last. {capfirst(state.reason)}".strip(),
+            next_step="No step has asked for it since. The next one that does tries it.",
+            will_heal=True,
+            state="warning",
+            since=since or state.changed_at,
+        )
     return Problem(
         section="the-breaker-is-open",
         says=f"{state.model} is not working. {capfirst(state.reason)}".strip(),

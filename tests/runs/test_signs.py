@@ -180,6 +180,19 @@ def test_an_alert_says_since_when_a_breaker_is_open(desk: Department) -> None:
     assert line_of(desk, "model").since == since
 
 
+def test_a_model_that_no_step_asks_for_is_not_said_to_be_tried_now(desk: Department) -> None:
+    _breaker(desk)
+    now = timezone.now()
+    for closed_until, state, says in (
+        (now + timedelta(minutes=3), "bad", "claude-x is not working."),
+        (now - timedelta(minutes=3), "warning", "claude-x was not working when it was tried last."),
+    ):
+        ModelState.objects.update(closed_until=closed_until)
+        line = line_of(desk, "model")
+        assert (line.state, line.next_at) == (state, closed_until if state == "bad" else None)
+        assert line.says.startswith(says)
+
+
 def test_nothing_measured_is_not_well() -> None:
     fresh = factories.make_department()
     lines = {line.part: line for line in verdict_of(fresh).lines}
