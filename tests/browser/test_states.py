@@ -119,7 +119,7 @@ def send_back(office: Department, user: User) -> list[str]:
     review = make_drafted(office)
     SendBack.objects.create(item=item_of(review), key="draft", note=LONG, author=user, output=mail_of(review))
     resting = make_drafted(office)
-    Item.objects.filter(pk=resting.item_id).update(automation="taken_over", automation_by=user)
+    Item.objects.filter(pk=item_of(resting).pk).update(automation="taken_over", automation_by=user)
     now = timezone.now()
     cover = factories.make_user("cora", department=office)
     Absence.objects.create(user=user, cover=cover, starts_at=now - timedelta(hours=1), ends_at=now + timedelta(days=2))
