@@ -69,10 +69,15 @@ def can_answer(review: Review, answer: str, access: Access | None = None) -> All
 
 
 class Asked:
-    """A question while its answers are looked at: what several of them rest on is read once."""
+    """A question while its answers are looked at: what several of them rest on is read once.
 
-    def __init__(self, review: Review) -> None:
+    ``address``: the item's, where it was read already.
+    """
+
+    def __init__(self, review: Review, address: str | None = None) -> None:
         self.review = review
+        if address is not None:
+            self.address = address
 
     def offers(self, access: Access | None = None) -> list[Offer]:
         """Every answer to this kind of question, each with whether it can be given now."""
@@ -196,11 +201,11 @@ def can_assign(review: Review, to: User | None = None, access: Access | None = N
     return _reviewer(review, access)
 
 
-def can_approve_together(review: Review, access: Access | None = None) -> Allowed:
-    """Approve it together with drafts that are like it. What is risky is looked at by itself."""
+def can_approve_together(review: Review, access: Access | None = None, *, address: str | None = None) -> Allowed:
+    """Approve it together with drafts that are like it. What is risky is looked at by itself. ``address``: as read."""
     if review.risk >= HIGH_RISK:
         return no("High risk: look at it by itself.")
-    return can_answer(review, Answer.APPROVE, access)
+    return _can_answer(Asked(review, address), Answer.APPROVE, access)
 
 
 def can_correct(output: Output, access: Access | None = None) -> Allowed:

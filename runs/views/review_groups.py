@@ -136,6 +136,6 @@ def _drafts(rows: Sequence[Review], access: Access) -> list[Draft]:
         made_from = [behind[pk] for pk in (output.made_from if output is not None else ()) if pk in behind]
         claims = [claim for claim in claims_of(output, made_from) if not claim.is_supported and not claim.is_removed]
         address = str(fields.get(review.item_id or 0, {}).get(review.department.spec.address_field) or "")
-        allowed = can_approve_together(review, access)
+        allowed = can_approve_together(review, access, address=address)
         found.append(Draft(review, shown, claims, address, allowed, is_first=not found))
     return found

@@ -305,7 +305,7 @@ def test_the_panel_is_what_the_page_shows_in_a_fixed_number_of_queries(
     assert settled(client.get(url).content.decode()) in settled(page)
     for _ in range(10):
         Review.objects.filter(pk=make_drafted(office.department).pk).update(group=office.group)
-    with django_assert_max_num_queries(60):
+    with django_assert_max_num_queries(35):
         client.get(url)
     assert office.client("stan").get(url).status_code == 404
 
