@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from django.db.models import Q
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
@@ -19,7 +19,7 @@ from agents.models import Agent, Member
 from agents.pricing import shipped_batch_price
 from agents.statements import Among, Statement
 from runs.access import Access, access_of, signed_in
-from runs.cost_items import path_of
+from runs.cost_items import STATUS, path_of
 from runs.cost_moves import TOKENS
 from runs.cost_report import Line, Report, make_reports
 from runs.cost_sums import Cost, Period
@@ -53,6 +53,8 @@ CALLS_BY = {
     "item": "item_id",
 }
 """Dimensions whose rows open the calls behind them, by the column of the call; a department is chosen by its slug."""
+APART = {"try_outs": "Calls of try-outs", "checks": "Calls of checks", "waste": "Calls that brought nothing"}
+"""What the calls behind a figure above the table are called, by what its link asks for."""
 _AGENTS = Statement(lambda: Agent.objects.filter(Among("pk", "agents")))
 
 
@@ -157,10 +159,31 @@ def cost_calls(request: HttpRequest) -> HttpResponse:
         "access": access,
         "choice": choice,
         "page": page,
-        "of": "try-outs" if request.GET.get("try_outs") else "checks" if request.GET.get("checks") else "",
+        "title": next((title for name, title in APART.items() if request.GET.get(name)), "Calls"),
+        "narrowed": _narrowed(request, access, page.rows),
+        "back": _back(request, access, choice),
         "rows": [(call, show_model_call(call)) for call in page.rows],
     }
     return show(request, "runs/cost_calls.html", "runs/_cost_calls.html", context)
+
+
+def _narrowed(request: HttpRequest, access: Access, calls: Sequence[ModelCall]) -> list[str]:
+    """What these calls have in common, in words; of what has no call nothing is said."""
+    shown = {name: request.GET[name] for name in ("model", *_of_items(access)) if request.GET.get(name)}
+    if STATUS in shown:
+        shown[STATUS] = access.shown[0].spec.status_spec(shown[STATUS]).label
+    for call in calls[:1]:
+        shown |= {"agent": call.agent.title} if request.GET.get("agent") else {}
+        shown |= {"SOUL": f"one of {call.agent.title}"} if request.GET.get("soul") else {}
+        shown |= {"item": call.item.title} if request.GET.get("item") and call.item else {}
+    return [f"{name} {value}" for name, value in shown.items()]
+
+
+def _back(request: HttpRequest, access: Access, choice: Choice) -> str:
+    """The costs page that the calls were opened from: the same days, by what they have in common."""
+    by = next((name for name in (*CALLS_BY, *_of_items(access)) if request.GET.get(name)), choice.by)
+    kept = {name: request.GET[name] for name in ("department", "period", "from", "to") if request.GET.get(name)}
+    return f"{reverse('runs:costs')}?{urlencode({**kept, 'by': by})}"
 
 
 def read_choice(request: HttpRequest, access: Access) -> Choice:

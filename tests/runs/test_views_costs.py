@@ -383,3 +383,40 @@ def test_each_line_says_how_much_came_from_the_cache(client: Client) -> None:
     response = signed_in(department, client).get(reverse("runs:costs"), CUSTOM)
     assert [row.line.cost.cached_percent for row in response.context["rows"]] == [25]
     assert "25 %" in response.content.decode()
+
+
+def test_what_brought_nothing_opens_its_calls(client: Client) -> None:
+    department = make_department()
+    make_costs(department)
+    address = f"{reverse('runs:cost_calls')}?period=custom&amp;from=2026-11-10&amp;to=2026-11-10&amp;waste=1"
+    signed_in(department, client)
+    assert address not in client.get(reverse("runs:costs"), CUSTOM).content.decode(), "there are none"
+    bad = make_costs(department, "0.5")
+    ModelCall.objects.filter(pk=bad.pk).update(error="of no use")
+    assert address in client.get(reverse("runs:costs"), CUSTOM).content.decode()
+    response = client.get(address.replace("&amp;", "&"))
+    assert [call.pk for call, _ in response.context["rows"]] == [bad.pk]
+    assert "<h1>Calls that brought nothing</h1>" in response.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("by", "said"),
+    [
+        ("agent", "agent Intake Classifier"),
+        ("model", "model claude-haiku-5-5"),
+        ("item", "item Lead of sales"),
+        ("status", "status New"),
+        ("source", "source A fair"),
+    ],
+)
+def test_calls_say_what_they_have_in_common_and_lead_back_to_where_they_were_opened(
+    by: str, said: str, client: Client
+) -> None:
+    department = make_department(slug="sales")
+    Lead.objects.filter(pk=item_of(make_costs(department)).pk).update(source="A fair")
+    (row,) = signed_in(department, client).get(reverse("runs:costs"), {**CUSTOM, "by": by}).context["rows"]
+    response = client.get(row.url)
+    assert f"{said}, 10 Nov 2026 to" in strip_tags(response.content.decode())
+    again = client.get(response.context["back"])
+    assert (again.context["choice"].by, again.context["choice"].period) == (by, response.context["choice"].period)
+    assert [shown.url for shown in again.context["rows"]] == [row.url]
