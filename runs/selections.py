@@ -7,6 +7,7 @@ out by the verb, with the reason. Items that come later are left alone.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -39,12 +40,17 @@ UNTIL = ("pause", "take_over", "close")
 
 @dataclass(frozen=True, slots=True)
 class Foreseen:
-    """What a verb would meet: how many items, by what a person has switched on them, and steps it would touch."""
+    """What a verb would meet: the items by id, by what a person has switched on them, and steps it would touch."""
 
-    total: int
+    ids: tuple[int, ...]
     automation: tuple[tuple[str, int], ...]
     active_runs: int
     failed_runs: int
+
+    @property
+    def total(self) -> int:
+        """How many items."""
+        return len(self.ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,16 +130,20 @@ def _joined(values: list[str]) -> str:
     return ",".join(value for value in values if value.strip())
 
 
-def foresee(items: QuerySet[Item]) -> Foreseen:
-    """What a verb would meet on these items, in three queries."""
-    counts = dict(items.values_list("automation").annotate(count=Count("pk")).order_by())
-    runs = AgentRun.objects.filter(item__in=items.values("pk"))
+def foresee(department: Department, chosen: Mapping[str, str]) -> Foreseen:
+    """What a verb would meet on the items that the filter chooses, in two queries."""
+    items = select_items(department, chosen)
+    states = dict(items.order_by("pk").values_list("pk", "automation"))
+    # By the index on department and status: of a hundred thousand items few steps are active or have failed.
+    runs = AgentRun.objects.filter(department=department, status__in=(*AgentRun.ACTIVE, AgentRun.Status.FAILED))
+    runs = runs.filter(item__in=items.values("pk"))
+    counts = dict(runs.values_list("status").annotate(count=Count("pk")).order_by()) if states else {}
     labels = dict(Item.Automation.choices)
     return Foreseen(
-        total=sum(counts.values()),
-        automation=tuple((labels[state], count) for state, count in sorted(counts.items())),
-        active_runs=runs.filter(status__in=AgentRun.ACTIVE).count(),
-        failed_runs=runs.filter(status=AgentRun.Status.FAILED).count(),
+        ids=tuple(states),
+        automation=tuple((labels[state], count) for state, count in sorted(Counter(states.values()).items())),
+        active_runs=sum(counts.get(status, 0) for status in AgentRun.ACTIVE),
+        failed_runs=counts.get(AgentRun.Status.FAILED, 0),
     )
 
 

@@ -53,8 +53,8 @@ def bulk_new(request: HttpRequest) -> HttpResponse:
         allowed = no(" ".join(problems))
     elif not chosen:
         allowed = no("Nothing is chosen. Tick rows of the list, or filter it: nothing is done to everything at once.")
-    ids = selections.find_ids(department, chosen) if allowed else []
-    if allowed and not ids:
+    foreseen = selections.foresee(department, chosen)
+    if allowed and not foreseen.ids:
         allowed = no("Nothing fits the filter.")
     labels = selections.labels_of(department)
     context = {
@@ -73,8 +73,8 @@ def bulk_new(request: HttpRequest) -> HttpResponse:
         "until": request.GET.get("until", ""),
         "until_verbs": selections.UNTIL,
         "allowed": allowed,
-        "foreseen": selections.foresee(selections.select_items(department, chosen)),
-        "ids": ",".join(map(str, ids)) if len(ids) <= selections.MOST_NAMED else "",
+        "foreseen": foreseen,
+        "ids": ",".join(map(str, foreseen.ids)) if allowed and foreseen.total <= selections.MOST_NAMED else "",
     }
     return render(request, "runs/bulk_new.html", context)
 

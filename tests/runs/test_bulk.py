@@ -163,7 +163,7 @@ def test_what_it_would_meet(office: Department) -> None:
     Item.objects.filter(pk=items[0].pk).update(automation="paused")
     make_agent_run(items[1])
     make_agent_run(items[1], "writer", status="failed")
-    found = foresee(select_items(office, FILTER))
+    found = foresee(office, FILTER)
     assert found.total == 3
     assert dict(found.automation) == {"active": 2, "paused": 1}
     assert (found.active_runs, found.failed_runs) == (1, 1)
