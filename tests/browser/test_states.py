@@ -23,7 +23,7 @@ from tests.browser.test_every_page import find_faults
 from tests.runs.desk import item_of, mail_of, make_drafted
 from tests.runs.test_spending import make_budget, make_waiting
 
-pytestmark = [pytest.mark.browser, pytest.mark.looks]
+pytestmark = pytest.mark.browser
 
 Open = Callable[..., Visit]
 LONG = "The model's answer did not fit its schema: https://api.example/v1/" + "messages-" * 20
@@ -144,6 +144,7 @@ def begin(office: Department, user: User) -> list[str]:
 STATES = [fail_together, run_out_of_budget, restore_backup, stop_the_line, send_back, begin]
 
 
+@pytest.mark.looks
 @pytest.mark.parametrize("make", STATES, ids=lambda make: make.__name__)
 def test_what_is_only_seen_in_a_state_has_the_quality_of_all_pages(
     make: Callable[[Department, User], list[str]],
