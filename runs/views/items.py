@@ -126,7 +126,9 @@ def _read_outputs(item: Item, runs: Sequence[AgentRun], triggers: Sequence[Trigg
     prefetch_related_objects([o for o in outputs if o.trigger_id not in (None, *known_triggers)], "trigger")
     prefetch_related_objects([o for o in outputs if o.agent_run_id not in (None, *known_runs)], "agent_run__agent")
     made_by = [output.agent_run for output in outputs if output.agent_run and output.agent_run.soul_id]
-    souls = {soul.pk: soul for soul in _SOULS.objects(souls={run.soul_id for run in made_by})} if made_by else {}
+    souls: dict[int | None, Soul] = {}
+    if made_by:
+        souls = {soul.pk: soul for soul in _SOULS.objects(souls={run.soul_id for run in made_by})}
     for run in made_by:
         run.soul = souls[run.soul_id]
     return outputs
