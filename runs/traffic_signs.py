@@ -26,7 +26,7 @@ from django.db.models import (
 from agents.causes import Cause
 from agents.models import Department
 from agents.statements import Among, Given, Statement
-from runs.models import Channel, ModelCall, OutboxMessage
+from runs.models import Channel, LogEntry, ModelCall, OutboxMessage
 from runs.verdict import FAILING_CALLS, FRESH, CallSigns, MailSigns
 
 RECENT_CALLS = 400
@@ -128,7 +128,7 @@ def _last_call(ids: Sequence[int]) -> datetime | None:
 
 
 def read_mail(ids: Sequence[int], *, now: datetime) -> MailSigns:
-    """What has left these departments last, and what waits to leave; two queries, one more if some was refused."""
+    """What has left these departments last, and what waits to leave; two queries, two more if some was refused."""
     sent = [at for (at,) in _SENT.rows(departments=ids)]
     refused = unsure = overdue = 0
     since: list[datetime] = []
@@ -136,6 +136,7 @@ def read_mail(ids: Sequence[int], *, now: datetime) -> MailSigns:
         refused, unsure, overdue = refused + counted[0], unsure + counted[1], overdue + counted[2]
         since += [at for at in counted[3:] if at is not None]
     first = _refused_first(ids) if refused else None
+    refused_since = _refused_since(ids) if refused else None
     return MailSigns(
         channels=len(sent),
         last_sent_at=max((at for at in sent if at is not None), default=None),
@@ -144,14 +145,27 @@ def read_mail(ids: Sequence[int], *, now: datetime) -> MailSigns:
         overdue=overdue,
         overdue_since=min(since, default=None),
         refusal=first[0] if first else "",
+        refused_since=refused_since,
         refused_next_at=first[1] if first else None,
     )
 
 
 def _refused_first(ids: Sequence[int]) -> tuple[str, datetime] | None:
     """Of what waits after a refusal that which is tried next: what was said, and when it is tried."""
-    refused = OutboxMessage.objects.filter(department__in=ids, status=OutboxMessage.Status.PENDING).exclude(error="")
-    return refused.order_by("release_at").values_list("error", "release_at").first()
+    return _refused(ids).order_by("release_at").values_list("error", "release_at").first()
+
+
+def _refused_since(ids: Sequence[int]) -> datetime | None:
+    """When the oldest message that waits after a refusal was refused first, as the log has it."""
+    told = LogEntry.objects.filter(
+        item=OuterRef("item"), kind="outbox", level=LogEntry.Level.WARNING, at__gte=OuterRef("created_at")
+    )
+    since = Subquery(told.order_by("pk").values("at")[:1])
+    return _refused(ids).order_by("pk").annotate(since=since).values_list("since", flat=True).first()
+
+
+def _refused(ids: Sequence[int]) -> QuerySet[OutboxMessage]:
+    return OutboxMessage.objects.filter(department__in=ids, status=OutboxMessage.Status.PENDING).exclude(error="")
 
 
 def _unsent() -> QuerySet[OutboxMessage, Any]:

@@ -82,6 +82,7 @@ class MailSigns:
     last_sent_at: datetime | None = None
     refused: int = 0
     refusal: str = ""
+    refused_since: datetime | None = None
     refused_next_at: datetime | None = None
     unsure: int = 0
     overdue: int = 0
@@ -283,13 +284,11 @@ def _model_else(signs: Signs) -> Line:
 def _mail_problems(signs: Signs) -> list[Problem]:
     mail, found = signs.mail, []
     if mail.refused:
-        says = (
-            f"{mail.refused} message{'s' if mail.refused > 1 else ''} could not be handed over. {mail.refusal}".strip()
-        )
+        said = f" {mail.refusal.rstrip('.')}." if mail.refusal else ""
+        says = f"{_many(mail.refused, 'message')} could not be handed over.{said}"
         step = "Each is tried again with growing pauses and never sent twice; after the last try a person is told."
-        found.append(
-            Problem("the-mail-server-refuses", says, step, True, "warning", next_at=mail.refused_next_at, link="outbox")
-        )
+        since, next_at = mail.refused_since, mail.refused_next_at
+        found.append(Problem("the-mail-server-refuses", says, step, True, "warning", since, next_at, link="outbox"))
     if mail.unsure:
         says = f"{_many(mail.unsure, 'message')} may or may not have been sent."
         step = "They are never sent again by themselves. A person looks them up and says what is so."

@@ -193,6 +193,20 @@ def test_a_model_that_no_step_asks_for_is_not_said_to_be_tried_now(desk: Departm
         assert line.says.startswith(says)
 
 
+def test_since_when_mail_is_refused_is_read_from_the_log(desk: Department) -> None:
+    item = factories.make_lead(desk).item
+    message = factories.make_outbox(item, status="pending", error="450 later", waiting_for="450 later")
+    at = message.created_at
+    for minutes, kind, level in ((-5, "outbox", "warning"), (1, "outbox", "info"), (2, "failed", "warning")):
+        factories.make_log_entry(item, kind=kind, level=level, at=at + timedelta(minutes=minutes))
+    assert line_of(desk, "mail").since is None
+    for minutes in (3, 4):
+        factories.make_log_entry(item, kind="outbox", level="warning", at=at + timedelta(minutes=minutes))
+    line = line_of(desk, "mail")
+    assert line.since == at + timedelta(minutes=3)
+    assert line.says.startswith("1 message could not be handed over. 450 later.")
+
+
 def test_nothing_measured_is_not_well() -> None:
     fresh = factories.make_department()
     lines = {line.part: line for line in verdict_of(fresh).lines}
