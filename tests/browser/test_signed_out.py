@@ -150,3 +150,31 @@ def test_a_form_of_a_page_whose_session_has_ended_is_not_sent(item: Item, visit:
     field.evaluate("field => field.form.requestSubmit()")
     assert page.evaluate("window.isTheSamePage") is True
     assert field.input_value() == before
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (375, "dark")])
+def test_what_was_written_in_a_form_that_comes_too_late_is_shown_and_behind_the_back_button(
+    width: int, scheme: str, olga: Any, visit: Open
+) -> None:
+    opened = visit(width=width, scheme=scheme)
+    page = opened.page
+    opened.open("/account/")
+    page.get_by_label("First name").fill("Olga Maria")
+    Session.objects.all().delete()  # no event tells the page of it
+    page.get_by_role("button", name="Save").click()
+    page.get_by_role("heading", name="Not saved").wait_for()
+    expect(page.get_by_label("First name")).to_have_value("Olga Maria")
+    assert opened.overflow() <= 0
+    assert find_violations(opened) == []
+    with page.context.expect_page() as opening:
+        page.get_by_role("link", name="Sign in").click()
+    sign_in(opening.value, "olga")
+    opening.value.close()
+    page.go_back()
+    page.get_by_role("button", name="Save").wait_for()
+    expect(page.get_by_label("First name")).to_have_value("Olga Maria")
+    page.locator("#live[data-state=live]").wait_for()
+    page.get_by_role("button", name="Save").click()
+    page.get_by_text("Your account is saved.").wait_for()
+    olga.refresh_from_db()
+    assert olga.first_name == "Olga Maria"
