@@ -122,7 +122,7 @@ def _sum_items(
 ) -> tuple[dict[int, list[int]], dict[int, int]]:
     """What these items came to in the period: ``{item: [calls, cost units, waste units]}``, and in the days before:
     ``{item: cost units}``. By the index of each item."""
-    days = {"before": period.before.first, "first": period.first, "last": period.last}
+    days: dict[str, Any] = {"before": period.before.first, "first": period.first, "last": period.last}
     sums, earlier = {}, {}
     for pk, calls, cost, waste, before in _BY_ITEM.rows(departments=departments, items=items, **days):
         earlier[pk] = int(before or 0)

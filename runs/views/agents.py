@@ -135,8 +135,8 @@ def _figures(request: HttpRequest, agent: Agent, prices: PriceBook) -> dict[str,
     fills = load_fills([agent.department], now=now)
     today_usd = {agent.pk: costs.days[period.last].usd}
     (standing,) = agent_figures.load_standings([agent], now=now, fills=fills, costs=today_usd)
-    counting = {"department_id": agent.department_id, "agent_id": agent.pk, "model": agent.model}
-    own = [fill for fill in fills if fill.budget.covers(**counting)]
+    department = agent.department_id
+    own = [f for f in fills if f.budget.covers(department_id=department, agent_id=agent.pk, model=agent.model)]
     latest, halt = agent_month.latest_runs(agent, LATEST_RUNS), describe_halt(access.installation)
     return {
         "access": access,

@@ -18,7 +18,7 @@ from django.test.utils import CaptureQueriesContext
 from agents.causes import Cause
 from agents.models import Budget, Department
 from agents.pricing import Usage, load_price_book, sync_prices
-from runs import cost_items, cost_rollups, cost_unrolled
+from runs import cost_items, cost_moves, cost_rollups
 from runs.budget_counts import count_past
 from runs.cost_moves import TOKENS, group_calls
 from runs.cost_report import make_reports
@@ -151,14 +151,14 @@ def test_alike_calls_are_read_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(12):
         make_model_call(run, number=number, started_at=PERIOD.moments[0], output_tokens=number // 6)
     read: list[int] = []
-    moves_of = cost_unrolled.moves_of
+    moves_of = cost_moves.moves_of
 
     def seen(rows: Iterable[dict[str, Any]]) -> Any:
         found = list(rows)
         read.extend(row["count"] for row in found)
         return moves_of(found)
 
-    monkeypatch.setattr(cost_unrolled, "moves_of", seen)
+    monkeypatch.setattr("runs.cost_unrolled.moves_of", seen)
     (sums,) = sum_unrolled().values()
     assert sums.values[0] == 12
     assert sorted(read) == [6, 6], "those without output, which a refusal is asked for, and the others"
