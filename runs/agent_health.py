@@ -179,9 +179,9 @@ def load_hours(department_ids: Iterable[int], *, now: datetime, hours: int = 24)
     """The last hours, the one that runs included, the oldest first; two queries."""
     last = begin_of_hour(now)
     first = last - HOUR * (hours - 1)
-    given = {"departments": department_ids, "first": first}
+    given: dict[str, Any] = {"departments": department_ids, "first": first}
     found = {hour: (done, failed) for hour, done, failed in _STEPS_BY_HOUR.rows(**given)}
-    finished = dict(_RUNS_BY_HOUR.rows(**given))
+    finished: dict[datetime, int] = dict(_RUNS_BY_HOUR.rows(**given))
     slots = [first + HOUR * position for position in range(hours)]
     return [Hour(hour, *found.get(hour, (0, 0)), finished.get(hour, 0)) for hour in slots]
 
