@@ -374,6 +374,7 @@ class TestViews:
             assert f"US dollars {dollars}<" in form
             assert f"Tokens {tokens}<" in form
         assert "formaction" not in page
+        assert "of $12.00 <br><b>0</b> of 1,000 tokens" in " ".join(page.split()), "one line is too wide"
 
     def test_the_page_shows_the_button_to_administrators_only(self, client: Client) -> None:
         budget = make_budget("5")
