@@ -12,6 +12,7 @@ from django.conf import settings as django_settings
 from django.contrib.staticfiles.storage import staticfiles_storage
 from django.db import connection
 
+from runs.marker import marker_path
 from tests.simulator_fixture import SimulatorServer
 
 # For the processes that tests start.
@@ -58,6 +59,12 @@ def django_db_modify_db_settings(
     """On SQLite every run of tests has a file of its own, so that two in one checkout leave each other alone."""
     if connection.vendor == "sqlite":
         connection.settings_dict["TEST"]["NAME"] = tmp_path_factory.mktemp("database") / "kontor.test.sqlite3"
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None) -> None:
+    """A database made anew has not gone back in time, however far one of the same name had come."""
+    marker_path().unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session", autouse=True)
