@@ -14,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, User
 from django.contrib.auth.views import redirect_to_login
-from django.db.models import IntegerField, Model, QuerySet
+from django.db.models import BigIntegerField, IntegerField, Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseBase
 from django.shortcuts import get_object_or_404, resolve_url
 from django.utils.cache import patch_cache_control
@@ -144,7 +144,8 @@ def signed_in(view: ViewT) -> ViewT:
 
     What refreshes itself or sends a form is only told (401): going away would lose what is typed in the page. So is
     what belongs to the page of somebody else, as ``Kontor-Person`` tells.
-    A zero byte, which PostgreSQL cannot store, is refused here for all pages.
+    A zero byte, which PostgreSQL cannot store, is refused here for all pages, and a number in the address that no row
+    can have, which SQLite cannot look for, is not found.
     """
 
     @wraps(view)
@@ -154,6 +155,8 @@ def signed_in(view: ViewT) -> ViewT:
         if request.user.is_authenticated and person == str(request.user.pk):
             if _has_zero(request):
                 return HttpResponseBadRequest("What was sent has a character in it that cannot be stored.")
+            if any(isinstance(value, int) and value > BigIntegerField.MAX_BIGINT for value in kwargs.values()):
+                raise Http404("No row has this number.")
             return _private(view(request, *args, **kwargs))
         if request.headers.get("HX-Request") == "true":
             stays = request.user.is_authenticated or request.method == "POST" or "Kontor-Refresh" in request.headers

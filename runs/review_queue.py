@@ -165,7 +165,8 @@ def read_place(text: str) -> Place | None:
     try:
         risk, deadline, pk = text.split("~")
         at = datetime.fromisoformat(deadline)
-        return Place(int(risk), at.astimezone(UTC), int(pk)) if at.tzinfo is not None else None
+        place = Place(int(risk), at.astimezone(UTC), int(pk))
+        return place if at.tzinfo is not None and risk in RISKS and 0 <= place.pk <= BigIntegerField.MAX_BIGINT else None
     except (ValueError, OverflowError):
         return None
 

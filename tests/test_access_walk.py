@@ -367,6 +367,18 @@ def test_an_administrator_gets_everything_so_the_examples_lead_somewhere(place: 
     assert not wrong, "\n".join(wrong)
 
 
+def test_a_number_that_no_row_can_have_is_not_found(place: Place) -> None:
+    client, wrong = place.scene.client(place.administrator), []
+    client.raise_request_exception = False
+    for route in (one for one in closed_routes() if "<int:" in one.pattern):
+        names = _PARAMETER.findall(route.pattern)
+        url = route.fill({**FURTHER, **dict.fromkeys(names, 2**63)})
+        for status in (client.get(url).status_code, client.post(url, DATA).status_code):
+            if status not in (404, 405):
+                wrong.append(f"{route.name} {url}: {status}")
+    assert not wrong, "\n".join(wrong)
+
+
 def test_strangers_are_sent_to_sign_in(place: Place) -> None:
     client, wrong, before = Client(), [], stored()
     login = reverse("login")

@@ -115,7 +115,10 @@ def test_filters_of_one_shape_are_one_statement_with_other_values(office: Depart
 
 @pytest.mark.parametrize(
     "text",
-    ["", "3", "3~now~1", "3~2026-01-01~1", "x~2026-01-01T00:00:00+00:00~1", "~~", "3~0001-01-01T00:00:00+14:00~1"],
+    [
+        *("", "3", "3~now~1", "3~2026-01-01~1", "x~2026-01-01T00:00:00+00:00~1", "~~", "3~0001-01-01T00:00:00+14:00~1"),
+        *("99~2026-01-01T00:00:00+00:00~1", f"3~2026-01-01T00:00:00+00:00~{2**63}", "3~2026-01-01T00:00:00+00:00~-1"),
+    ],
 )
 def test_what_is_no_place_is_none(text: str) -> None:
     assert read_place(text) is None
