@@ -53,6 +53,7 @@ def approve_edited(
     """The output is right with these fields changed: a new output, made by a person, is approved in its place.
 
     Only the asked-about output is replaced. ``Unfit`` if the changes do not fit its schema. ``to``: see ``approve``.
+    What differs in nothing is approved as it is.
     """
     return _judge(review, user, Answer.APPROVE_EDITED, note, changes=changes, to=to, output_id=output_id)
 
@@ -229,10 +230,13 @@ def _judge(
             return no(
                 f"The address has changed since you looked: it goes to {address or 'nobody yet'} now. Look again."
             )
+        payload = fit_payload(item.department.spec, output, changes) if changes else output.payload
+        if answer == Answer.APPROVE_EDITED and payload == output.payload:
+            answer = Answer.APPROVE
         if not close(review, answer, user, note, now=now, reason_code=reason_code, output__is_current=True):
             return no(who_decided(read_review(review.pk)))
         entries: list[LogEntry] = []
-        if changes and (payload := fit_payload(item.department.spec, output, changes)) != output.payload:
+        if payload != output.payload:
             edit_patterns.count_edits(item, output, payload, user, at=now)
             output, entries = _replace(item, output, payload, review, user, now)
         output.verdict = Output.Verdict.REJECTED if answer == Answer.REJECT else Output.Verdict.APPROVED

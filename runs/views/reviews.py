@@ -106,7 +106,7 @@ def review_approve_edited(request: HttpRequest, pk: int) -> HttpResponse:
     def decide(review: Review, user: User) -> Allowed:
         return reviews.approve_edited(review=review, user=user, changes=changes, to=to, output_id=shown)
 
-    return judge(request, pk, "Approved with your changes.", decide)
+    return judge(request, pk, "Approved as you left it.", decide)
 
 
 @signed_in

@@ -271,11 +271,13 @@ def test_only_the_final_message_is_replaced(rita: User) -> None:
     assert set(Output.objects.filter(is_current=True).exclude(key="email").values_list("pk", flat=True)) == others
 
 
-def test_an_edit_that_changes_nothing_approves_what_is_there(rita: User) -> None:
+@pytest.mark.parametrize("names", [("subject",), ("subject", "body"), ()])
+def test_an_edit_that_changes_nothing_approves_what_is_there(rita: User, names: tuple[str, ...]) -> None:
     review = make_drafted()
-    assert approve_edited(review=review, user=rita, changes={"subject": mail_of(review).payload["subject"]})
+    assert approve_edited(review=review, user=rita, changes={name: mail_of(review).payload[name] for name in names})
     review.refresh_from_db()
-    assert (review.edited, mail_of(review).verdict) == (None, "approved")
+    assert (review.answer, review.edited, mail_of(review).verdict) == ("approve", None, "approved")
+    assert Action.objects.get().verb == "approve", "as written: it does not count as an edit of the agent's"
 
 
 @pytest.mark.parametrize("changes", [{"subject": ""}, {"body": ""}, {"subject": "Two\nlines"}, {"other": "x"}])
