@@ -62,7 +62,7 @@ def test_the_page_shows_it_beside_the_price(item: Item, admin_client: Any) -> No
     judge(item, [("claude-opus-5-5", "")], Answer.APPROVE, answered_at=datetime.now(UTC))
     judge(item, [("claude-opus-5-5", "")], Answer.SEND_BACK, answered_at=datetime.now(UTC))
     page = admin_client.get(reverse("runs:costs"), {"period": "today"})
-    rows = {model: verdicts for model, _, _, verdicts in page.context["what_if"]["single"]}
+    rows = {model: verdicts for model, *_, verdicts in page.context["what_if"]["single"]}
     assert rows["claude-opus-5-5"].unchanged_share == 0.5
     assert rows["claude-haiku-5-5"] is None
     assert '50 % <span class="k-soft">of 2</span>' in page.content.decode()
