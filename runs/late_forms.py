@@ -8,20 +8,23 @@ from __future__ import annotations
 from urllib.parse import urlsplit, urlunsplit
 
 from django.conf import settings
+from django.contrib import messages
 from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render, resolve_url
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.csrf import csrf_failure
 
+TOO_LATE = "You are signed out by now. Nothing was changed; do it again after signing in."
 _NEVER = ("csrfmiddlewaretoken", "password")
 """In the names of fields that are never repeated."""
 
 
 def answer_signed_out(request: HttpRequest) -> HttpResponse:
-    """For a form of somebody who is signed out: what they wrote, or the door where they wrote nothing.
+    """For a form of somebody who is signed out: what they wrote, or the door where they wrote no sentence.
 
-    From there they get back to the page with the form: the address it was sent to may answer nothing else.
+    Either says that nothing was done. From there they get back to the page with the form: the address it was sent to
+    may answer nothing else.
     """
     came_from = request.headers.get("Referer", "")
     is_ours = url_has_allowed_host_and_scheme(came_from, request.get_host())
@@ -29,6 +32,7 @@ def answer_signed_out(request: HttpRequest) -> HttpResponse:
     door = redirect_to_login(urlunsplit(("", "", page.path, page.query, "")))
     written = _written(request) if is_ours else []  # else there is no form to go back to
     if not written:
+        messages.warning(request, TOO_LATE)
         return door
     return render(request, "too_late.html", {"written": written, "login_url": door.url}, status=401)
 

@@ -8,6 +8,7 @@ from django.test import Client
 from django.urls import reverse
 
 from agents.models import Department
+from runs.late_forms import TOO_LATE
 from tests.factories import make_department, make_user
 
 pytestmark = pytest.mark.django_db
@@ -46,6 +47,18 @@ def test_who_wrote_nothing_is_led_to_the_door_and_back(office: Department) -> No
     url = icp_url(office)
     response = Client().post(url, {"word": "one"}, headers={"Referer": f"http://testserver{url}"})
     assert (response.status_code, response["Location"]) == (302, f"{reverse('login')}?next={url}")
+
+
+@pytest.mark.parametrize("sent", [{}, {"usd": "5", "reason": ""}, {"note": "Good"}])
+@pytest.mark.parametrize("referer", ["http://testserver/costs/", "http://elsewhere.example/", ""])
+def test_the_door_says_that_nothing_was_done(sent: dict[str, str], referer: str, office: Department) -> None:
+    client = Client()
+    response = client.post(icp_url(office), sent, headers={"Referer": referer} if referer else {}, follow=True)
+    assert [status for _, status in response.redirect_chain] == [302]
+    html = response.content.decode()
+    assert TOO_LATE in html
+    assert "Sign in to see that page." not in html
+    assert "Sign in to see that page." in client.get(response.request["PATH_INFO"] + "?next=/costs/").content.decode()
 
 
 def enforcing() -> Client:
