@@ -75,7 +75,8 @@ def held_by(department: Department, installation: Installation | None = None) ->
     for who, row in (("The installation", installation or Installation.read()), (str(department), department)):
         if row.state != Department.State.RUNNING:
             label = Department.State(row.state).label
-            return f"{who} is {label}{f': {row.state_reason}' if row.state_reason else '.'}"
+            why = row.state_reason.rstrip(".")
+            return f"{who} is {label}{f': {why}' if why else ''}."
     return ""
 
 

@@ -17,7 +17,7 @@ from runs.sendable import address_of
 from runs.staleness import find_stale
 from runs.views.cards import Card
 from runs.views.output_cards import OutputCard, build_output_card
-from runs.views.review_buttons import waits_in_outbox
+from runs.views.review_buttons import waits_as_it_stands, waits_in_outbox
 from runs.views.steps import Occasion
 
 
@@ -62,6 +62,7 @@ def summary_context(
         "address": address,
         "questions": questions,
         "unsent": unsent,
+        "waits": waits_as_it_stands(item, item.department, access_of(request).installation) if unsent else "",
         "groups": _groups(occasions, left, is_calm=not above),
     }
 

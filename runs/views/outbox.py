@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import messages
-from django.db.models import Q, QuerySet
+from django.db.models import Q, QuerySet, prefetch_related_objects
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
@@ -30,6 +30,7 @@ from runs.views.forms import day_bounds, read_day
 from runs.views.outbox_line import ENVELOPE as _ENVELOPE
 from runs.views.outbox_line import build_headers, read_timeline
 from runs.views.paging import read_page
+from runs.views.review_buttons import waits_as_it_stands
 from runs.views.shown import Shown
 
 Role = Member.Role
@@ -96,6 +97,8 @@ class Row:
     message: OutboxMessage
     shown: Shown
     buttons: Sequence[Button]
+    waits: str = ""
+    """Why it does not leave at its time, in sentences; empty if nothing is known to hold it."""
 
 
 @signed_in
@@ -109,6 +112,8 @@ def outbox_list(request: HttpRequest) -> HttpResponse:
     unsure = [] if chosen.is_any else _UNSURE.objects(limit=UNSURE_ROWS + 1, departments=access.ids)
     shown = [*page.rows, *unsure]
     access.give_departments([*shown, *(message.item for message in shown)])
+    resting = [m.item for m in page.rows if m.status == Status.PENDING and m.item.automation != Item.Automation.ACTIVE]
+    prefetch_related_objects(resting, "automation_by")
     context = {
         "access": access,
         "page": page,
@@ -254,8 +259,10 @@ def build_row(message: OutboxMessage, access: Access) -> Row:
     """One message with its look and what the person may do about it."""
     status = Status(message.status)
     colour, icon = _LOOKS[status]
-    shown = Shown(str(status.label), colour, icon, note=_waits(message), is_live=status == Status.SENDING)
-    return Row(message, shown, _buttons(message, access))
+    waits = _waits(message, access) if status == Status.PENDING else ""
+    note = _note(message, waits)
+    shown = Shown(str(status.label), colour, icon, note=note, is_live=status == Status.SENDING)
+    return Row(message, shown, _buttons(message, access), waits)
 
 
 def _buttons(message: OutboxMessage, access: Access) -> list[Button]:
@@ -288,11 +295,19 @@ def _message(request: HttpRequest, pk: int) -> dict[str, Any]:
     }
 
 
-def _waits(message: OutboxMessage) -> str:
+def _waits(message: OutboxMessage, access: Access) -> str:
+    """What the sender has found to hold it, else what would hold it now."""
+    is_manual = message.output_id is None
+    return message.waiting_for or waits_as_it_stands(
+        message.item, message.department, access.installation, is_manual=is_manual
+    )
+
+
+def _note(message: OutboxMessage, waits: str) -> str:
     """For what it waits, and what happens next; or why it ended as it did."""
     if message.status == Status.PENDING:
-        if message.waiting_for:
-            return message.waiting_for
+        if waits:
+            return waits
         if message.release_at > timezone.now():
             return "It can still be taken back."
         return "It is due: the sender takes it next."

@@ -47,7 +47,8 @@ def _of_row(message: OutboxMessage) -> list[Event]:
     who = message.approved_by or "a rule, or the agent’s policy"
     events = [Event(message.approved_at, "check", f"Approved by {who}", "", "good")]
     if message.status == Status.PENDING:
-        events.append(Event(message.release_at, "clock", "Leaves at the earliest", message.waiting_for))
+        text = "Is looked at again" if message.waiting_for else "Leaves at the earliest"
+        events.append(Event(message.release_at, "clock", text, message.waiting_for))
     if message.status == Status.SENDING and message.lease_expires_at is not None:
         text = f"Being sent by {message.worker}"
         events.append(Event(message.lease_expires_at, "send", text, "If nothing is heard until then, it is unsure."))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from django.urls import reverse
 
-from agents.models import Installation
+from agents.models import Department, Installation
 from runs.access import Access
 from runs.allowed import Allowed, state_of
 from runs.answerable import Asked
@@ -79,11 +79,18 @@ def buttons_of(asked: Asked, access: Access) -> list[Button]:
 
 def waits_in_outbox(review: Review, installation: Installation | None = None) -> str:
     """What an approved mail waits for, in sentences; empty if it leaves after its undo time."""
-    if review.item is not None and review.item.automation == Item.Automation.CLOSED:
-        return f"It does not leave. {state_of(review.item)}"
-    if rests := resting(review.item):
+    return waits_as_it_stands(review.item, review.department, installation)
+
+
+def waits_as_it_stands(
+    item: Item | None, department: Department, installation: Installation | None = None, *, is_manual: bool = False
+) -> str:
+    """The same of any message, from what holds sends now; one written by hand leaves while its item rests."""
+    if item is not None and item.automation == Item.Automation.CLOSED:
+        return f"It does not leave. {state_of(item)}"
+    if not is_manual and (rests := resting(item)):
         return f"It waits in the outbox until the automation goes on. {rests}"
-    held = held_by(review.department, installation)
+    held = held_by(department, installation)
     return f"It waits in the outbox: {held}" if held else ""
 
 

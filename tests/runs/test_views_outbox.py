@@ -10,10 +10,10 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from agents.models import Department, Member
+from agents.models import Department, Installation, Member
 from leads.models import Lead
 from runs import reviews
-from runs.models import Action, OutboxMessage, Review, Trigger
+from runs.models import Action, Item, OutboxMessage, Review, Trigger
 from tests.factories import make_lead, make_outbox, make_output, make_review, make_user
 from tests.runs.desk import make_drafted
 from tests.runs.mailing import make_channel
@@ -163,6 +163,84 @@ def test_the_list_asks_as_much_for_many_rows_as_for_one(scene: Scene, django_ass
     client.get(reverse("runs:outbox"))
     with django_assert_max_num_queries(11):
         client.get(reverse("runs:outbox"))
+
+
+def pages_of(scene: Scene, row: OutboxMessage) -> list[str]:
+    """Where it is said when a message leaves: the list, its page, and that of its lead."""
+    urls = (reverse("runs:outbox"), reverse("runs:outbox_panel", args=[row.pk]), scene.lead.item.get_absolute_url())
+    return [scene.client(scene.operator).get(url, headers=HTMX).content.decode() for url in urls]
+
+
+def make_approved(scene: Scene, **fields: Any) -> OutboxMessage:
+    scene.output.verdict = "approved"
+    scene.output.save()
+    return row_of(scene, **{"release_at": timezone.now() + timedelta(minutes=5), **fields})
+
+
+LEAVES = re.compile(r"(?<!not )leaves (by itself )?<time", re.IGNORECASE)
+
+
+def test_a_mail_that_nothing_holds_leaves(scene: Scene) -> None:
+    row = make_approved(scene)
+    assert [bool(LEAVES.search(html)) for html in pages_of(scene, row)] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("state", "item", "said"),
+    [
+        ("holding_sends", {}, "It waits in the outbox: Sales is holding sends: Trade fair."),
+        (
+            "running",
+            {"automation": "paused", "automation_reason": "Call first"},
+            "It waits in the outbox until the automation goes on. It is paused by olga: Call first.",
+        ),
+        (
+            "running",
+            {"automation": "taken_over"},
+            "It waits in the outbox until the automation goes on. It is taken over by olga.",
+        ),
+    ],
+)
+def test_a_mail_that_is_held_is_never_said_to_leave(scene: Scene, state: str, item: dict[str, str], said: str) -> None:
+    Department.objects.filter(pk=scene.department.pk).update(state=state, state_reason="Trade fair")
+    if item:
+        Item.objects.filter(pk=scene.lead.pk).update(automation_by=scene.operator, **item)
+    row = make_approved(scene)
+    for html in pages_of(scene, row):
+        assert said in html
+        assert not LEAVES.search(html)
+    row.waiting_for = "Sales is holding sends."
+    row.release_at = timezone.now()
+    row.save()
+    for html in pages_of(scene, row):
+        assert re.search(r"looked at again <time", html)
+        assert not LEAVES.search(html)
+
+
+def test_what_the_installation_holds_is_not_said_to_leave(scene: Scene) -> None:
+    Installation.objects.update_or_create(pk=Installation.read().pk, defaults={"state": "holding_sends"})
+    row = make_approved(scene)
+    for html in pages_of(scene, row):
+        assert "It waits in the outbox: The installation is" in html
+        assert not LEAVES.search(html)
+
+
+def test_a_mail_by_hand_leaves_while_the_lead_is_paused(scene: Scene) -> None:
+    Item.objects.filter(pk=scene.lead.pk).update(automation="paused")
+    row = row_of(scene, release_at=timezone.now() + timedelta(minutes=5))
+    OutboxMessage.objects.filter(pk=row.pk).update(output=None)
+    assert [bool(LEAVES.search(html)) for html in pages_of(scene, row)[:2]] == [True] * 2
+
+
+def test_paused_leads_take_one_query_more_however_many(scene: Scene, django_assert_max_num_queries: Any) -> None:
+    for number in range(5):
+        item = make_lead(scene.department, automation="paused").item
+        Item.objects.filter(pk=item.pk).update(automation_by=scene.operator)
+        make_outbox(item, key=f"key-{number}")
+    client = scene.client(scene.operator)
+    client.get(reverse("runs:outbox"))
+    with django_assert_max_num_queries(12):
+        assert client.get(reverse("runs:outbox")).content.decode().count("It is paused by olga.") == 5
 
 
 @pytest.mark.parametrize(
