@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import cache, reduce
+from operator import or_
 from typing import Any
 
 from django.db.models import (
+    BigIntegerField,
     BooleanField,
     Count,
     DateTimeField,
@@ -30,7 +34,7 @@ from runs.models import Channel, LogEntry, ModelCall, OutboxMessage
 from runs.verdict import FAILING_CALLS, FRESH, CallSigns, MailSigns
 
 RECENT_CALLS = 400
-"""The calls are looked at since the department that makes the most of them has ended so many."""
+"""So many of the newest calls of each department that have ended are looked at."""
 _EVER = datetime(2000, 1, 1, tzinfo=UTC)
 OVERDUE = timedelta(minutes=2)
 
@@ -39,47 +43,65 @@ OVERDUE = timedelta(minutes=2)
 
 
 def read_calls(ids: Sequence[int], *, now: datetime) -> CallSigns:
-    """The newest calls of these departments that have ended; two queries, one more if some of them have failed."""
-    ended = failed = 0
-    last_at, last_good_at, failing_since = None, None, None
-    causes: Counter[str] = Counter()
+    """The newest calls that have ended of the department whose calls fail most; of all of them where none fail.
+
+    Two queries, two more where calls fail. Each department is looked at alone: the many calls of one would hide that
+    all of a small one fail.
+    """
     # Not in one query: PostgreSQL would not know how few they are, and read all calls.
-    begins = [at for (at,) in _BEGINS.rows(departments=ids) if at is not None]
-    whose: dict[str, Any] = {"departments": ids, "begin": max(begins, default=_EVER)}
-    for cause, has_error, recent, at, first_at in _ENDED.rows(**whose, fresh=now - FRESH):
-        ended, last_at = ended + recent, _later(last_at, at)
+    begins = _BEGINS.rows(departments=ids)
+    counted = _count_ended(begins, now - FRESH)
+    failing = [signs for signs in counted.values() if signs.is_failing]
+    if not failing:
+        whole = _summed(list(counted.values()))
+        if whole.last_at is None:
+            return replace(whole, last_at=_last_call(ids))
+        return replace(whole, failing_since=_failing_since(whole, ids)) if whole.is_failing else whole
+    worst = max(failing, key=lambda signs: (signs.failed / signs.ended, signs.failed))
+    pk, name = next((pk, name) for pk, name, _ in begins if counted.get(pk) is worst)
+    return replace(
+        worst,
+        department=name if len(ids) > 1 else "",
+        others=len(failing) - 1,
+        failing_since=_failing_since(worst, [pk]),
+    )
+
+
+def _count_ended(begins: Sequence[tuple[Any, ...]], fresh: datetime) -> dict[int, CallSigns]:
+    """By department what its newest calls come to. ``begins``: as ``_begins`` reads them."""
+    if not begins:
+        return {}
+    given: dict[str, Any] = {"fresh": fresh}
+    for number, (pk, _, begin) in enumerate(begins):
+        given |= {f"department_{number}": pk, f"begin_{number}": begin or _EVER}
+    groups: dict[int, list[CallSigns]] = {}
+    for pk, cause, has_error, recent, at, first_at in _ended(len(begins)).rows(**given):
         if cause or has_error:
             # The API has answered, so the call names no cause; what is wrong with the answer stands beside it.
-            failed, causes = failed + recent, causes + Counter({Cause(cause or Cause.INVALID).label: recent})
-            failing_since = min(filter(None, (failing_since, first_at)), default=None)
+            why = Counter({Cause(cause or Cause.INVALID).label: recent})
+            signs = CallSigns(last_at=at, ended=recent, failed=recent, causes=why, failing_since=first_at)
         else:
-            last_good_at = at
-    if failed:
-        in_a_row = _FAILED.rows(limit=FAILING_CALLS, **whose, after=last_good_at or _EVER)
-        if len(in_a_row) == FAILING_CALLS:
-            # Nothing is answered any more; that may have begun long before what counts as fresh.
-            failing_since = in_a_row[0][0]
+            signs = CallSigns(last_at=at, last_good_at=at, ended=recent)
+        groups.setdefault(pk, []).append(signs)
+    return {pk: _summed(each) for pk, each in groups.items()}
+
+
+def _summed(each: Sequence[CallSigns]) -> CallSigns:
     return CallSigns(
-        last_at=last_at or _last_call(ids),
-        last_good_at=last_good_at,
-        ended=ended,
-        failed=failed,
-        cause=causes.most_common(1)[0][0] if causes else "",
-        failing_since=failing_since,
+        last_at=max((signs.last_at for signs in each if signs.last_at), default=None),
+        last_good_at=max((signs.last_good_at for signs in each if signs.last_good_at), default=None),
+        ended=sum(signs.ended for signs in each),
+        failed=sum(signs.failed for signs in each),
+        causes=sum((Counter(signs.causes) for signs in each), Counter[str]()),
+        failing_since=min((signs.failing_since for signs in each if signs.failing_since), default=None),
     )
 
 
-def _later(one: datetime | None, other: datetime) -> datetime:
-    return other if one is None else max(one, other)
-
-
-def _newest_calls() -> QuerySet[ModelCall]:
-    """Those of these departments begun at a moment or later that have ended."""
-    return (
-        ModelCall.objects.filter(Among("department_id", "departments"), started_at__gte=Given("begin", DateTimeField()))
-        .filter(status=ModelCall.Status.FINISHED, ended_at__isnull=False)
-        .order_by()
-    )
+def _failing_since(signs: CallSigns, ids: Sequence[int]) -> datetime | None:
+    """When nothing is answered any more that may have begun long before the newest calls, and what counts as fresh."""
+    answered = max((at for (at,) in _ANSWERED.rows(departments=ids) if at is not None), default=_EVER)
+    in_a_row = _FAILED.rows(limit=FAILING_CALLS, departments=ids, after=answered)
+    return in_a_row[0][0] if len(in_a_row) == FAILING_CALLS else signs.failing_since
 
 
 def _begins() -> QuerySet[Department, Any]:
@@ -87,40 +109,62 @@ def _begins() -> QuerySet[Department, Any]:
 
     Counted calls, not ids: those are of all departments, and some belong to no call.
     """
-    calls = ModelCall.objects.filter(department=OuterRef("pk"), status=ModelCall.Status.FINISHED)
-    nth = calls.order_by("-started_at").values("started_at")[RECENT_CALLS - 1 : RECENT_CALLS]
-    return Department.objects.filter(Among("pk", "departments")).order_by().values_list(Subquery(nth))
+    nth = _newest(_CALLS)[RECENT_CALLS - 1 : RECENT_CALLS]
+    return Department.objects.filter(Among("pk", "departments")).order_by("pk").values_list("pk", "name", Subquery(nth))
 
 
-_BEGINS = Statement(_begins)
-_HAS_FAILED = ~Q(cause="") | ~Q(error="")
-_FRESH = Q(ended_at__gt=Given("fresh", DateTimeField()))
-_ENDED = Statement(
-    lambda: (
-        _newest_calls()
-        .annotate(has_error=ExpressionWrapper(~Q(error=""), BooleanField()))
-        .values_list("cause", "has_error")
-        .annotate(
-            recent=Count("pk", filter=_FRESH),
-            at=Max("ended_at"),
-            first_at=Min("ended_at", filter=_FRESH),
+def _newest(calls: QuerySet[ModelCall]) -> QuerySet[ModelCall, Any]:
+    """When those of a department began, by the index that has them in this order."""
+    return calls.filter(department=OuterRef("pk")).order_by("-started_at").values("started_at")
+
+
+@cache
+def _ended(number: int) -> Statement[ModelCall]:
+    """The groups of the newest calls of so many departments, each from a moment of its own."""
+    # Each beside its moment: so PostgreSQL knows how few calls those are.
+    newest = [
+        Q(
+            department_id=Given(f"department_{one}", BigIntegerField()),
+            started_at__gte=Given(f"begin_{one}", DateTimeField()),
         )
+        for one in range(number)
+    ]
+    is_fresh = Q(ended_at__gt=Given("fresh", DateTimeField()))
+    return Statement(
+        lambda: (
+            _CALLS.filter(reduce(or_, newest), ended_at__isnull=False)
+            .order_by()
+            .annotate(has_error=ExpressionWrapper(~Q(error=""), BooleanField()))
+            .values_list("department_id", "cause", "has_error")
+            .annotate(
+                recent=Count("pk", filter=is_fresh), at=Max("ended_at"), first_at=Min("ended_at", filter=is_fresh)
+            )
+        )
+    )
+
+
+_CALLS = ModelCall.objects.filter(status=ModelCall.Status.FINISHED)
+_BEGINS = Statement(_begins)
+_ANSWERED = Statement(
+    lambda: (
+        Department.objects.filter(Among("pk", "departments"))
+        .order_by()
+        .values_list(Subquery(_newest(_CALLS.filter(cause="", error="", ended_at__isnull=False))[:1]))
     )
 )
 _FAILED = Statement(
     lambda: (
-        _newest_calls()
-        .filter(_HAS_FAILED, ended_at__gt=Given("after", DateTimeField()))
+        _CALLS.filter(Among("department_id", "departments"), started_at__gt=Given("after", DateTimeField()))
+        .filter(~Q(cause="") | ~Q(error=""), ended_at__isnull=False)
+        .order_by("started_at")
         .values_list("ended_at")
-        .order_by("ended_at")
     )
 )
 
 
 def _last_call(ids: Sequence[int]) -> datetime | None:
     """When the newest call of these departments began: others may have made thousands since."""
-    calls = ModelCall.objects.filter(department=OuterRef("pk")).order_by("-started_at")
-    rows = Department.objects.filter(pk__in=ids).values_list(Subquery(calls.values("started_at")[:1]), flat=True)
+    rows = Department.objects.filter(pk__in=ids).values_list(Subquery(_newest(ModelCall.objects.all())[:1]), flat=True)
     return max((at for at in rows if at is not None), default=None)
 
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
@@ -63,15 +63,24 @@ class WorkSigns:
 
 @dataclass(frozen=True, slots=True)
 class CallSigns:
-    """The latest model calls: how many of the recent ones ended, how many of them failed, most often why."""
+    """The latest model calls: how many of the recent ones ended, how many of them failed, and how many why."""
 
     last_at: datetime | None = None
     last_good_at: datetime | None = None
     ended: int = 0
     failed: int = 0
-    cause: str = ""
+    causes: Mapping[str, int] = field(default_factory=dict)
     failing_since: datetime | None = None
-    """The end of the first failure after which no call was answered; while some are, of the first recent failure."""
+    """The end of the first failure since no call is answered any more; while some are, of the first recent failure."""
+    department: str = ""
+    """Whose calls they are; empty for those of all departments that are shown."""
+    others: int = 0
+    """In how many other departments calls fail, too."""
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the model is in trouble."""
+        return self.failed >= FAILING_CALLS and self.failed >= FAILING_SHARE * self.ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,10 +262,14 @@ def _work_else(signs: Signs) -> Line:
 
 def _call_problems(signs: Signs) -> list[Problem]:
     calls = signs.calls
-    if calls.failed < FAILING_CALLS or calls.failed < FAILING_SHARE * calls.ended:
+    if not calls.is_failing:
         return []
-    says = f"{calls.failed} of the last {calls.ended} calls failed, most of them for: {calls.cause}."
-    if calls.cause == Cause.INVALID.label:
+    cause = max(calls.causes, key=lambda cause: calls.causes[cause])
+    whose = f" of {calls.department}" if calls.department else ""
+    says = f"{calls.failed} of the last {calls.ended} calls{whose} failed, most of them for: {cause}."
+    if calls.others:
+        says += f" Calls of {_many(calls.others, 'other department')} fail, too."
+    if cause == Cause.INVALID.label:
         step = "Each is asked for again at most twice, then its step fails and a person is asked: see SOUL and model."
         return [Problem("cause-answer-does-not-fit-the-schema", says, step, False, "warning", calls.failing_since)]
     step = "Each is tried again with growing pauses; after five failures in a row the breaker opens and spares the API."

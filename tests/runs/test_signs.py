@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -20,7 +20,7 @@ from agents.statements import Statement
 from runs import traffic_signs
 from runs.models import AgentRun, Alert, Channel, Item, ModelCall, OutboxMessage, ShiftSlot
 from runs.signs import read_signs
-from runs.verdict import FAILING_CALLS, FRESH, Line, Verdict, judge
+from runs.verdict import FAILING_CALLS, FRESH, CallSigns, Line, Verdict, judge
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -234,30 +234,36 @@ def test_calls_of_another_department_say_nothing_of_ours(desk: Department) -> No
 
 
 def test_calls_fail_since_the_first_that_failed_after_the_last_answer(desk: Department) -> None:
-    run = factories.make_agent_run(factories.make_lead(desk).item, "writer", status="failed")
     now = timezone.now()
     ModelCall.objects.all().delete()
-    for number, (minutes, cause) in enumerate([(9, "timeout"), (8, ""), *((7 - n, "timeout") for n in range(6))], 1):
-        factories.make_model_call(run, number=number, cause=cause, ended_at=now - timedelta(minutes=minutes))
+    for minutes, cause in [(9, "timeout"), (8, ""), *((7 - n, "timeout") for n in range(6))]:
+        _call(desk, now - timedelta(minutes=minutes), cause)
     signs = traffic_signs.read_calls([desk.pk], now=now)
     assert (signs.ended, signs.failed) == (8, 7)
     assert signs.last_good_at == now - timedelta(minutes=8)
     assert signs.failing_since == now - timedelta(minutes=7)
     assert signs.last_at == now - timedelta(minutes=2)
-    factories.make_model_call(run, number=9, ended_at=now)
+    _call(desk, now)
     assert traffic_signs.read_calls([desk.pk], now=now).failing_since == now - timedelta(minutes=9)
 
 
 def test_nothing_is_answered_for_longer_than_what_is_recent(desk: Department) -> None:
     """The first of the failures in a row is found, though it is hours old; while some are answered, the recent one."""
-    run = factories.make_agent_run(factories.make_lead(desk).item, "writer", status="failed")
     now = timezone.now()
     ModelCall.objects.all().delete()
-    for number, minutes in enumerate([200, 150, 20, 5, 3, 1], 1):
-        factories.make_model_call(run, number=number, cause="timeout", ended_at=now - timedelta(minutes=minutes))
+    for minutes in [200, 150, 20, 7, 6, 5, 3, 1]:
+        _call(desk, now - timedelta(minutes=minutes), "timeout")
     assert traffic_signs.read_calls([desk.pk], now=now).failing_since == now - timedelta(minutes=200)
-    factories.make_model_call(run, number=7, ended_at=now - timedelta(minutes=4))
-    assert traffic_signs.read_calls([desk.pk], now=now).failing_since == now - timedelta(minutes=5)
+    _call(desk, now - timedelta(minutes=4))
+    assert traffic_signs.read_calls([desk.pk], now=now).failing_since == now - timedelta(minutes=7)
+
+
+def _call(department: Department, ended_at: datetime, cause: str = "") -> None:
+    """A call that took five seconds."""
+    run = AgentRun.objects.filter(department=department).first() or factories.make_agent_run(
+        factories.make_lead(department).item, "writer"
+    )
+    factories.make_model_call(run, cause=cause, started_at=ended_at - timedelta(seconds=5), ended_at=ended_at)
 
 
 @pytest.fixture
@@ -284,49 +290,134 @@ def test_failures_are_seen_behind_ids_of_no_call_and_calls_of_others(desk: Depar
     assert "6 of the last 6 calls failed" in line_of(desk, "model").says
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def _calls(department: Department, minutes: Iterable[float], cause: str = "") -> None:
+    """Calls that ended so many minutes ago."""
+    for ago in minutes:
+        _call(department, timezone.now() - timedelta(minutes=ago), cause)
+
+
+def test_a_busy_department_does_not_hide_a_small_one_whose_calls_all_fail(desk: Department, few_looked_at: int) -> None:
+    ModelCall.objects.all().delete()
+    small = factories.make_department(slug="small", name="Support", api_key_env="SMALL_KEY")
+    _calls(desk, [0.1] * few_looked_at * 4)
+    _calls(small, [9.5, 9.4, 9.3, 9.2, 9.1], cause="account")
+    verdict = judge(read_signs([desk, small], Installation.read(), now=timezone.now()))
+    line = next(line for line in verdict.lines if line.part == "model")
+    assert line.says.startswith("5 of the last 5 calls of Support failed, most of them for: ")
+    assert line.state == "warning"
+    # One department alone is the one that is shown, so it is not named.
+    assert line_of(small, "model").says.startswith("5 of the last 5 calls failed")
+    assert line_of(desk, "model").says == "the last calls were answered."
+
+
+def test_the_department_whose_calls_fail_most_speaks_and_counts_the_others(desk: Department) -> None:
+    ModelCall.objects.all().delete()
+    worst, other = (factories.make_department(slug=slug, name=slug.title()) for slug in ("worst", "other"))
+    _calls(desk, [1] * 30)
+    _calls(worst, [2] * 5, cause="timeout")
+    _calls(other, [3] * 7, cause="timeout")
+    _calls(other, [3])
+    signs = traffic_signs.read_calls([desk.pk, worst.pk, other.pk], now=timezone.now())
+    assert (signs.department, signs.ended, signs.failed, signs.others) == ("Worst", 5, 5, 1)
+
+
+def test_a_few_failures_in_each_of_several_departments_add_up(desk: Department) -> None:
+    ModelCall.objects.all().delete()
+    other = factories.make_department(slug="other")
+    _calls(desk, [30, 20, 2, 1], cause="timeout")
+    _calls(other, [40, 4, 3, 2], cause="timeout")
+    now = timezone.now()
+    signs = traffic_signs.read_calls([desk.pk, other.pk], now=now)
+    assert (signs.department, signs.ended, signs.failed, signs.is_failing) == ("", 5, 5, True)
+    assert signs.failing_since is not None
+    assert round((now - signs.failing_since) / timedelta(minutes=1)) == 40
+
+
+def test_an_outage_is_told_from_its_begin_behind_all_that_is_looked_at(desk: Department, few_looked_at: int) -> None:
+    ModelCall.objects.all().delete()
+    minutes = [400, 390, *range(1, few_looked_at * 3)]
+    _calls(desk, minutes, cause="timeout")
+    _calls(desk, [395])
+    signs = traffic_signs.read_calls([desk.pk], now=timezone.now())
+    first = ModelCall.objects.filter(ended_at__gt=timezone.now() - timedelta(minutes=392)).order_by("ended_at").first()
+    assert first is not None
+    assert (signs.ended, signs.failing_since) == (few_looked_at, first.ended_at)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     calls=st.lists(
         st.tuples(
-            st.integers(0, 40), st.integers(1, 300), st.sampled_from(["", "", "timeout", "invalid"]), st.booleans()
+            st.integers(0, 40), st.integers(1, 300), st.sampled_from(["", "", "timeout", "invalid"]), st.integers(0, 2)
         ),
-        max_size=14,
+        max_size=24,
     )
 )
 def test_what_is_known_of_calls_equals_what_a_look_at_all_of_them_finds(
-    desk: Department, few_looked_at: int, calls: list[tuple[int, int, str, bool]]
+    desk: Department, few_looked_at: int, calls: list[tuple[int, int, str, int]]
 ) -> None:
-    """``calls``: minutes since they ended, seconds they took, cause, whether ours; several departments at once."""
+    """``calls``: minutes since they ended, seconds they took, cause, whose; several departments at once."""
     now = timezone.now()
     with transaction.atomic():
         ModelCall.objects.all().delete()
-        other = Department.objects.filter(slug="other").first() or factories.make_department(slug="other")
-        runs = [factories.make_agent_run(factories.make_lead(one).item, "writer") for one in (other, desk)]
-        for number, (minutes, seconds, cause, is_ours) in enumerate(calls):
+        others = [Department.objects.filter(slug=slug).first() or factories.make_department(slug=slug) for slug in "ab"]
+        runs = [factories.make_agent_run(factories.make_lead(one).item, "writer") for one in (desk, *others)]
+        for number, (minutes, seconds, cause, whose) in enumerate(calls):
             ended_at = now - timedelta(minutes=minutes, microseconds=number)
             values = {"cause": cause, "ended_at": ended_at, "started_at": ended_at - timedelta(seconds=seconds)}
-            factories.make_model_call(runs[is_ours], number=number, **values)
-        for ids in ([desk.pk], [desk.pk, other.pk]):
+            factories.make_model_call(runs[whose], number=number, **values)
+        pks = [run.department_id for run in runs]
+        for ids in ([pks[0]], pks[:2], pks):
             signs = traffic_signs.read_calls(ids, now=now)
-            seen = _newest(list(ModelCall.objects.filter(department__in=ids)), few_looked_at)
-            good = [call.ended_at for call in seen if not call.cause]
-            recent = [call for call in seen if call.ended_at > now - FRESH]
-            failed = [call.ended_at for call in recent if call.cause]
-            row = [call.ended_at for call in seen if call.cause and call.ended_at > max(good, default=call.started_at)]
-            since = min(row) if len(row) >= FAILING_CALLS and failed else min(failed, default=None)
-            assert (signs.ended, signs.failed, signs.failing_since) == (len(recent), len(failed), since)
-            assert signs.last_good_at == max(good, default=None)
-            assert signs.last_at == max((call.ended_at for call in seen), default=None)
+            every = {pk: list(ModelCall.objects.filter(department=pk).order_by("started_at")) for pk in ids}
+            _check(signs, every, few_looked_at, now - FRESH)
         transaction.set_rollback(True)
 
 
-def _newest(calls: list[Any], most: int) -> list[Any]:
-    """Those begun since the department that makes the most has begun the first of its newest ones."""
-    begins = []
-    for department in {call.department_id for call in calls}:
-        starts = sorted((call.started_at for call in calls if call.department_id == department), reverse=True)
-        begins += starts[most - 1 : most]
-    return [call for call in calls if not begins or call.started_at >= max(begins)]
+def _check(signs: CallSigns, every: dict[int, list[ModelCall]], most: int, fresh: datetime) -> None:
+    """``every``: all calls of each department in the order in which they began."""
+    seen = {pk: calls[max(len(calls) - most, 0) :] for pk, calls in every.items()}
+    counts = {pk: _counted(calls, fresh) for pk, calls in seen.items()}
+    failing = {pk: (bad / ended, bad) for pk, (ended, bad) in counts.items() if bad >= 5 and bad / ended >= 0.2}
+    worst = [pk for pk, share in failing.items() if share == max(failing.values())]
+    # Of two that are as bad either may speak.
+    whose = [[pk] for pk in worst] if failing else [list(every)]
+    assert signs.others == max(len(failing) - 1, 0)
+    assert signs in [_expected(seen, every, pks, fresh, signs) for pks in whose]
+
+
+def _counted(calls: Sequence[ModelCall], fresh: datetime) -> tuple[int, int]:
+    recent = [call for call in calls if _end(call) > fresh]
+    return len(recent), sum(bool(call.cause) for call in recent)
+
+
+def _end(call: ModelCall) -> datetime:
+    assert call.ended_at is not None
+    return call.ended_at
+
+
+def _expected(
+    seen: dict[int, list[ModelCall]], every: dict[int, list[ModelCall]], pks: list[int], fresh: datetime, signs: Any
+) -> CallSigns:
+    """What is to be known of these departments' calls."""
+    calls = [call for pk in pks for call in seen[pk]]
+    ended, failed = _counted(calls, fresh)
+    since = min((_end(call) for call in calls if call.cause and _end(call) > fresh), default=None)
+    if failed >= 5 and failed / ended >= 0.2:
+        began = sorted((call for pk in pks for call in every[pk]), key=lambda call: call.started_at)
+        good = [number for number, call in enumerate(began) if not call.cause]
+        in_a_row = began[max(good, default=-1) + 1 :]
+        since = _end(in_a_row[0]) if len(in_a_row) >= FAILING_CALLS else since
+    return CallSigns(
+        last_at=max(map(_end, calls), default=None),
+        last_good_at=max((_end(call) for call in calls if not call.cause), default=None),
+        ended=ended,
+        failed=failed,
+        causes=signs.causes,
+        failing_since=since,
+        department=calls[0].department.name if len(every) > 1 and len(pks) == 1 else "",
+        others=signs.others,
+    )
 
 
 def test_the_number_of_queries_does_not_grow(desk: Department) -> None:

@@ -92,14 +92,25 @@ FAULTS: list[tuple[Change, Part, State, str, str, datetime | None, bool | None]]
         *("us", "bad", "1 lost step not recovered yet.", "lost-steps-are-not-recovered", AGO, True),
     ),
     (
-        {"calls": {"failed": 12, "cause": "API overloaded", "failing_since": AGO}},
+        {"calls": {"failed": 12, "causes": {"x": 1, "API overloaded": 11}, "failing_since": AGO}},
         *("model", "warning", "12 of the last 40 calls failed, most of them for: API overloaded.", "model-calls-fail"),
         *(AGO, True),
     ),
     (
-        {"calls": {"failed": 12, "cause": "answer does not fit the schema", "failing_since": AGO}},
+        {"calls": {"failed": 12, "causes": {"answer does not fit the schema": 12}, "failing_since": AGO}},
         *("model", "warning", "12 of the last 40 calls failed, most of them for: answer does not fit the schema."),
         *("cause-answer-does-not-fit-the-schema", AGO, False),
+    ),
+    (
+        {"calls": {"failed": 9, "ended": 9, "causes": {"x": 9}, "department": "Sales", "failing_since": AGO}},
+        *("model", "warning", "9 of the last 9 calls of Sales failed, most of them for: x.", "model-calls-fail", AGO),
+        True,
+    ),
+    (
+        {"calls": {"failed": 9, "ended": 9, "causes": {"x": 9}, "department": "Sales", "others": 2}},
+        *("model", "warning"),
+        "9 of the last 9 calls of Sales failed, most of them for: x. Calls of 2 other departments fail, too.",
+        *("model-calls-fail", None, True),
     ),
     (
         {"mail": {"refused": 2, "refusal": "Try later."}},
