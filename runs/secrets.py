@@ -13,12 +13,12 @@ import re
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from django.conf import settings
 
 from agents.models import Department
-from runs.models import Channel
+from runs.variables import variables_used
 
 GONE = "[secret]"
 SHORTEST = 6
@@ -39,19 +39,27 @@ _FORMS = (
     re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL),
     re.compile(r"https?://hooks\.slack\.com/\S+"),
 )
-# What a client of a mail server says when it signs in; servers repeat a line that they do not take.
-_AUTH = re.compile(r"\b(AUTH (?:PLAIN|LOGIN|XOAUTH2|CRAM-MD5))\s+[A-Za-z0-9+/=]{4,}", re.IGNORECASE)
-_BEARER = re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/\-]{8,}=*", re.IGNORECASE)
+# What a client of a mail server says when it signs in; servers repeat a line that they do not take. A word in lower
+# case is none: "AUTH LOGIN extension not supported", "basic authentication is disabled".
+_AUTH = re.compile(r"\b(AUTH (?:PLAIN|LOGIN|XOAUTH2|CRAM-MD5))\s+(?=[a-z]*[A-Z0-9+/=])[A-Za-z0-9+/=]{8,}")
+_BEARER = re.compile(
+    r"\b(Bearer|Basic)\s+(?-i:(?=[a-z.\-]*[A-Z0-9_~+/=]))[A-Za-z0-9._~+/\-]{8,}=*",
+    re.IGNORECASE,
+)
 _IN_URL = re.compile(r"(?<=://)[^/\s:@\"']*:[^/\s\"']+(?=@)")
+_QUOTE = r"(?P<quote>\\?(?P<mark>[\"']))"
+# To the closing quote or the end of the line; a text may be cut before it. A quote within is escaped once in JSON,
+# three times in JSON within JSON. Nothing has to follow, so that no text makes it try again.
+_TO_QUOTE = r"(?:[^\\\n\"']++|(?!(?P=quote)|(?P=mark))(?:\\\\\\.|\\.|[^\\\n]))++"
 # In an address, a cookie, or JSON inside a text. What stands before the name does not matter: csrftoken, access_token.
 _NAMED = re.compile(
     r"(?i)((?:pass(?:word|wd|phrase)|secret(?:[_-]?key)?|token|api[_-]?key|signature|session(?:[_-]?(?:id|key))?)"
-    r"(?:=|\\?[\"']\s*:\s*\\?[\"']))[^&\s\"']+"
+    rf"(?:=|\\?[\"']\s*:\s*(?=\\?[\"'])){_QUOTE}?)(?(quote){_TO_QUOTE}|(?!\\?[\"'])[^&\s\"']+)"
 )
 # A header, or what a person or a library writes of one.
 _HEADER = re.compile(
-    r"(?i)(\b(?:x-api-key|(?:proxy-)?authorization|pass(?:word|wd|phrase))\\?[\"']?\s*:\s*\\?[\"']?"
-    r"(?:(?:basic|bearer|token|digest)\s+)?)[^\s\"',;\\]+"
+    rf"(?i)(\b(?:x-api-key|(?:proxy-)?authorization|pass(?:word|wd|phrase))\\?[\"']?\s*:\s*{_QUOTE}?"
+    rf"(?:(?:basic|bearer|token|digest)\s+)?)(?(quote){_TO_QUOTE}|[^\s\"',;\\]+)"
 )
 _COOKIES = re.compile(r"(?i)(\b(?:set-)?cookie\\?[\"']?\s*[:=]\s*\\?[\"']?)[^\s=;,\"']+=[^\r\n\"']*")
 
@@ -60,14 +68,16 @@ class Redactor:
     """Takes these values, and whatever looks like a secret, out of text and JSON."""
 
     def __init__(self, values: Iterable[str] = ()) -> None:
-        self._whole = [value for value in values if len(value) >= SHORTEST]
         # The longest first: one may be the beginning of another.
-        self._values = sorted({each for value in self._whole for each in _spellings(value)}, key=len, reverse=True)
+        self._whole = sorted({value for value in values if len(value) >= SHORTEST}, key=len, reverse=True)
+        self._known = [(_in_any_escapes(value), sorted({*_spellings(value)})) for value in self._whole]
 
     def text(self, text: str) -> str:
         """The text without secrets."""
-        for value in self._values:
-            text = text.replace(value, GONE)
+        for escaped, spellings in self._known:
+            text = escaped.sub(GONE, text)
+            for spelling in spellings:
+                text = text.replace(spelling, GONE)
         text = self._without_rest(text)
         for form in _FORMS:
             text = form.sub(GONE, text)
@@ -82,8 +92,11 @@ class Redactor:
         """Without the beginning of a secret at the end: errors are cut at so many characters."""
         end = text.rstrip("….")
         for value in self._whole:
-            at = end.rfind(value[:LEAST_LEFT], max(0, len(end) - len(value)))
-            if at >= 0 and value.startswith(end[at:]):
+            # The same letters may come in it more than once.
+            at = end.find(value[:LEAST_LEFT], max(0, len(end) - len(value)))
+            while at >= 0 and not value.startswith(end[at:]):
+                at = end.find(value[:LEAST_LEFT], at + 1)
+            if at >= 0:
                 return f"{end[:at]}{GONE}"
         return text
 
@@ -105,10 +118,21 @@ def _is_secret_field(name: str) -> bool:
     return bool(_SECRET_FIELD.search(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)))
 
 
+def _in_any_escapes(value: str) -> re.Pattern[str]:
+    """A secret as it is, in an address or in HTML: ``/`` is ``%2F``, ``%2f``, ``&#47;`` or ``&#x2f;`` as well."""
+    return re.compile("".join(letter if letter.isalnum() else _escapes(letter) for letter in value))
+
+
+def _escapes(letter: str) -> str:
+    percent = "".join(f"%{byte:02x}" for byte in letter.encode(errors="replace"))
+    named = {html.escape(letter), "&apos;" if letter == "'" else letter, "+" if letter == " " else letter}
+    numbered = f"{percent}|&#0*{ord(letter)};|&#x0*{ord(letter):x};"
+    return f"(?:{'|'.join(map(re.escape, sorted(named)))}|(?i:{numbered}))"
+
+
 def _spellings(value: str) -> Iterator[str]:
-    """How a secret stands in a text: as it is, in an address, in HTML, in JSON, in JSON within JSON, in base64."""
+    """How else a secret stands in a text: in JSON, in JSON within JSON, in base64."""
     escaped = json.dumps(value)[1:-1]
-    yield from (value, quote(value), quote(value, safe=""), html.escape(value))
     yield from (repr(value)[1:-1], escaped, json.dumps(escaped)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1])
     for before in range(3):
         # What stands before it, a name for example, moves it within the groups of three bytes; those at the ends of
@@ -123,9 +147,7 @@ def known_secrets(environ: Mapping[str, str] | None = None) -> set[str]:
     """Every value of the environment and the settings that is a secret, by its name or because a row names it."""
     environ = os.environ if environ is None else environ
     named = {name for name in environ if _SECRET_NAME.search(name)}
-    named |= set(Department.objects.values_list("api_key_env", flat=True))
-    named |= set(Department.objects.values_list("webhook_secret_env", flat=True))
-    named |= set(Channel.objects.values_list("secret_env", flat=True))
+    named |= variables_used(Department.objects.all())
     found = {environ.get(name, "") for name in named}
     found |= {password for value in environ.values() if (password := _password(value))}
     configured = (settings.SECRET_KEY, settings.SLACK_WEBHOOK_URL, settings.METRICS_TOKEN, settings.PING_URL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from django.contrib.auth.models import User
+from django.db.models import QuerySet
 
 from agents.models import Agent, Department, Member
 from runs.channels import SLACK_URL
@@ -39,7 +40,7 @@ def why_not_name(*, department: Department, user: User, names: Collection[str]) 
         return ""
     administered = Member.objects.filter(user=user, role=Member.Role.ADMINISTRATOR).values_list("department", flat=True)
     theirs = {department.pk, *administered}
-    used, beginnings = _used_by(theirs), _beginnings()
+    used, beginnings = variables_used(Department.objects.filter(pk__in=theirs)), _beginnings()
     for name in names:
         if name not in used and _named_after(name, beginnings) not in theirs:
             return (
@@ -55,9 +56,9 @@ def variables_in(target: str) -> list[str]:
     return [target.removeprefix(SLACK).strip()] if target.startswith(SLACK) else []
 
 
-def _used_by(departments: Collection[int]) -> set[str]:
+def variables_used(departments: QuerySet[Department]) -> set[str]:
     """The variables that the departments name now."""
-    columns = Department.objects.filter(pk__in=departments).values_list("api_key_env", "webhook_secret_env")
+    columns = departments.values_list("api_key_env", "webhook_secret_env")
     targets = Agent.objects.filter(department__in=departments).values_list("escalate_channel", flat=True)
     channels = Channel.objects.filter(department__in=departments).values_list("secret_env", flat=True)
     return {name for row in columns for name in row} | {n for each in targets for n in variables_in(each)} | {*channels}

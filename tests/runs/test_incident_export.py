@@ -104,6 +104,7 @@ PLANTED = {
     "ACME_KEY": "a-key-named-by-the-department-2",
     "ACME_HOOK": "a-webhook-named-by-a-row-3",
     "ACME_SMTP": "a-password-named-by-a-channel-4",
+    "ACME_ALERTS": "https://chat.example/T0/B0/named-by-an-agent-11",
     "KONTOR_SLACK_WEBHOOK_URL": "https://chat.example/T0/B0/planted-5",
     "KONTOR_METRICS_TOKEN": "planted-metrics-token-6",
     "DATABASE_URL": "postgres://kontor:planted-db-password-7@db.example:5432/kontor",
@@ -131,6 +132,7 @@ def test_no_secret_is_in_it_wherever_it_stands(of: str, monkeypatch: pytest.Monk
         api_key_env="ACME_KEY", webhook_secret_env="ACME_HOOK", settings={"company": " ".join(PLANTED.values())}
     )
     Channel.objects.create(department=scene.department, kind="email", secret_env="ACME_SMTP")
+    scene.department.agents.update(escalate_channel="slack:ACME_ALERTS")
     everything = "\n".join([*PLANTED.values(), *HIDDEN])
     review = make_incident(scene, items=1)
     Review.objects.filter(pk=review.pk).update(ask=f"Retry? {PLANTED['ACME_KEY']}", answer_note=everything)
@@ -180,7 +182,7 @@ EXPORTED = (
 )
 NEEDED = {
     *("Department.kind", "Department.api_key_env", "Department.webhook_secret_env", "ModelState.api_key_env"),
-    *("Agent.slug", "Agent.job", "User.password"),
+    *("Agent.slug", "Agent.job", "Agent.escalate_channel", "User.password"),
 }
 """Without these nothing is exported, or no secret is known."""
 
@@ -212,6 +214,7 @@ def test_no_text_of_any_exported_row_brings_a_secret(of: str, monkeypatch: pytes
         monkeypatch.setenv(name, value)
     Department.objects.filter(pk=scene.department.pk).update(api_key_env="ACME_KEY", webhook_secret_env="ACME_HOOK")
     Channel.objects.create(department=scene.department, kind="email", secret_env="ACME_SMTP")
+    scene.department.agents.update(escalate_channel="slack:ACME_ALERTS")
     review = make_incident(scene, items=1)
     run = AgentRun.objects.get(incident=review)
     now = timezone.now() + timedelta(minutes=1)
@@ -259,7 +262,10 @@ SPOKEN = 's3cr3t-p@ss/w"rd&\\x'
     [
         (quote(SPOKEN, safe=""), GONE),
         (quote(SPOKEN), GONE),
+        (quote(SPOKEN, safe="").lower(), GONE),
+        ("s3cr3t%2dp%40ss%2Fw%22rd&%5cx", GONE),
         (html.escape(SPOKEN), GONE),
+        ("s3cr3t-p@ss&#x2F;w&#34;rd&#038;\\x", GONE),
         (json.dumps(SPOKEN), f'"{GONE}"'),
         (json.dumps(json.dumps({"sent": SPOKEN})), f'"{{\\"sent\\": \\"{GONE}\\"}}"'),
         (repr(SPOKEN), f"'{GONE}'"),
@@ -273,6 +279,23 @@ SPOKEN = 's3cr3t-p@ss/w"rd&\\x'
 )
 def test_a_known_secret_is_found_however_it_is_spelled(spelled: str, without: str) -> None:
     assert Redactor([SPOKEN]).text(f"It said: {spelled}") == f"It said: {without}"
+
+
+def test_a_blank_and_an_apostrophe_in_a_secret_are_known_as_forms_and_html_write_them() -> None:
+    for spelled in ("it's secret", "it%27s+secret", "it&apos;s secret", "it&#x27;s%20secret"):
+        assert Redactor(["it's secret"]).text(f"a={spelled}&b=c") == f"a={GONE}&b=c"
+
+
+def test_of_two_secrets_the_longer_one_goes_first() -> None:
+    redactor = Redactor(["hunter/two", "hunter/two/three"])
+    assert redactor.text("hunter/two/three, hunter%2ftwo%2fthree, hunter/two") == f"{GONE}, {GONE}, {GONE}"
+
+
+@pytest.mark.parametrize("cut", ["abcdefgh", "abcdefgh-abcdefg", "abcdefgh-abcdefgh", "abcdefgh-abcdefgh-x"])
+def test_the_beginning_of_a_secret_is_found_though_its_letters_come_twice(cut: str) -> None:
+    redactor = Redactor(["abcdefgh-abcdefgh-xyz"])
+    assert redactor.text(f"It said: {cut}…") == f"It said: {GONE}"
+    assert redactor.text(f"abcdefgh? It said: {cut}") == f"abcdefgh? It said: {GONE}"
 
 
 def test_what_only_begins_like_a_secret_stays() -> None:
@@ -298,6 +321,23 @@ def test_what_only_begins_like_a_secret_stays() -> None:
         ("https://host/?access_token=abc&x=1", f"https://host/?access_token={GONE}&x=1"),
         ('It sent {"user_password": "swordfish"}.', f'It sent {{"user_password": "{GONE}"}}.'),
         ('{\\"session_key\\": \\"s3ss10n"}', f'{{\\"session_key\\": \\"{GONE}"}}'),
+        ('{"password": "two words", "a": "b c"}', f'{{"password": "{GONE}", "a": "b c"}}'),
+        ("{'password': 'so \\'they\\' say', 'a': 1}", f"{{'password': '{GONE}', 'a': 1}}"),
+        ('{"password": "it\'s mine\\\\", "a": "b"}', f'{{"password": "{GONE}", "a": "b"}}'),
+        (
+            json.dumps(json.dumps({"api_key": 'two "words" \\', "a": "b"})),
+            json.dumps(json.dumps({"api_key": GONE, "a": "b"})),
+        ),
+        ('token="two words" a="b c"', f'token="{GONE}" a="b c"'),
+        ('"Authorization": "Digest a b", "c": 1', f'"Authorization": "Digest {GONE}", "c": 1'),
+        ('It sent "password": "two wor', f'It sent "password": "{GONE}'),
+        ('It sent "password": "two wor\nand more.', f'It sent "password": "{GONE}\nand more.'),
+        ('{"password": "", "a": "b c"}', '{"password": "", "a": "b c"}'),
+        ("SMTP AUTH LOGIN extension not supported", "SMTP AUTH LOGIN extension not supported"),
+        ("535 auth login failed for sales", "535 auth login failed for sales"),
+        ("Here basic authentication is disabled.", "Here basic authentication is disabled."),
+        ("AUTH LOGIN bWFpbGVy", f"AUTH LOGIN {GONE}"),
+        ("It took basic bWFpbGVyOng=.", f"It took basic {GONE}."),
         ("A cookie: it is sweet. Session 3, max_tokens=900", "A cookie: it is sweet. Session 3, max_tokens=900"),
     ],
 )
