@@ -30,6 +30,7 @@ from runs.review_figures import Verdicts
 from runs.spending import Pause, load_fills, paused_by_budget
 from runs.views.answers import show
 from runs.views.exports import csv_text, send_file
+from runs.views.forms import read_number
 from runs.views.paging import read_page
 from runs.views.shown import show_model_call
 
@@ -138,13 +139,11 @@ def cost_calls(request: HttpRequest) -> HttpResponse:
     choice = read_choice(request, access)
     begin, end = choice.period.moments
     calls = ModelCall.objects.filter(department__in=access.ids, started_at__gte=begin, started_at__lt=end)
-    for name, column in CALLS_BY.items():
-        value = request.GET.get(name, "")
-        if name == "model" and value:
-            # As in the sums: the one that answered, or that was asked.
-            calls = calls.filter(Q(model_used=value) | Q(model_used="", model_asked=value))
-        elif value.isascii() and value.isdigit() and len(value) < 19:
-            calls = calls.filter(**{column: value})
+    asked = _asked(request)
+    for name, value in asked.items():
+        # Of a model as in the sums: the one that answered, or that was asked.
+        of_model = Q(model_used=value) | Q(model_used="", model_asked=value)
+        calls = calls.filter(of_model if name == "model" else Q((CALLS_BY[name], value)))
     for name in _of_items(access):
         if value := request.GET.get(name, ""):
             calls = calls.filter(**{f"item__{path_of(access.shown, name)}": value})
@@ -160,28 +159,38 @@ def cost_calls(request: HttpRequest) -> HttpResponse:
         "choice": choice,
         "page": page,
         "title": next((title for name, title in APART.items() if request.GET.get(name)), "Calls"),
-        "narrowed": _narrowed(request, access, page.rows),
-        "back": _back(request, access, choice),
+        "narrowed": _narrowed(request, access, asked, page.rows),
+        "back": _back(request, access, asked, choice),
         "rows": [(call, show_model_call(call)) for call in page.rows],
     }
     return show(request, "runs/cost_calls.html", "runs/_cost_calls.html", context)
 
 
-def _narrowed(request: HttpRequest, access: Access, calls: Sequence[ModelCall]) -> list[str]:
+def _asked(request: HttpRequest) -> dict[str, str]:
+    """By which of ``CALLS_BY`` the address narrows, and to what; what is no id narrows nothing."""
+    given = {name: request.GET.get(name, "") for name in CALLS_BY}
+    return {
+        name: value for name, value in given.items() if value and (name == "model" or read_number(value) is not None)
+    }
+
+
+def _narrowed(request: HttpRequest, access: Access, asked: Mapping[str, str], calls: Sequence[ModelCall]) -> list[str]:
     """What these calls have in common, in words; of what has no call nothing is said."""
     shown = {name: request.GET[name] for name in ("model", *_of_items(access)) if request.GET.get(name)}
     if STATUS in shown:
         shown[STATUS] = access.shown[0].spec.status_spec(shown[STATUS]).label
     for call in calls[:1]:
-        shown |= {"agent": call.agent.title} if request.GET.get("agent") else {}
-        shown |= {"SOUL": f"one of {call.agent.title}"} if request.GET.get("soul") else {}
-        shown |= {"item": call.item.title} if request.GET.get("item") and call.item else {}
+        shown |= {"agent": call.agent.title} if "agent" in asked else {}
+        shown |= (
+            {"SOUL": f"{call.soul.number or 'draft'} of {call.agent.title}"} if "soul" in asked and call.soul else {}
+        )
+        shown |= {"item": call.item.title} if "item" in asked and call.item else {}
     return [f"{name} {value}" for name, value in shown.items()]
 
 
-def _back(request: HttpRequest, access: Access, choice: Choice) -> str:
+def _back(request: HttpRequest, access: Access, asked: Mapping[str, str], choice: Choice) -> str:
     """The costs page that the calls were opened from: the same days, by what they have in common."""
-    by = next((name for name in (*CALLS_BY, *_of_items(access)) if request.GET.get(name)), choice.by)
+    by = next((name for name in (*asked, *_of_items(access)) if request.GET.get(name)), choice.by)
     kept = {name: request.GET[name] for name in ("department", "period", "from", "to") if request.GET.get(name)}
     return f"{reverse('runs:costs')}?{urlencode({**kept, 'by': by})}"
 

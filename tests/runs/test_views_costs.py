@@ -294,12 +294,23 @@ def test_a_model_that_the_server_names_otherwise_breaks_nothing_and_opens_its_ca
     assert asked.context["rows"] == []
 
 
+@pytest.mark.parametrize("name", ["agent", "soul", "item"])
 @pytest.mark.parametrize("number", ["x'", "²", "9" * 30])
-def test_what_is_no_id_filters_nothing(client: Client, number: str) -> None:
+def test_what_is_no_id_filters_nothing_and_is_not_said_to(client: Client, number: str, name: str) -> None:
     department = make_department()
     make_costs(department)
-    response = signed_in(department, client).get(reverse("runs:cost_calls"), {**CUSTOM, "agent": number})
+    response = signed_in(department, client).get(reverse("runs:cost_calls"), {**CUSTOM, name: number})
     assert len(response.context["rows"]) == 1
+    assert response.context["narrowed"] == []
+
+
+def test_when_a_call_began_is_relative_and_exact_on_hover(client: Client) -> None:
+    department = make_department()
+    make_costs(department)
+    page = signed_in(department, client).get(reverse("runs:cost_calls"), CUSTOM).content.decode()
+    began = page.partition('data-label="started">')[2].partition("</td>")[0]
+    assert "data-ago" in began
+    assert 'title="2026-11-10 ' in began
 
 
 def test_a_cache_that_cost_more_than_it_saved_says_so(client: Client) -> None:
@@ -412,6 +423,7 @@ def test_what_brought_nothing_opens_its_calls(client: Client) -> None:
     ("by", "said"),
     [
         ("agent", "agent Intake Classifier"),
+        ("soul", "SOUL 1 of Intake Classifier"),
         ("model", "model claude-haiku-5-5"),
         ("item", "item Lead of sales"),
         ("status", "status New"),
@@ -422,7 +434,9 @@ def test_calls_say_what_they_have_in_common_and_lead_back_to_where_they_were_ope
     by: str, said: str, client: Client
 ) -> None:
     department = make_department(slug="sales")
-    Lead.objects.filter(pk=item_of(make_costs(department)).pk).update(source="A fair")
+    call = make_costs(department)
+    ModelCall.objects.filter(pk=call.pk).update(soul=call.agent.souls.get())
+    Lead.objects.filter(pk=item_of(call).pk).update(source="A fair")
     (row,) = signed_in(department, client).get(reverse("runs:costs"), {**CUSTOM, "by": by}).context["rows"]
     response = client.get(row.url)
     assert f"{said}, 10 Nov 2026 to" in strip_tags(response.content.decode())
