@@ -87,16 +87,15 @@
     if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event.target) || document.body.dataset.keys) return;
     const search = document.querySelector("input[type=search]");
     if (event.key === "/" && search) search.focus(event.preventDefault());
-    else if (event.key === "p") document.querySelector("[data-live-pause]")?.click();
     else if (event.key === "j" || event.key === "k") walk(event.key === "j" ? 1 : -1);
     else document.querySelector(`[data-hotkey="${CSS.escape(event.key)}"]`)?.click();
   });
 
   /* --- Refreshing by Idiomorph keeps what a person is doing: opened details, begun forms, loaded parts. ------- */
   const isChosen = ({ options, selectedIndex }) => selectedIndex !== Math.max(0, [...options].findLastIndex((one) => one.defaultSelected));
-  const isChanged = (field) =>
+  const isChanged = (window.isChanged = (field) =>
     field.options ? isChosen(field) : field.type === "checkbox" || field.type === "radio" ? field.checked !== field.defaultChecked
-      : "defaultValue" in field && field.type !== "hidden" && field.value !== field.defaultValue;
+      : "defaultValue" in field && field.type !== "hidden" && field.value !== field.defaultValue);
   const isDirty = (node) => [node, ...(node.elements ?? [])].some((field) => field.matches?.("input, textarea, select") && isChanged(field));
   Object.assign(window.Idiomorph.defaults.callbacks, {
     beforeAttributeUpdated: (name, node) => !(name === "open" && node.tagName === "DETAILS"),
@@ -118,7 +117,9 @@
     // Live refreshes report to the indicator in the top bar; only what a person did gets a message. Who is signed out
     // is told by live.js.
     if (event.detail.requestConfig?.headers["Kontor-Refresh"] || event.detail.xhr?.status === 401) return;
-    const textContent = `${text} Nothing was changed on this page; try again.`;
+    // A refusal says by its page why: the role, or that somebody has signed in since.
+    const why = event.detail.xhr?.status === 403 && new DOMParser().parseFromString(event.detail.xhr.responseText, "text/html").querySelector("h1 + p");
+    const textContent = why ? why.textContent : `${text} Nothing was changed on this page; try again.`;
     const box = Object.assign(document.createElement("div"), { className: "k-message", textContent });
     box.dataset.colour = "error";
     document.getElementById("messages").replaceChildren(box);

@@ -3,7 +3,7 @@
  * j k to the next question and the one before (data-next, data-previous on #review). a e n r t u z open what has
  * data-open of that key (the editor, snooze), go to the field with data-focus of it (the note; Enter there sends it), or
  * press the button with data-key of it. Escape leaves a field, so that keys count again; Ctrl+Enter sends its form.
- * A card on which an answer was begun is not left, by j, k or a link, before the browser has asked.
+ * A card on which an answer was begun is not left, by j, k, a link or another answer, before the browser has asked.
  * A form with data-leaves is sent in the background while the next card, fetched before, stands there already, or this
  * one until the answer is there; "unless-begun": not where an answer was begun, as its card must stay. What is under way,
  * refused or lost is said in #review-notes, each by itself, and leads back to its own card with what was typed; "saved" is
@@ -95,11 +95,11 @@
     if (event.key === "j" || event.key === "k") go(event.key === "j" ? "next" : "previous");
     else if ("aeunrtz".includes(event.key)) press(event.key, event.preventDefault());
   });
-  const isBegun = () => [...document.querySelectorAll("#review :is(.k-answer, .k-filters) :is(textarea, input:not([type=hidden]))")].some((field) => field.value !== field.defaultValue);
+  const isBegun = (but) => [...document.querySelectorAll("#review :is(.k-answer, .k-filters) :is(textarea, input, select)")].some((field) => field.form !== but && isChanged(field));
   document.addEventListener("submit", (event, { leaves } = event.target.dataset) => {
-    if (leaves === undefined || (leaves === "unless-begun" && isBegun())) return;
-    event.stopImmediatePropagation(event.preventDefault());
-    if (!isSaving(location.pathname)) save(event.target);
+    const isKept = event.target.matches("#review [hx-swap=innerHTML]") && isBegun(event.target) && !confirm("What you have begun for another answer would be lost. Go on without it?");
+    if (isKept || (leaves !== undefined && (leaves !== "unless-begun" || !isBegun()))) event.stopImmediatePropagation(event.preventDefault());
+    if (event.defaultPrevented && !isKept && !isSaving(location.pathname)) save(event.target);
   }, true); // before htmx hears of it
   // The browser asks, whichever way somebody leaves: a key, a link, or the window itself.
   window.addEventListener("beforeunload", (event) => (isSaving() || isBegun()) && event.preventDefault());
