@@ -11,6 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.db.models import BigIntegerField, CharField, QuerySet
+from django.utils.timezone import localtime
 
 from agents.models import Agent, Member
 from agents.spec import ITEM
@@ -104,8 +105,7 @@ class Asked:
 
 
 def _answers_to(review: Review) -> list[Review.Answer]:
-    answers = OFFERS.get(review.kind, ())
-    return [answer for answer in answers if answer != Answer.TAKE_OVER or review.item_id is not None]
+    return [one for one in OFFERS.get(review.kind, ()) if one != Answer.TAKE_OVER or review.item_id is not None]
 
 
 def _can_answer(asked: Asked, answer: str, access: Access | None) -> Allowed:
@@ -222,8 +222,8 @@ def can_correct(output: Output, access: Access | None = None) -> Allowed:
 
 
 def who_decided(review: Review) -> str:
-    """Who has answered a question, how and when, for whoever came second."""
-    at = f" at {review.answered_at:%Y-%m-%d %H:%M} UTC" if review.answered_at else ""
+    """Who has answered a question, how and when in the zone of whoever came second."""
+    at = f" at {localtime(review.answered_at):%Y-%m-%d %H:%M %Z}" if review.answered_at else ""
     if review.status == Review.Status.WITHDRAWN:
         return f"This question is withdrawn already{at}. {review.answer_note}".strip()
     rule = f"the rule “{review.by_rule}”" if review.by_rule else "the deadline"

@@ -34,7 +34,7 @@ from runs.inputs import schema_version
 from runs.models import AgentRun, Item, LogEntry, ModelCall, Output
 from runs.outputs import cancel_run
 from runs.staff import Staff
-from runs.wording import in_words, say_value
+from runs.wording import field_label, in_words, say_value
 from runs.work import Finished, SeenCall
 
 logger = logging.getLogger(__name__)
@@ -256,8 +256,9 @@ def _end_done(done: Sequence[tuple[Finished, AgentRun]], now: datetime) -> list[
     )
     entries = []
     for one, run in done:
-        said = (f"{in_words(name)} {say_value(value)}" for name, value in one.facets.items() if value not in ("", None))
-        found = ", ".join(said)
+        fields, facets = one.work.schema.model_fields, one.facets.items()
+        said = [(field_label(name, fields.get(name)), value) for name, value in facets if value not in ("", None)]
+        found = ", ".join(f"{label} {say_value(value)}" for label, value in said)
         text = f"{one.work.agent.title} wrote {in_words(one.work.agent.writes)}{': ' + found if found else ''}."
         entries.append(log.run_entry(run, "output", text, at=now))
     return entries

@@ -22,6 +22,7 @@ from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 
 from agents.models import Agent
+from agents.spec import DepartmentSpec
 from runs import wording
 from runs.access import access_of
 from runs.edit_patterns import Pattern
@@ -221,6 +222,12 @@ def pretty_json(value: Any) -> str:
 def words(name: str) -> str:
     """A field's name as words: ``fit_reasons`` becomes ``Fit reasons``."""
     return capfirst(in_words(name))
+
+
+@register.filter
+def facet(name: str, kind: DepartmentSpec | None) -> str:
+    """A promoted field as its schema calls it: ``reply intent``."""
+    return wording.facet_label(name, kind)
 
 
 @register.filter

@@ -167,7 +167,9 @@ def output_correct(request: HttpRequest, pk: int) -> HttpResponse:
     except Unfit as error:
         done = no(str(error))
     text = "Corrected. What follows from it is made again." if done else done.reason
-    return answer_page(request, text, changed=bool(done), url=output.item.get_absolute_url())
+    response = answer_page(request, text, changed=bool(done), url=output.item.get_absolute_url())
+    response["Kontor-Done"] = "1" if done else "0"  # what was chosen is not begun any more
+    return response
 
 
 @signed_in

@@ -75,6 +75,13 @@ def test_an_output_is_stored_with_all_that_explains_it() -> None:
     assert_accounts_agree()
 
 
+def test_the_log_names_what_was_found_as_the_schema_and_the_rules_do() -> None:
+    work = claim_one("intake")
+    commit([answered(work)], load_staff())
+    text = LogEntry.objects.get(item=work.item_id, kind="output").text
+    assert text.startswith(f"Intake Classifier wrote intake: kind of message {PAYLOADS['intake']['category']}"), text
+
+
 def test_the_item_is_routed_again_in_the_same_transaction() -> None:
     work = claim_one("intake")
     commit([answered(work)], load_staff())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from django.utils import timezone
 from agents.models import Department, Member
 from leads.models import Lead
 from runs.models import Action, Item, OutboxMessage, Output, Review, SendBack
+from runs.zones import COOKIE
 from tests.factories import (
     make_agent_run,
     make_department,
@@ -226,6 +227,21 @@ def test_the_second_person_is_told_who_was_first(office: Office) -> None:
     url = POSTS["reject"].url(office)
     html = office.client("olga").post(url, {"reason": "No.", "queue": ""}, headers=HTMX).content.decode()
     assert "answered already by rudi: approved at " in html
+
+
+def test_the_second_person_is_told_when_in_their_own_zone(office: Office) -> None:
+    office.client("rudi").post(POSTS["approve"].url(office))
+    Review.objects.filter(pk=office.draft.pk).update(answered_at=datetime(2026, 7, 1, 22, 30, tzinfo=UTC))
+    for zone, at in (("", "2026-07-01 22:30 UTC"), ("Asia/Tokyo", "2026-07-02 07:30 JST")):
+        client = office.client("olga")
+        client.cookies[COOKIE] = zone
+        response = client.post(POSTS["reject"].url(office), {"reason": "No.", "queue": ""}, headers=HTMX)
+        assert f"answered already by rudi: approved at {at}." in response.content.decode()
+
+
+def test_a_correction_names_its_fields_as_the_rules_do(office: Office) -> None:
+    sorts = Output.objects.get(item=office.draft.item_id, key="intake")
+    assert f'for="sorted-{sorts.pk}-category">Kind of message</label>' in card(office)
 
 
 @pytest.mark.parametrize("name", ["approve", "approve_edited"])
