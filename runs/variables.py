@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.db.models import QuerySet
 
@@ -20,9 +21,10 @@ OURS = frozenset(
 """Secrets of the installation itself, which nobody may name."""
 SYSTEMS = (
     *("POSTGRES", "PG", "REDIS_", "EMAIL_", "DATABASE_", "DJANGO_", "SECRET_", "OTEL_"),
-    *("AWS_", "AZURE_", "GOOGLE_", "GCP_", "KUBERNETES_", "DOCKER_"),
+    *("AWS_", "AZURE_", "GOOGLE_", "GCP_", "KUBERNETES_", "DOCKER_", "SENTRY_"),
 )
 """How variables begin that are read by what Kontor stands on: its libraries, its machine, its cloud."""
+KONTOR = "KONTOR_"
 SLACK = "slack:"
 
 
@@ -43,10 +45,9 @@ def why_not_name(*, department: Department, user: User, names: Collection[str]) 
     used, beginnings = variables_used(Department.objects.filter(pk__in=theirs)), _beginnings()
     for name in names:
         if name not in used and _named_after(name, beginnings) not in theirs:
-            return (
-                f"{name} is not a variable of this department. Its own begin with {_beginning(department.slug)}; "
-                "whoever runs this installation can name another."
-            )
+            own = _beginning(department.slug)
+            begin = "" if _is_the_installations(own) else f" Its own begin with {own}."
+            return f"{name} is not a variable of this department.{begin} Whoever runs this installation can name it."
     return ""
 
 
@@ -73,8 +74,18 @@ def _beginnings() -> dict[str, int]:
     return {_beginning(slug): pk for pk, slug in Department.objects.values_list("pk", "slug")}
 
 
+def _is_the_installations(beginning: str) -> bool:
+    """Whether variables of the installation begin so, too: a department called anthropic has none of its own."""
+    own = (name for name in dir(settings) if settings.is_overridden(name))
+    return beginning.startswith(KONTOR) or any(name.startswith(beginning) for name in (*OURS, *SYSTEMS, *own))
+
+
 def _named_after(name: str, beginnings: dict[str, int]) -> int | None:
     """The department after which a variable is named: ``ACME_NORTH_KEY`` is of acme-north, not of acme."""
-    own = f"{name.removeprefix(SLACK_URL).removeprefix('_')}_" if name.startswith(SLACK_URL) else name
-    fitting = [beginning for beginning in beginnings if own.startswith(beginning)]
-    return beginnings[max(fitting, key=len)] if fitting else None
+    webhook = f"{SLACK_URL}_"
+    whole = f"{name.removeprefix(webhook)}_" if name.startswith(webhook) else name
+    fitting = max((beginning for beginning in beginnings if whole.startswith(beginning)), key=len, default="")
+    # The webhook of a department called anthropic is still its own.
+    if not fitting or (whole == name and _is_the_installations(fitting)):
+        return None
+    return beginnings[fitting]

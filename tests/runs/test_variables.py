@@ -65,13 +65,17 @@ def test_what_is_named_after_the_department_or_used_by_it_may_be_named(mine: Dep
 
 
 @pytest.mark.parametrize(
-    "name", ["NOBODYS", "GITHUB_TOKEN", "MINER_KEY", "MINE", "X_MINE_KEY", "KONTOR_WEBHOOK_SECRETS"]
+    "name",
+    [
+        *("NOBODYS", "GITHUB_TOKEN", "MINER_KEY", "MINE", "X_MINE_KEY", "KONTOR_WEBHOOK_SECRETS"),
+        *("KONTOR_SLACK_WEBHOOK_URLMINE", "KONTOR_SLACK_WEBHOOK_URLMINE_X"),
+    ],
 )
 def test_what_else_is_in_the_environment_is_for_who_runs_the_installation(
     mine: Department, ada: User, name: str
 ) -> None:
     refused = why_not_name(department=mine, user=ada, names=["MINE_KEY", name])
-    assert refused.startswith(f"{name} is not a variable of this department. Its own begin with MINE_;")
+    assert refused.startswith(f"{name} is not a variable of this department. Its own begin with MINE_. Whoever")
     root = make_user("root", is_superuser=True)
     assert why_not_name(department=mine, user=root, names=[name]) == ""
 
@@ -81,6 +85,29 @@ def test_of_two_departments_the_longer_name_decides(mine: Department, ada: User)
     assert why_not_name(department=mine, user=ada, names=["MINE_SOUTH_KEY"]) == ""
     for name in ("MINE_NORTH_KEY", "KONTOR_SLACK_WEBHOOK_URL_MINE_NORTH"):
         assert f"{name} is not a variable" in why_not_name(department=mine, user=ada, names=[name])
+
+
+@pytest.mark.parametrize(
+    ("slug", "name"),
+    [
+        *(("kontor", "KONTOR_WEBHOOK_SECRETS"), ("kontor-webhook", "KONTOR_WEBHOOK_SECRETS")),
+        *(("anthropic", "ANTHROPIC_API_KEY"), ("slack", "SLACK_BOT_TOKEN"), ("ping", "PING_KEY")),
+    ],
+)
+def test_a_short_name_as_variables_of_the_installation_begin_gives_none(slug: str, name: str) -> None:
+    department = make_department(slug=slug, api_key_env="ODD_KEY")
+    ada = make_user("ada", department=department, role=Member.Role.ADMINISTRATOR)
+    refused = why_not_name(department=department, user=ada, names=[name])
+    assert refused == f"{name} is not a variable of this department. Whoever runs this installation can name it."
+    webhook = f"KONTOR_SLACK_WEBHOOK_URL_{slug.upper().replace('-', '_')}"
+    assert why_not_name(department=department, user=ada, names=["ODD_KEY", webhook]) == ""
+    assert why_not_name(department=department, user=make_user("root", is_superuser=True), names=[name]) == ""
+
+
+def test_a_department_called_sentry_has_no_say_over_the_reports_of_errors() -> None:
+    department = make_department(slug="sentry")
+    ada = make_user("ada", department=department, role=Member.Role.ADMINISTRATOR)
+    assert "is a secret of the installation" in why_not_name(department=department, user=ada, names=["SENTRY_DSN"])
 
 
 def test_of_a_target_only_slack_names_a_variable() -> None:
