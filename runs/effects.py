@@ -19,7 +19,7 @@ from runs.facts import SUPPRESSED_TAG
 from runs.models import Item, LogEntry, Message, Output, Review, Suppression, Trigger
 from runs.risk import judge_risk
 from runs.staff import Desk
-from runs.wording import in_words
+from runs.wording import in_words, trigger_words
 
 REVIEW_DEADLINE = timedelta(days=1)
 
@@ -118,12 +118,13 @@ def _apply(effect: Effect, item: Item, output: Output, event: OutputEvent, desk:
         case ScheduleTrigger():
             due = now + effect.after
             Trigger.objects.create(item=item, kind=effect.kind, payload=effect.payload, due_at=due, source="effect")
-            return [log.item_entry(item, "trigger", f"A {effect.kind} is due on {due:%Y-%m-%d %H:%M} UTC.", at=now)]
+            text = f"{trigger_words(effect.kind, 'is')} for {due:%Y-%m-%d %H:%M} UTC."
+            return [log.item_entry(item, "trigger", text, at=now)]
         case WithdrawTriggers():
             count = Trigger.objects.filter(item=item, kind=effect.kind, status=Trigger.Status.OPEN).update(
                 status=Trigger.Status.NOTED, settled_at=now, settled_note=effect.reason[:300]
             )
-            text = f"{count} open {effect.kind} withdrawn: {effect.reason}"
+            text = f"{count} open {Trigger.Kind(effect.kind).label} withdrawn: {effect.reason}"
             return [log.item_entry(item, "trigger", text, at=now)] if count else []
         case SetItem():
             for name, value in effect.changes.items():
@@ -159,6 +160,6 @@ def _suppress(effect: Suppress, item: Item, output: Output, desk: Desk, now: dat
     addresses = {outbox.address_of(item, desk), *(parseaddr(text)[1] for text in wrote_from)}
     for address in sorted(addresses - {""}):
         suppressions.suppress(address=address, reason=Suppression.Reason.OPT_OUT, note=effect.reason, item=item)
-    text = f"Nobody writes to this person any more: {effect.reason}"
+    text = f"Nobody writes to this person any more: {in_words(effect.reason)}."
     withdrawn = withdraw_drafts(item, "The person asked not to be written to again.", now=now)
     return [log.item_entry(item, "suppressed", text, at=now, level=LogEntry.Level.WARNING), *withdrawn]

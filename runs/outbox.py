@@ -295,7 +295,7 @@ def _place(
 
 
 def _planned(row: OutboxMessage) -> str:
-    return f"The {words(row.purpose)} to {row.address or 'nobody yet'} does not leave before {row.release_at:%H:%M:%S} UTC."
+    return f"The {words(row.purpose)} to {row.address or 'nobody yet'} leaves not before {row.release_at:%H:%M:%S} UTC."
 
 
 def _act(

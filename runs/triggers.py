@@ -139,6 +139,8 @@ def _add(
         item.priority = item.priority if priority is None else min(item.priority, priority)
         rows.append((item.pk, item.route_due_at, item.priority))
     update_rows(Item, ["route_due_at", "priority"], rows)
-    text = f"{trigger_words(kind, is_planned=due_at > now)}{f' ({by})' if by else ''}."
+    text = f"{trigger_words(kind)}{f' ({by})' if by else ''}."
+    if due_at > now:
+        text += f" It does not take effect before {due_at:%H:%M:%S} UTC."
     log.write(log.item_entry(item, "trigger", text, at=now) for item in items)
     return triggers

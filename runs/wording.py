@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic.fields import FieldInfo
 
 from agents.spec import DepartmentSpec
@@ -52,9 +54,9 @@ def facet_label(name: str, kind: DepartmentSpec | None) -> str:
     return field_label(name, promoting[0].model_fields.get(name) if promoting else None)
 
 
-def trigger_words(kind: str, *, is_planned: bool = False) -> str:
-    """What a trigger says, as a sentence without a full stop; ``is_planned``: it is due later."""
-    said = f"{OCCASIONS[kind]} is planned" if is_planned else HAPPENED[kind]
+def trigger_words(kind: str, planned: Literal["is", "was", ""] = "") -> str:
+    """What a trigger says, as a sentence without a full stop; ``planned``: that it is or was planned, if so."""
+    said = f"{OCCASIONS[kind]} {planned} planned" if planned else HAPPENED[kind]
     return f"{said[0].upper()}{said[1:]}"
 
 

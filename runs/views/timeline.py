@@ -19,6 +19,8 @@ from runs.wording import in_words, trigger_words
 ROWS = 60
 _AT_ONCE = timedelta(seconds=1)
 """What is due no later was not planned."""
+_PLANNED = (Trigger.Kind.FOLLOW_UP, Trigger.Kind.SCHEDULE)
+"""What lies ahead until it is due. Of a decision, which was made, only the effect does: it can be taken back."""
 _FROM_OUTSIDE = (Trigger.Kind.CREATED, Trigger.Kind.REPLY)
 AT_ONCE = 1_000
 """The most that is shown of one sort at one and the same time."""
@@ -69,7 +71,8 @@ class Moment:
     run_id: int | None = None
     step_id: int | None = None
     due_at: datetime | None = None
-    """When it is to happen, of what is planned."""
+    """When it is to happen, of what is planned, or to take effect: ``due_what`` says which."""
+    due_what: str = "Due"
     dom_id: str = ""
     """The row it was told from. A line of the log has the id by which the live page knows it too."""
 
@@ -153,12 +156,16 @@ def _from_action(action: Action) -> Moment:
 
 
 def _from_trigger(trigger: Trigger) -> Moment:
-    is_planned = trigger.due_at > trigger.created_at + _AT_ONCE
+    is_open = trigger.status == Trigger.Status.OPEN
+    is_later = trigger.due_at > trigger.created_at + _AT_ONCE
+    is_planned = is_later and trigger.kind in _PLANNED
     source = f", from {trigger.source.replace(':', ' ')}" if trigger.source and trigger.kind in _FROM_OUTSIDE else ""
-    text = f"{trigger_words(trigger.kind, is_planned=is_planned)}{source}"
-    if trigger.status == Trigger.Status.OPEN:
-        due_at = trigger.due_at if is_planned else None
-        return Moment(trigger.created_at, "git-branch", text, "" if due_at else "It waits for a worker.", due_at=due_at)
+    text = f"{trigger_words(trigger.kind, ('is' if is_open else 'was') if is_planned else '')}{source}"
+    if is_open and is_later:
+        what = "Due" if is_planned else "Takes effect"
+        return Moment(trigger.created_at, "git-branch", text, due_at=trigger.due_at, due_what=what)
+    if is_open:
+        return Moment(trigger.created_at, "git-branch", text, "It waits for a worker.")
     is_plain = trigger.status == Trigger.Status.NOTED and trigger.kind in _ASKS_FOR_NOTHING
     return Moment(trigger.created_at, "git-branch", text, "" if is_plain else trigger.settled_note)
 

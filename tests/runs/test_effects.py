@@ -73,6 +73,7 @@ def test_an_opt_out_counts_for_the_address_in_every_department(output: Output) -
     suppression = Suppression.objects.get()
     assert (suppression.address, suppression.reason, suppression.item) == ("lena@example.com", "opt_out", item)
     assert entries[0].level == "warning"
+    assert entries[0].text == "Nobody writes to this person any more: opt-out."
     assert changed == {item.pk}
 
 
@@ -104,7 +105,7 @@ def test_something_is_planned_for_later(output: Output) -> None:
     trigger = Trigger.objects.get()
     assert (trigger.kind, trigger.status, trigger.payload) == ("follow_up", "open", {"number": 1})
     assert trigger.due_at == NOW + timedelta(days=4)
-    assert entries[0].text == "A follow_up is due on 2026-03-06 09:00 UTC."
+    assert entries[0].text == "A follow-up is planned for 2026-03-06 09:00 UTC."
     assert changed == {item.pk}
 
 
@@ -120,7 +121,7 @@ def test_what_was_planned_is_withdrawn_with_its_reason(output: Output) -> None:
         before = untouched.status
         untouched.refresh_from_db()
         assert untouched.status == before
-    assert [entry.text for entry in entries] == ["1 open follow_up withdrawn: They have replied."]
+    assert [entry.text for entry in entries] == ["1 open follow-up withdrawn: They have replied."]
 
 
 def test_withdrawing_nothing_is_not_worth_a_line(output: Output) -> None:

@@ -129,10 +129,17 @@ def test_a_delivery_that_comes_twice_at_once_is_recorded_once() -> None:
 # --- Decisions ------------------------------------------------------------------------------------------------
 
 
+def test_the_log_says_of_a_decision_that_can_be_taken_back_that_it_was_made() -> None:
+    due_at = timezone.now() + timedelta(seconds=10)
+    record_decision(item=make_item(), payload={"answer": "won"}, user=make_user("rita"), due_at=due_at)
+    said = f"A decision was made (rita). It does not take effect before {due_at:%H:%M:%S} UTC."
+    assert LogEntry.objects.get().text == said
+
+
 def test_a_decision_is_recorded_with_who_took_it() -> None:
     item, user = make_item(), make_user("rita")
     trigger = record_decision(item=item, payload={"answer": "won"}, user=user)
     assert (trigger.kind, trigger.payload) == ("decision", {"answer": "won"})
-    assert "rita" in LogEntry.objects.get().text
+    assert LogEntry.objects.get().text == "A decision was made (rita)."
     item.refresh_from_db()
     assert item.route_due_at is not None
