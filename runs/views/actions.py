@@ -18,8 +18,9 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from agents.models import Department
+from agents.models import Budget, Department
 from runs.access import Access, access_of, get_visible, may_see_system, signed_in
+from runs.budget_waits import BUDGET_TARGET
 from runs.models import Action, BulkAction, Item
 from runs.selections import words_of
 from runs.views.answers import show
@@ -64,10 +65,14 @@ class ActionRow:
 
     action: Action
     changes: list[Change]
+    named: str = ""
+    """The own name of what it was done to, where it has one."""
 
     @property
     def target(self) -> str:
         """What it was done to, in words: ``question 5``. Empty where nothing is named."""
+        if self.named:
+            return self.named
         kind, _, name = self.action.target.partition(":")
         return f"{_TARGETS.get(kind, in_words(kind))} {name}".strip()
 
@@ -92,11 +97,15 @@ def action_log(request: HttpRequest) -> HttpResponse:
     actions = filter_actions(visible, chosen).select_related(None).select_related("user", "item", "bulk")
     page = read_page(request, actions, size=ACTION_ROWS)
     access.give_departments([*page.rows, *(action.item for action in page.rows if action.item)])
+    names = _names(access, page.rows)
     context = {
         "access": access,
         "chosen": chosen,
         "page": page,
-        "rows": [ActionRow(action, read_changes(action.before, _after(action))) for action in page.rows],
+        "rows": [
+            ActionRow(action, read_changes(action.before, _after(action)), names.get(action.target, ""))
+            for action in page.rows
+        ],
         "verbs": _verbs(visible, chosen),
         "people": _people(access, chosen),
         "item": _item(request, chosen),
@@ -200,6 +209,23 @@ def _selection(department: Department, selection: Mapping[str, Any]) -> str:
     if "incident" in selection:
         return f"question {selection['incident']}"
     return ", ".join(words_of(department, selection.get("filter", selection)))
+
+
+def _names(access: Access, actions: Sequence[Action]) -> dict[str, str]:
+    """The own names of the departments and budgets that actions were done to, by target; a deleted one has none."""
+    names = {f"department:{department.pk}": str(department) for department in access.departments}
+    wanted = {number for action in actions if (number := _budget_id(action.target)) is not None}
+    budgets = Budget.objects.filter(pk__in=wanted, department__in=access.ids).select_related("agent")
+    for budget in budgets if wanted else ():
+        of = ", ".join(
+            part for part in (budget.agent.title if budget.agent else "the department", budget.model) if part
+        )
+        names[f"{BUDGET_TARGET}{budget.pk}"] = f"budget of {of} a {budget.period}"
+    return names
+
+
+def _budget_id(target: str) -> int | None:
+    return read_number(target.removeprefix(BUDGET_TARGET)) if target.startswith(BUDGET_TARGET) else None
 
 
 def _verbs(actions: QuerySet[Action], chosen: Chosen) -> list[str]:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from difflib import SequenceMatcher
 from typing import Any
 
+from runs.templatetags.kontor import usd
 from runs.wording import in_words
 
 LONG = 90
 """A value of more characters, or of several lines, is shown as lines."""
+_STATES = ("state", "status", "automation")
+_AMOUNT = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
+_AS_TEXT = {"None": None, "True": True, "False": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +51,20 @@ def read_changes(before: Any, after: Any) -> list[Change]:
 
 
 def _read(name: str, before: Any, after: Any) -> Change:
-    old, new = _words(before), _words(after)
+    old, new = _words(_spelt(name, before)), _words(_spelt(name, after))
     is_long = max(len(old), len(new)) > LONG or "\n" in old or "\n" in new
-    return Change(name, old, new, _lines(old, new) if is_long else ())
+    return Change(name.removesuffix("_usd"), old, new, _lines(old, new) if is_long else ())
+
+
+def _spelt(name: str, value: Any) -> Any:
+    """Amounts as money, states as words, and what a budget has noted as text (``None``, ``True``) as what it is."""
+    if not isinstance(value, str):
+        return value
+    if name.startswith(("limit_", "is_")) and value in _AS_TEXT:
+        return _AS_TEXT[value]
+    if name.endswith("_usd") and _AMOUNT.fullmatch(value):
+        return usd(Decimal(value))
+    return in_words(value) if name in _STATES else value
 
 
 def _words(value: Any) -> str:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from datetime import UTC, datetime
+from decimal import Decimal
 from html import unescape
 from typing import Any
 
@@ -16,7 +17,9 @@ from django.test import AsyncClient
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import strip_tags
 
+from agents.models import Agent, Budget
 from runs.models import Action, BulkAction, Item
 from runs.views import exports
 from tests.factories import make_department, make_lead, make_user
@@ -328,6 +331,27 @@ def test_what_it_was_done_to_is_said_in_words() -> None:
     assert "Status “New”" in html
     assert "{&quot;" not in page(scene)
     assert "Chosen by Status “New”." in unescape(page(scene, f"?bulk={bulk.pk}"))
+
+
+def test_budgets_and_departments_are_named_amounts_are_money_and_states_words() -> None:
+    scene = make_scene()
+    budget = Budget.objects.create(department=scene.department, period="day", limit_usd=Decimal("0.2"))
+    limits = {"limit_usd": "0.30000000", "limit_tokens": "None", "is_enabled": "True"}
+    act(scene, "change_budget", target=f"budget:{budget.pk}", item=None, before={"limit_usd": "0.2"}, after=limits)
+    act(scene, "run", target=f"department:{scene.department.pk}", item=None, after={"state": "holding_sends"})
+    act(scene, "delete_budget", target="budget:999", item=None)
+    html = unescape(page(scene))
+    assert ">budget of the department a day</span>" in html
+    assert f">{scene.department}</span>" in html
+    assert ">budget 999</span>" in html, "it is gone"
+    told = " ".join(strip_tags(html).split())
+    assert "Limit: $0.2000 → $0.3000" in told
+    assert "Is enabled: yes" in told
+    assert "State: holding sends" in told
+    assert "None" not in told
+    agent = Agent.objects.filter(department=scene.department).order_by("pk")[0]
+    Budget.objects.filter(pk=budget.pk).update(agent=agent, model="claude-opus-5-5")
+    assert f">budget of {agent.title}, claude-opus-5-5 a day</span>" in unescape(page(scene))
 
 
 def test_an_absence_is_not_of_the_whole_installation() -> None:
