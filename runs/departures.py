@@ -58,7 +58,9 @@ def put_back(row: OutboxMessage, *, why: str, until: datetime, is_try: bool = Tr
             return False
         _close_question(row, "It has not been sent, as was found out afterwards.", now)
         text = f"The {words(row.purpose)} could not leave and is tried again at {until:%H:%M:%S} UTC. {why}"
-        log.write([log.item_entry(item, "outbox", text, at=now, level=LogEntry.Level.WARNING)])
+        # traffic_signs: since when this message is refused; its item may have others.
+        data = {"refused": row.pk}
+        log.write([log.item_entry(item, "outbox", text, at=now, level=LogEntry.Level.WARNING, data=data)])
     return True
 
 

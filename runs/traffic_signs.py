@@ -172,7 +172,7 @@ def _last_call(ids: Sequence[int]) -> datetime | None:
 
 
 def read_mail(ids: Sequence[int], *, now: datetime) -> MailSigns:
-    """What has left these departments last, and what waits to leave; two queries, two more if some was refused."""
+    """What has left these departments last, and what waits to leave; two queries, three more if some was refused."""
     sent = [at for (at,) in _SENT.rows(departments=ids)]
     refused = unsure = overdue = 0
     since: list[datetime] = []
@@ -201,11 +201,11 @@ def _refused_first(ids: Sequence[int]) -> tuple[str, datetime] | None:
 
 def _refused_since(ids: Sequence[int]) -> datetime | None:
     """When the oldest message that waits after a refusal was refused first, as the log has it."""
-    told = LogEntry.objects.filter(
-        item=OuterRef("item"), kind="outbox", level=LogEntry.Level.WARNING, at__gte=OuterRef("created_at")
-    )
-    since = Subquery(told.order_by("pk").values("at")[:1])
-    return _refused(ids).order_by("pk").annotate(since=since).values_list("since", flat=True).first()
+    message = _refused(ids).order_by("pk").only("item_id").first()
+    if message is None:
+        return None
+    told = LogEntry.objects.filter(item=message.item_id, kind="outbox", data__refused=message.pk)
+    return told.order_by("pk").values_list("at", flat=True).first()
 
 
 def _refused(ids: Sequence[int]) -> QuerySet[OutboxMessage]:

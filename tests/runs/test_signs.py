@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from agents.models import Department, Installation, ModelState
 from agents.statements import Statement
-from runs import traffic_signs
-from runs.models import AgentRun, Alert, Channel, Item, ModelCall, OutboxMessage, ShiftSlot
+from runs import departures, traffic_signs
+from runs.models import AgentRun, Alert, Channel, Item, LogEntry, ModelCall, OutboxMessage, ShiftSlot
 from runs.signs import read_signs
 from runs.verdict import FAILING_CALLS, FRESH, CallSigns, Line, Verdict, judge
 from tests import factories
@@ -195,15 +195,20 @@ def test_a_model_that_no_step_asks_for_is_not_said_to_be_tried_now(desk: Departm
 
 def test_since_when_mail_is_refused_is_read_from_the_log(desk: Department) -> None:
     item = factories.make_lead(desk).item
-    message = factories.make_outbox(item, status="pending", error="450 later", waiting_for="450 later")
-    at = message.created_at
-    for minutes, kind, level in ((-5, "outbox", "warning"), (1, "outbox", "info"), (2, "failed", "warning")):
-        factories.make_log_entry(item, kind=kind, level=level, at=at + timedelta(minutes=minutes))
+    other = factories.make_outbox(item, status="sending")
+    message = factories.make_outbox(item, status="sending", key="follow-up", purpose="follow-up", output=other.output)
+    factories.make_log_entry(item, kind="outbox", level="warning", text="Not sent again: the follow-up was sent.")
+    later = timezone.now() + timedelta(minutes=5)
+    assert departures.put_back(other, why="451 busy", until=later)
+    OutboxMessage.objects.filter(pk=other.pk).update(status="sent", error="", sent_at=timezone.now())
+    OutboxMessage.objects.filter(pk=message.pk).update(status="pending", error="450 later", waiting_for="450 later")
     assert line_of(desk, "mail").since is None
-    for minutes in (3, 4):
-        factories.make_log_entry(item, kind="outbox", level="warning", at=at + timedelta(minutes=minutes))
+    for _ in range(2):
+        message.status = OutboxMessage.Status.SENDING
+        message.save()
+        assert departures.put_back(message, why="450 later", until=later)
     line = line_of(desk, "mail")
-    assert line.since == at + timedelta(minutes=3)
+    assert line.since == LogEntry.objects.filter(item=item, text__contains="450 later").order_by("pk")[0].at
     assert line.says.startswith("1 message could not be handed over. 450 later.")
 
 
