@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
-from django.db.models import Count, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
@@ -26,8 +27,11 @@ from runs.views.paging import read_page
 
 Role = Member.Role
 SHOWN = 200
-TYPED = ("verb", "reason", "until", "choice_")
-"""What somebody has typed and chosen in the question, beside the filter: it is there again after a refusal."""
+TYPED = ("verb", "reason", "until", "choice_", "ticked")
+"""What somebody has typed and chosen in the question, beside the filter: it is there again after a refusal.
+
+``ticked`` is all that they had ticked where that was of several departments: the way back to the others.
+"""
 
 
 @signed_in
@@ -41,7 +45,7 @@ def bulk_new(request: HttpRequest) -> HttpResponse:
     if len(ticked) == 1:
         department = ticked[0][0]
     elif not request.GET.get("department") and len(_operated(request)) > 1:
-        rows = [(each, count, _for_department(request, each)) for each, count in ticked]
+        rows = [(each, len(ids), _for_department(request, each, ids)) for each, ids in ticked]
         return render(request, "runs/bulk_departments.html", {"access": access_of(request), "ticked": rows})
     else:
         department = _department(request, request.GET)
@@ -72,6 +76,7 @@ def bulk_new(request: HttpRequest) -> HttpResponse:
         "reason": request.GET.get("reason", ""),
         "until": request.GET.get("until", ""),
         "until_verbs": selections.UNTIL,
+        "ticked": request.GET.get("ticked", ""),
         "allowed": allowed,
         "foreseen": foreseen,
         "ids": ",".join(map(str, foreseen.ids)) if allowed and foreseen.total <= selections.MOST_NAMED else "",
@@ -110,7 +115,8 @@ def bulk_start(request: HttpRequest) -> HttpResponse:
     text = f"{bulks.label_of(started)}: {started.done} of {started.total} done."
     if started.status == BulkAction.Status.RUNNING:
         text = f"{bulks.label_of(started)}: begun with {started.total}. This page follows it."
-    return answer(request, text, changed=True, url=reverse("runs:bulk", args=[started.pk]))
+    others = f"?{urlencode({'ticked': typed['ticked']})}" if "ticked" in typed else ""
+    return answer(request, text, changed=True, url=f"{reverse('runs:bulk', args=[started.pk])}{others}")
 
 
 @signed_in
@@ -128,7 +134,8 @@ def bulk_list(request: HttpRequest) -> HttpResponse:
 @require_safe
 def bulk_detail(request: HttpRequest, pk: int) -> HttpResponse:
     """How far it is, and what was left out and why."""
-    return render(request, "runs/bulk.html", _context(request, pk))
+    context = {**_context(request, pk), "ticked": request.GET.get("ticked", "")}
+    return render(request, "runs/bulk.html", context)
 
 
 @signed_in
@@ -161,20 +168,23 @@ def _operated(request: HttpRequest) -> list[Department]:
     return [department for department in access.departments if access.can(department.pk, Role.OPERATOR)]
 
 
-def _ticked(request: HttpRequest) -> list[tuple[Department, int]]:
-    """To which of the departments that the person operates the ticked rows belong, and how many to each."""
+def _ticked(request: HttpRequest) -> list[tuple[Department, list[int]]]:
+    """To which of the departments that the person operates the ticked rows belong, and which to each."""
     operated = _operated(request)
     numbers = (read_number(text.strip()) for text in ",".join(request.GET.getlist("ids")).split(","))
     items = Item.objects.filter(AnyOf("pk", [number for number in numbers if number is not None]))
-    counts = dict(
-        items.filter(department__in=operated).values_list("department").annotate(count=Count("pk")).order_by()
-    )
-    return [(department, counts[department.pk]) for department in operated if department.pk in counts]
+    found: defaultdict[int, list[int]] = defaultdict(list)
+    for department_id, pk in items.filter(department__in=operated).order_by("pk").values_list("department_id", "pk"):
+        found[department_id].append(pk)
+    return [(department, found[department.pk]) for department in operated if department.pk in found]
 
 
-def _for_department(request: HttpRequest, department: Department) -> str:
+def _for_department(request: HttpRequest, department: Department, ids: Sequence[int]) -> str:
+    """The question about what is ticked in one department, which leads back to all that is ticked."""
     params = request.GET.copy()
     params["department"] = department.slug
+    params["ticked"] = ",".join(params.getlist("ids"))
+    params["ids"] = ",".join(map(str, ids))
     return params.urlencode()
 
 

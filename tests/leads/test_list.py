@@ -380,6 +380,18 @@ def test_ticked_leads_of_several_departments_are_acted_on_in_each(browser: Clien
     assert set(asked) == {"2 leads of Other", "1 lead of Sales"}
     html = browser.get(reverse("runs:bulk_new") + asked["2 leads of Other"]).content.decode()
     assert "2 leads at once" in html
+    assert '<span class="k-tag">2 ticked</span>' in html, "only those of this department"
+    back = (
+        f'<a href="{reverse("runs:bulk_new")}?ids={",".join(map(str, ids)).replace(",", "%2C")}">Of which department?'
+    )
+    assert back in html
+    sent = dict(re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)"', html))
+    done = browser.post(reverse("runs:bulk_start"), {**sent, "verb": "pause", "reason": "Holiday"}, follow=True)
+    assert back in done.content.decode(), "the other department's part comes next"
+    again = browser.get(reverse("runs:bulk_new"), {"ids": ids}).content.decode()
+    assert "1 lead of Sales" in again
+    refused = browser.post(reverse("runs:bulk_start"), {**sent, "verb": "pause", "until": "never"}, follow=True)
+    assert back in refused.content.decode()
 
 
 def test_nothing_ticked_of_several_departments_is_said(browser: Client, other: Department) -> None:
