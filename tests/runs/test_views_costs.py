@@ -367,6 +367,7 @@ def test_what_other_models_had_cost(client: Client) -> None:
     assert context["what_if"]["batched_usd"] == call.cost_usd / 2
     page = response.content.decode()
     assert "only to compare, as Kontor sends none (Models overview" in page
+    assert "the least it would have cost: the cache is hit less in a batch" in page
     assert page.count("<option selected>claude-opus-5-5</option>") == 1
     assert "<option>claude-sonnet-5-5</option>" in page
 
