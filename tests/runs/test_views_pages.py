@@ -200,3 +200,10 @@ def test_roles_include_the_lower_ones() -> None:
     assert access.can(7, "reviewer")
     assert not access.can(7, "operator")
     assert not access.can(8, "viewer")
+
+
+def test_what_the_router_knows_of_an_output_is_named_as_in_the_rules() -> None:
+    scene = make_scene()
+    scene.lead.item.outputs.filter(key="intake").update(facets={"category": "lead"})
+    html = scene.client(scene.viewer).get(PAGES["why"](scene)).content.decode()
+    assert "Intake · kind of message lead" in html
