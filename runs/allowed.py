@@ -48,7 +48,7 @@ ERASED = "The person was erased: nothing more is kept about them."
 def can_run(item: Item, access: Access | None = None) -> Allowed:
     """Have the pipeline look at the item."""
     if item.automation != Automation.ACTIVE:
-        return no(f"{state_of(item)} Nothing starts before the automation goes on.")
+        return no(why_at_rest(item))
     return _role(access, item.department_id, Role.OPERATOR)
 
 
@@ -120,7 +120,7 @@ def can_record_reply(item: Item, access: Access | None = None) -> Allowed:
 def can_write_mail(item: Item, access: Access | None = None) -> Allowed:
     """Write to the item's person by hand. Whether it leaves now, the outbox decides when it is due."""
     if item.automation == Automation.CLOSED:
-        return no(f"{state_of(item)} Reopen it first.")
+        return no(_when_closed(item))
     return _role(access, item.department_id, Role.OPERATOR)
 
 
@@ -143,7 +143,7 @@ def can_inject(
 ) -> Allowed:
     """Enter an output of this key by hand. ``have_left``: of the occasion, where they are known already."""
     if item.automation == Automation.CLOSED:
-        return no(f"{state_of(item)} Reopen it first.")
+        return no(_when_closed(item))
     occasion = trigger.kind if trigger else ITEM
     if item.department.spec.writer(key, occasion) is None:
         return no(f"No agent of {item.department} writes “{_words(key)}” for this occasion.")
@@ -185,7 +185,7 @@ def can_retry(run: AgentRun, access: Access | None = None) -> Allowed:
     if run.status != AgentRun.Status.FAILED:
         return no(f"Only a failed step can be retried; this one is {run.get_status_display()}.")
     if run.item.automation == Automation.CLOSED:
-        return no(f"{state_of(run.item)} Reopen it first.")
+        return no(_when_closed(run.item))
     if not run.agent.is_enabled:
         return no(f"{run.agent.title} is switched off. Switch it on first.")
     return _role(access, run.department_id, Role.OPERATOR)
@@ -203,7 +203,7 @@ def can_rerun(run: AgentRun, access: Access | None = None) -> Allowed:
     if run.status in AgentRun.ACTIVE:
         return no(f"It is {run.get_status_display()} already. Cancel it first.")
     if run.item.automation == Automation.CLOSED:
-        return no(f"{state_of(run.item)} Reopen it first.")
+        return no(_when_closed(run.item))
     if not run.agent.is_enabled:
         return no(f"{run.agent.title} is switched off.")
     occasion = (run.trigger_id,)
@@ -235,6 +235,18 @@ def state_of(item: Item) -> str:
     who = f" by {item.automation_by}" if item.automation_by else ""
     why = f": {item.automation_reason.rstrip('.')}" if item.automation_reason else ""
     return f"It is {item.get_automation_display()}{who}{why}."
+
+
+def why_at_rest(item: Item) -> str:
+    """Why nothing starts on an item whose automation is not active, and until when, in sentences."""
+    if item.is_erased:
+        return ERASED
+    until = "it is reopened" if item.automation == Automation.CLOSED else "the automation goes on"
+    return f"{state_of(item)} Nothing starts before {until}."
+
+
+def _when_closed(item: Item) -> str:
+    return ERASED if item.is_erased else f"{state_of(item)} Reopen it first."
 
 
 def _now(item: Item) -> str:

@@ -41,7 +41,7 @@ def conversation_context(request: HttpRequest, item: Item, outputs: Sequence[Out
         rows = rows.filter(pk__lt=before)
     found = list(rows[: ROWS + 1])
     said = [_from_message(message) for message in found[:ROWS]]
-    if before is None:
+    if before is None and not item.is_erased:  # its texts are gone, and nobody is asked about them any more
         said += _drafts(item, outputs)
     return {
         "said": sorted(said, key=lambda entry: entry.at),

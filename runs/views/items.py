@@ -16,7 +16,7 @@ from agents.models import Agent, Soul
 from agents.spec import Facts
 from agents.statements import Among, Given, Statement
 from runs.access import Access, access_of
-from runs.allowed import can_run, state_of
+from runs.allowed import can_run, why_at_rest
 from runs.facts import AGENTS, load_facts, load_router
 from runs.models import AgentRun, Item, Output, PipelineRun, Trigger
 from runs.router import Decision
@@ -166,7 +166,7 @@ def _next(item: Item, runs: Sequence[AgentRun], triggers: Sequence[Trigger], hal
     if department.stopped_by_error:
         return Shown(f"Nothing new starts in {department}: its line stands still.", "warning", "ban")
     if item.automation != Item.Automation.ACTIVE:
-        return Shown(f"{state_of(item)} Nothing starts before it goes on.", "warning", "ban")
+        return Shown(why_at_rest(item), "warning", "ban")
     if queued := [run for run in runs if run.status == AgentRun.Status.QUEUED]:
         why = show_agent_run(next((run for run in queued if run.waiting_for), queued[0]), now, halt)
         text = f"Waits to begin: {_titles(queued)}. {why.note}"
@@ -175,6 +175,8 @@ def _next(item: Item, runs: Sequence[AgentRun], triggers: Sequence[Trigger], hal
         return Shown("A worker decides next what is wanted.", "neutral", "clock", since=item.route_due_at, is_live=True)
     if item.route_due_at is not None:
         coming = [t for t in triggers if t.status == Trigger.Status.OPEN and t.due_at == item.route_due_at]
+        if coming and coming[0].kind == Trigger.Kind.DECISION:
+            return Shown("What was decided takes effect", "neutral", "clock", then_at=item.route_due_at)
         what = coming[0].get_kind_display() if coming else "look"
         return Shown(f"The next {what} is due", "neutral", "clock", then_at=item.route_due_at)
     if questions:

@@ -15,15 +15,15 @@ from django.urls import Resolver404, resolve, reverse
 from agents.models import Member
 from runs import questions, review_queue
 from runs.access import access_of, get_visible, require
-from runs.allowed import Allowed, no
+from runs.allowed import Allowed, no, why_at_rest
 from runs.answerable import can_undo
 from runs.database import now as database_now
-from runs.models import Review
+from runs.models import Item, Review
 from runs.payloads import Unfit
 from runs.review_queue import Filters
 from runs.views.answers import answer as answer_page
 from runs.views.answers import is_htmx
-from runs.views.review_buttons import LOOP, after_work, resting, waits_in_outbox
+from runs.views.review_buttons import LOOP, after_work, waits_in_outbox
 from runs.views.review_card import card_context
 
 Role = Member.Role
@@ -61,8 +61,8 @@ def judge(
 def leaving(review: Review) -> str:
     """What becomes of it after the answer, in sentences; empty where the answer alone says it."""
     work = after_work(review, review.answer)
-    if work and (rests := resting(review.item)):
-        return f"{rests} Nothing starts before the automation goes on."
+    if work and review.item is not None and review.item.automation != Item.Automation.ACTIVE:
+        return why_at_rest(review.item)
     if work == LOOP:
         return LOOP
     if review.kind != Review.Kind.DRAFT or review.answer not in Review.APPROVALS:

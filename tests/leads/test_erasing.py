@@ -239,6 +239,11 @@ def test_the_page_of_somebody_erased_says_so_and_shows_no_empty_cards(settings: 
     lines = client.get(page, {"tab": "timeline"}).content.decode()
     assert "its words were erased." in lines
     assert ">Erased.<" not in lines
+    assert "k-draft" not in client.get(page, {"tab": "conversation"}).content.decode(), "nobody is asked about it"
+    why = client.get(page, {"tab": "why"}).content.decode()
+    assert f"?step={scene.failed.pk}" in why
+    for promised in ("Erased.", "A failure stands", "automation goes on", "once it", "Wanted:"):
+        assert promised not in why
     assert f">Erased lead {scene.lead.pk}</a>" in client.get(reverse("leads:list")).content.decode()
 
 

@@ -163,7 +163,8 @@ def test_an_approved_mail_that_was_not_sent_says_so() -> None:
     ("item", "department", "text"),
     [
         ({}, {}, "Nothing is wanted now."),
-        ({"automation": "paused"}, {}, "It is paused. Nothing starts before it goes on."),
+        ({"automation": "paused"}, {}, "It is paused. Nothing starts before the automation goes on."),
+        ({"automation": "closed"}, {}, "It is closed. Nothing starts before it is reopened."),
         ({}, {"state": "stopped"}, "Nothing new starts. Sales is stopped."),
         ({}, {"stopped_by_error": "401"}, "Nothing new starts in Sales: its line stands still."),
     ],
@@ -185,7 +186,7 @@ def test_the_lead_page_says_what_happens_next(
         ({"status": "running", "lease_expires_at": LONG_AGO}, {}, "Qualifier: lost, being recovered."),
         ({}, {}, "Waits to begin: Qualifier. No worker has taken it yet."),
         ({"waiting_for": "the budget is used up."}, {}, "Waits to begin: Qualifier. The budget is used up."),
-        ({}, {"automation": "paused"}, "It is paused. Nothing starts before it goes on."),
+        ({}, {"automation": "paused"}, "It is paused. Nothing starts before the automation goes on."),
     ],
 )
 def test_what_only_waits_is_not_said_to_be_worked_on(

@@ -84,7 +84,15 @@ def test_the_reason_names_who_and_why(office: Department) -> None:
     item.refresh_from_db()
     assert state_of(item) == "It is paused by olga: On holiday."
     assert allowed.can_pause(item).reason == state_of(item)
-    assert "Nothing starts before" in allowed.can_run(item).reason
+    assert allowed.can_run(item).reason == f"{state_of(item)} Nothing starts before the automation goes on."
+
+
+def test_what_is_closed_starts_when_it_is_reopened_and_what_is_erased_never(office: Department) -> None:
+    item = make_lead(office, automation="closed").item
+    assert allowed.can_run(item).reason == "It is closed. Nothing starts before it is reopened."
+    assert allowed.can_write_mail(item).reason == "It is closed. Reopen it first."
+    item.tags = [Item.ERASED]
+    assert allowed.can_run(item).reason == allowed.can_write_mail(item).reason == allowed.ERASED
 
 
 @pytest.mark.parametrize("status", ["queued", "running", "done", "failed", "cancelled", "superseded"])

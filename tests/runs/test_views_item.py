@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from django.db import connection
-from django.test import RequestFactory
+from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
@@ -17,7 +17,7 @@ from django.utils import timezone
 from agents.models import Soul
 from runs.control import close_item
 from runs.cost_rollups import roll_up
-from runs.models import AgentRun, Item, ItemCost, ItemTotal, LogEntry, ModelCall, Output
+from runs.models import AgentRun, Item, ItemCost, ItemTotal, LogEntry, ModelCall, Output, Trigger
 from runs.models.costs import UNITS
 from runs.views.item_costs import sum_costs
 from runs.views.items import TABS, item_context
@@ -228,15 +228,44 @@ def test_triggers_and_targets_are_said_in_words() -> None:
     factories.make_trigger(item, "reply", source="pasted", status="handled", settled_note="All is settled.")
     factories.make_trigger(item, "follow_up", source="effect", due_at=timezone.now() + timedelta(days=3))
     factories.make_trigger(item, "operator")
+    factories.make_trigger(item, "follow_up", due_at=timezone.now() + timedelta(days=3), status="noted")
     item.actions.create(department=item.department, user=user, verb="approve", target="review:5")
     moments = read_timeline(item, sorts=["triggers", "people"])[0]
     assert {(moment.text, moment.detail, moment.due_at is not None) for moment in moments} == {
         ("It came in, from import fair.csv", "", False),
         ("A reply came in, from pasted", "All is settled.", False),
         ("A follow-up is planned", "", True),
+        ("A follow-up was planned", "", False),
         ("An operator asked for it", "It waits for a worker.", False),
         ("olga: approve question 5", "", False),
     }
+
+
+def test_a_decision_was_made_also_while_it_can_be_taken_back_and_for_ever_after() -> None:
+    item, due_at = factories.make_lead().item, timezone.now() + timedelta(seconds=10)
+    decided = factories.make_trigger(item, "decision", due_at=due_at)
+    moment = read_timeline(item, sorts=["triggers"])[0][0]
+    assert (moment.text, moment.due_what, moment.due_at) == ("A decision was made", "Takes effect", due_at)
+    Trigger.objects.filter(pk=decided.pk).update(status="handled", settled_note="The CRM Scribe has written.")
+    moment = read_timeline(item, sorts=["triggers"])[0][0]
+    assert (moment.text, moment.detail, moment.due_at) == ("A decision was made", "The CRM Scribe has written.", None)
+
+
+def test_until_it_can_no_longer_be_taken_back_a_decision_is_not_said_to_come() -> None:
+    item, due_at = factories.make_lead().item, timezone.now() + timedelta(seconds=50)
+    factories.make_trigger(item, "decision", due_at=due_at)
+    Item.objects.filter(pk=item.pk).update(route_due_at=due_at)
+    user = factories.make_user("olga", department=item.department)
+    client = Client()
+    client.force_login(user)
+    for tab in ("timeline", "why"):
+        html = client.get(reverse("leads:panel", args=[item.pk]), {"tab": tab}).content.decode()
+        assert "What was decided takes effect" in html
+        assert "decision is" not in html
+    assert html.count("What was decided takes effect") == 2, "above the pipeline and on the tab, there once"
+    Item.objects.filter(pk=item.pk).update(automation="paused")
+    html = client.get(reverse("leads:panel", args=[item.pk]), {"tab": "why"}).content.decode()
+    assert html.count("What was decided takes effect <time") == 1, "among what comes"
 
 
 @pytest.mark.parametrize(
