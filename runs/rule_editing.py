@@ -13,6 +13,7 @@ from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import transaction
+from django.db.models import QuerySet
 
 from agents.models import Department
 from runs.allowed import YES, Allowed, no
@@ -94,10 +95,10 @@ def check_draft(draft: Draft, department: Department, *, rule: Rule | None) -> l
     return [*name_problem, *problems]
 
 
-def check_name(name: str, others: Any, row: AnyRow | None) -> list[str]:
-    """What is wrong with a name among the ``others`` (a queryset); a declared rule keeps the one it has."""
+def check_name(name: str, others: QuerySet[Any], row: AnyRow | None) -> list[str]:
+    """What is wrong with a name among the ``others``; a declared rule keeps the one it has."""
     if not name:
-        return ["Give it a name: steps that it starts say so by it."]
+        return ["Give it a name: steps that it starts say so by it." if others.model is Rule else "Give it a name."]
     if len(name) > MAX_NAME:
         return [f"The name is longer than {MAX_NAME} characters."]
     if row is not None and is_declared(row) and name != row.name:

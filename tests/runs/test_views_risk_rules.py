@@ -159,7 +159,7 @@ def test_editing_does_not_bring_a_revoked_one_back(office: Department, client: C
 @pytest.mark.parametrize(
     ("name", "data", "text"),
     [
-        ("risk_rule_new", {**RISK, "name": ""}, "Give it a name"),
+        ("risk_rule_new", {**RISK, "name": ""}, "Give it a name."),
         ("risk_rule_new", {**RISK, "risk": "9"}, "The risk is 1, 2 or 3."),
         ("risk_rule_new", {**RISK, "facet-score": "lots"}, "is not a whole number"),
         ("risk_rule_new", {**RISK, "marks": "big_money"}, "There is no mark “big_money”"),
