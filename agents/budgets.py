@@ -331,9 +331,9 @@ def _is_about_usd(ask: Ask, budget: Budget, row: BudgetPeriod) -> bool:
 def _sentence(ask: Ask, budget: Budget, row: BudgetPeriod, until: datetime) -> str:
     """Why the budget refuses and when there is a new one, within the 300 characters of ``AgentRun.waiting_for``."""
     if _is_about_usd(ask, budget, row):
-        allowed = f"{budget.allowed_usd(row):.2f} USD"
-        held = f"{row.spent_usd:.4f} spent and {row.reserved_usd:.4f} reserved"
-        step, is_too_much = f"{ask.usd:.4f}", ask.usd > (budget.limit_usd or 0)
+        allowed = f"${budget.allowed_usd(row):.2f}"
+        held = f"${row.spent_usd:.4f} spent and ${row.reserved_usd:.4f} reserved"
+        step, is_too_much = f"${ask.usd:.4f}", ask.usd > (budget.limit_usd or 0)
     else:
         allowed = f"{budget.allowed_tokens(row):,} tokens"
         held = f"{row.spent_tokens:,} used and {row.reserved_tokens:,} reserved"

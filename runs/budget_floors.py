@@ -45,7 +45,7 @@ def why_too_small(budget: Budget) -> dict[str, str]:
     dearest = max(steps, key=lambda step: step.least[0])
     if budget.limit_usd is not None and budget.limit_usd < dearest.least[0]:
         needed = max(step.lately[0] for step in steps).quantize(_SHOWN, ROUND_UP)
-        found["limit_usd"] = _sentence(dearest, f"{dearest.least[0].quantize(_SHOWN, ROUND_UP)} USD", f"{needed} USD")
+        found["limit_usd"] = _sentence(dearest, f"${dearest.least[0].quantize(_SHOWN, ROUND_UP)}", f"${needed}")
     longest = max(steps, key=lambda step: step.least[1])
     if budget.limit_tokens is not None and budget.limit_tokens < longest.least[1]:
         most = max(step.lately[1] for step in steps)
@@ -63,8 +63,8 @@ def copy_with(budget: Budget, values: Mapping[str, Any]) -> Budget:
 
 def _sentence(step: Step, least: str, sensible: str) -> str:
     return (
-        f"A step of {step.agent.title} on {step.model} may need {least}, however little it reads, and that much is set "
-        f"aside before it starts: its runs would wait for ever. Enter at least {sensible}, which its steps may need."
+        f"A step of {step.agent.title} on {step.model} that reads nothing yet sets {least} aside before it starts: "
+        f"with less, runs would wait for ever. Enter at least {sensible}, the most that a step has set aside of late."
     )
 
 

@@ -196,7 +196,7 @@ def _fuller(budget: Budget, period: BudgetPeriod) -> tuple[int, str]:
     """Of dollars and tokens the one of which more is used: in whole percent, and how much in words."""
     shares = []
     if (allowed := budget.allowed_usd(period)) is not None:
-        shares.append((int(period.spent_usd * 100 / allowed) if allowed else 100, f"{period.spent_usd:.2f} USD"))
+        shares.append((int(period.spent_usd * 100 / allowed) if allowed else 100, f"${period.spent_usd:.2f}"))
     if (most := budget.allowed_tokens(period)) is not None:
         shares.append((period.spent_tokens * 100 // most if most else 100, f"{period.spent_tokens:,} tokens"))
     return max(shares, key=lambda share: share[0])

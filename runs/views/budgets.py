@@ -27,7 +27,7 @@ class Amounts(NamedTuple):
     tokens: int | None
 
     def __str__(self) -> str:
-        dollars = "" if self.usd is None else f"{self.usd:.2f} USD"
+        dollars = "" if self.usd is None else f"${self.usd:.2f}"
         tokens = "" if self.tokens is None else f"{self.tokens:,} tokens"
         return " and ".join(text for text in (dollars, tokens) if text)
 

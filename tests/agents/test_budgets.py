@@ -133,8 +133,8 @@ class TestReserve:
         assert isinstance(refused, Refused)
         assert refused.until == datetime(2026, 11, 20, 23, tzinfo=UTC)
         assert refused.reason == (
-            f"{BUDGET_WAIT} agent writer, m a day: 1.00 USD, 0.1000 spent and 0.0000 reserved; "
-            "this step may need 0.9500. A new day begins 2026-11-20 23:00 UTC."
+            f"{BUDGET_WAIT} agent writer, m a day: $1.00, $0.1000 spent and $0.0000 reserved; "
+            "this step may need $0.9500. A new day begins 2026-11-20 23:00 UTC."
         )
         assert len(refused.reason) <= 300
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -61,7 +62,8 @@ def test_the_sentence_names_the_step_and_what_its_steps_needed_of_late(office: D
     agent = call.agent
     found = problems(office, agent=agent, limit_usd=Decimal("0.0001"), limit_tokens=10)
     assert set(found) == {"limit_usd", "limit_tokens"}
-    assert f"A step of {agent.title} on {HAIKU} may need" in found["limit_usd"]
+    assert f"A step of {agent.title} on {HAIKU} that reads nothing yet sets $0.0" in found["limit_usd"]
+    assert re.search(r"Enter at least \$0\.\d{4}, the most that a step has set aside of late", found["limit_usd"])
     assert f"Enter at least {call.reserved_tokens:,} tokens" in found["limit_tokens"]
     assert not problems(office, agent=agent, limit_usd=Decimal(1), limit_tokens=call.reserved_tokens)
 
@@ -104,7 +106,7 @@ def test_the_page_refuses_it_and_changes_nothing(client: Client) -> None:
     budget.refresh_from_db()
     assert budget.limit_usd == 5
     assert not Action.objects.exists()
-    assert "6.00 USD a day now" in client.post(url, {"usd": "6"}, headers=HTMX).content.decode()
+    assert "$6.00 a day now" in client.post(url, {"usd": "6"}, headers=HTMX).content.decode()
 
 
 def test_a_second_budget_of_the_same_is_refused_in_words() -> None:

@@ -54,7 +54,7 @@ class TestWarnings:
             assert warn_of_budgets() == 1
             assert warn_of_budgets() == 0
             (text,) = texts()
-            assert f"{share} % of the budget of the department is used, {float(usd):.2f} USD this day" in text
+            assert f"{share} % of the budget of the department is used, ${float(usd):.2f} this day" in text
         assert Alert.objects.filter(key__startswith="budget-share:").count() == 3, "each of them is news"
 
     def test_each_share_is_delivered_at_once(self) -> None:
@@ -114,7 +114,7 @@ class TestWarnings:
 def make_waiting(budget: Budget, end: str = "A new day begins 2026-11-21 00:00 UTC.") -> AgentRun:
     run = make_agent_run(make_lead(budget.department).item, "intake", status="queued")
     run.waiting_for = (
-        f"{wait_head(budget)}: 10.00 USD, 9.9000 spent and 0.1000 reserved; this step may need 0.2000. {end}"
+        f"{wait_head(budget)}: $10.00, $9.9000 spent and $0.1000 reserved; this step may need $0.2000. {end}"
     )
     run.due_at = timezone.now() + timedelta(hours=1)
     run.save()
@@ -317,7 +317,7 @@ class TestViews:
         assert client.get(url).status_code == 405
         assert client.post(url, {"usd": "5"}).url == reverse("runs:costs")  # type: ignore[attr-defined]
         assert Action.objects.count() == 1
-        assert b"USD" in client.post(url, {"usd": "7"}, headers=HTMX).content
+        assert b"$7.00" in client.post(url, {"usd": "7"}, headers=HTMX).content
 
     @pytest.mark.parametrize("usd", ["", "0", "-1", "much", "NaN", "Infinity", "99999999", "1e-9"])
     def test_what_is_no_amount_is_refused_in_words(self, client: Client, usd: str) -> None:
@@ -374,7 +374,7 @@ class TestViews:
             assert f"US dollars {dollars}<" in form
             assert f"Tokens {tokens}<" in form
         assert "formaction" not in page
-        assert "of $12.00 <br><b>0</b> of 1,000 tokens" in " ".join(page.split()), "one line is too wide"
+        assert "of $12.00, <br><b>0</b> of 1,000 tokens" in " ".join(page.split()), "one line is too wide"
 
     def test_the_page_shows_the_button_to_administrators_only(self, client: Client) -> None:
         budget = make_budget("5")

@@ -62,6 +62,7 @@ def test_it_can_be_broken_down_by_everything(client: Client, by: str) -> None:
     response = signed_in(department, client).get(reverse("runs:costs"), {**CUSTOM, "by": by})
     assert response.status_code == 200
     assert [row.line.cost.usd for row in response.context["rows"]] == [Decimal("0.25")]
+    assert f"<h2>Costs by {'SOUL' if by == 'soul' else by}</h2>" in response.content.decode()
 
 
 @pytest.mark.parametrize(("by", "has_tokens"), [("agent", True), ("day", True), ("item", False), ("source", False)])
