@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
-from playwright.sync_api import Dialog, Route, expect
+from playwright.sync_api import Dialog, Page, Route, expect
 
 from agents.models import Department, Member
 from runs.models import DraftGroup, OutboxMessage, Review
@@ -283,6 +283,96 @@ def test_a_begun_card_is_not_left_without_asking(drafts: list[Review], visit: Op
     expect(page.locator("h1")).to_have_text("Send mail 1?")
     assert asked == ["beforeunload"] * 4, "nothing is asked where nothing was begun"
     assert opened.complaints == []
+
+
+def stay_on(page: Page) -> list[str]:
+    """Refuse whatever the browser asks; the list is filled with what it has asked."""
+    asked: list[str] = []
+
+    def refuse(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.dismiss()
+
+    page.on("dialog", refuse)
+    return asked
+
+
+@pytest.mark.parametrize("menu", ["select[name=tier]", "#code-reject"])
+def test_a_choice_in_a_menu_is_begun_too(drafts: list[Review], visit: Open, menu: str) -> None:
+    page = (opened := visit()).page
+    opened.open(f"/reviews/{drafts[1].pk}/")
+    wait_until_ahead(page, "Send mail 1?")
+    chosen = page.locator("#review").locator(menu)
+    before = chosen.input_value()
+    index = chosen.evaluate("menu => [...menu.options].findIndex((option) => !option.defaultSelected)")
+    asked = stay_on(page)
+    chosen.select_option(index=index)
+    chosen.press("Escape")
+    page.keyboard.press("j")
+    wait_for(lambda: bool(page.evaluate("1")) and asked == ["beforeunload"], "they are asked", LIMIT_SECONDS)
+    expect(page.locator("h1")).to_have_text("Send mail 1?")
+    assert chosen.input_value() != before
+    chosen.select_option(before)
+    chosen.press("Escape")
+    page.keyboard.press("j")
+    expect(page.locator("h1")).to_have_text("Send mail 2?")
+    assert asked == ["beforeunload"], "chosen as it was: nothing is begun"
+
+
+def test_what_was_begun_for_one_answer_is_not_thrown_away_by_another(drafts: list[Review], visit: Open) -> None:
+    page = (opened := visit()).page
+    opened.open(f"/reviews/{drafts[0].pk}/")
+    wait_until_ahead(page, "Send mail 0?")
+    page.keyboard.press("a")
+    wait_until_ahead(page, "Send mail 1?")
+    page.locator(f"#answered-{drafts[0].pk}").wait_for()
+    page.keyboard.press("n")
+    page.keyboard.type("please shorter")
+    page.keyboard.press("Escape")
+    asked: list[str] = []
+    does_accept: list[bool] = []
+
+    def decide(dialog: Dialog) -> None:
+        asked.append(dialog.message)
+        (dialog.accept if does_accept else dialog.dismiss)()
+
+    def are_asked(times: int) -> None:
+        wait_for(lambda: bool(page.evaluate("1")) and len(asked) == times, "they are asked", LIMIT_SECONDS)
+
+    page.on("dialog", decide)
+    for times, key in enumerate("au", start=1):
+        page.keyboard.press(key)
+        are_asked(times)
+        expect(page.locator("h1")).to_have_text("Send mail 1?")
+        expect(page.locator("textarea[name=note]")).to_have_value("please shorter")
+    assert answers() == ["approve", "", "", ""]
+    does_accept.append(True)
+    page.keyboard.press("a")
+    wait_until_ahead(page, "Send mail 2?")
+    wait_for(lambda: answers()[1] == "approve", "the answer is saved", LIMIT_SECONDS)
+    assert asked == ["What you have begun for another answer would be lost. Go on without it?"] * 3
+    page.keyboard.press("n")
+    page.keyboard.type("Warmer.")
+    page.keyboard.press("Control+Enter")
+    wait_for(lambda: answers()[2] == "send_back", "its own answer is saved", LIMIT_SECONDS)
+    assert len(asked) == 3, "nothing is asked where what was begun is sent"
+    assert opened.complaints == []
+
+
+def test_a_correction_that_was_made_is_not_begun_any_more(drafts: list[Review], visit: Open) -> None:
+    page = (opened := visit()).page
+    opened.open(f"/reviews/{drafts[1].pk}/")
+    wait_until_ahead(page, "Send mail 1?")
+    tier = page.locator("#review select[name=tier]")
+    index = tier.evaluate("menu => [...menu.options].findIndex((option) => !option.defaultSelected)")
+    tier.select_option(index=index)
+    page.locator("#review form").filter(has=page.locator("select[name=tier]")).get_by_role("button").click()
+    expect(page.locator("#messages")).to_contain_text("Corrected.")
+    expect(page.locator("#review select[name=tier]")).to_have_count(0)  # it is written again, and asked anew
+    asked = stay_on(page)
+    page.keyboard.press("j")
+    expect(page.locator("h1")).to_have_text("Send mail 2?")
+    assert asked == []
 
 
 def test_a_refused_snooze_keeps_its_form_open(drafts: list[Review], visit: Open) -> None:
