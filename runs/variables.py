@@ -76,7 +76,7 @@ def _beginnings() -> dict[str, int]:
 
 def _is_the_installations(beginning: str) -> bool:
     """Whether variables of the installation begin so, too: a department called anthropic has none of its own."""
-    own = (name for name in dir(settings) if settings.is_overridden(name))
+    own = (name for name in dir(settings) if settings.is_overridden(name))  # type: ignore[misc]
     return beginning.startswith(KONTOR) or any(name.startswith(beginning) for name in (*OURS, *SYSTEMS, *own))
 
 
