@@ -166,7 +166,8 @@ def read_place(text: str) -> Place | None:
         risk, deadline, pk = text.split("~")
         at = datetime.fromisoformat(deadline)
         place = Place(int(risk), at.astimezone(UTC), int(pk))
-        return place if at.tzinfo is not None and risk in RISKS and 0 <= place.pk <= BigIntegerField.MAX_BIGINT else None
+        is_possible = risk in RISKS and 0 <= place.pk <= BigIntegerField.MAX_BIGINT
+        return place if is_possible and at.tzinfo is not None else None
     except (ValueError, OverflowError):
         return None
 
