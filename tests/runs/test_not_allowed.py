@@ -65,5 +65,5 @@ def test_a_form_from_before_somebody_signed_in_anew_is_refused_in_words(olga: Us
     assert response.status_code == 403
     html = response.content.decode()
     assert "Nothing was changed: load the page anew." in html
-    assert "copy what you have written, load that page anew" in html
+    assert "copy what you have written, load the page anew" in html
     assert ("Sign out" in html) is is_signed_in
